@@ -1,0 +1,102 @@
+-- What is to be done about each touched person's account: the CTEs shared by the statements that do it.
+-- :users gives the LiteLLM user ids, :email_holder is the CTE of sql/layout/account_email/.
+-- One row per person in "difference"; its column action says what is to be done:
+--   create   insert user and auth             adopt   take over the account with this e-mail
+--   update   name, e-mail or role differ      relink  a departed account belongs to this person now
+--   return   unlock a locked account          depart  lock the account
+--   wait     the e-mail is still held by one of ours that moves away in this very batch
+--   conflict a dead letter (reason)           skip    gets no account (reason)       same  nothing
+candidate as materialized (
+    select t.user_id, d.user_id is not null as wanted, d.email, d.name, d.role,
+           a.user_id is not null as has_account,
+           coalesce(a.webui_id, case when a.user_id is not null then 'usr_' || a.user_id
+                                     else webui_user_id(t.user_id) end) as id,
+           a.email as held_email, a.active, a.in_step, a.gave_admin, a.former_role,
+           -- Whoever has the e-mail already need not be looked for.
+           case when d.user_id is not null and (a.user_id is null or a.email <> d.email) then d.email end as claim
+      from (select distinct id as user_id from :users as given(id)) t
+      left join desired_account d on d.user_id = t.user_id
+      left join account a on a.user_id = t.user_id
+), :email_holder, compared as (
+    select c.*,
+           w.id is not null as has_user, w.name as w_name, w.email as w_email, w.role as w_role,
+           au.id is not null as has_auth, au.email as auth_email, au.active as auth_active,
+           e.id as email_id, e.role as email_role, coalesce(by_id.user_id, by_user.user_id) as email_owner,
+           departed.user_id as departed_user_id,
+           coalesce(departed.webui_id, 'usr_' || departed.user_id) as departed_id
+      from candidate c
+      left join "user" w on w.id = c.id collate "default"
+      left join auth au on au.id = c.id collate "default"
+      left join email_holder e on e.email = c.claim collate "default" and e.id <> c.id collate "default"
+      left join account by_id on by_id.webui_id = e.id collate "C"
+      left join account by_user on by_user.webui_id is null
+                               and by_user.user_id = case when e.id like 'usr\_%' then substr(e.id, 5) end collate "C"
+      left join (select h.user_id, h.webui_id, h.email from account h
+                  where not h.in_step
+                    and not exists (select from person p
+                                     where p.user_id = h.user_id and p.unusable_because is null)) departed
+             on not c.has_account and departed.email = c.claim
+), judged as (
+    select c.*,
+           case
+               when wanted and not has_account then case
+                   when departed_user_id is not null then
+                       case when relink then 'relink' else 'conflict' end
+                   when email_id is not null and email_owner is not null then
+                       case when exists (select from desired_account o
+                                          where o.user_id = c.email_owner and o.email <> c.email)
+                            then 'wait' else 'conflict' end
+                   when email_id is not null then
+                       case when account_adopt and (email_role <> 'admin' or adopt_admins)
+                            then 'adopt' else 'conflict' end
+                   when has_user then 'conflict'
+                   else 'create'
+               end
+               when wanted then case
+                   when email_id is not null then
+                       case when exists (select from desired_account o
+                                          where o.user_id = c.email_owner and o.email <> c.email)
+                            then 'wait' else 'conflict' end
+                   when not has_user then 'create'
+                   when not active then 'return'
+                   when (w_name, w_email, auth_email, held_email, in_step)
+                            is distinct from (name, email, email, email, true) then 'update'
+                   -- Somebody an Open WebUI admin set to pending stays so.
+                   when w_role = 'pending' then 'same'
+                   when role = 'admin' and w_role <> 'admin' then 'update'
+                   when role = 'user' and w_role = 'admin' and (gave_admin or demote_always) then 'update'
+                   when w_role not in ('admin', 'user') then 'update'
+                   else 'same'
+               end
+               when has_account then case
+                   when active and exists (select from person p
+                                            where p.user_id = c.user_id and p.unusable_because is null)
+                       then 'conflict'
+                   when active or auth_active or w_role <> 'pending' then 'depart'
+                   else 'same'
+               end
+               else (select case when p.unusable_because is null then 'conflict' else 'skip' end
+                       from person p where p.user_id = c.user_id)
+           end as action
+      from compared c cross join policy
+), difference as materialized (
+    select j.*,
+           case action when 'adopt' then email_id when 'relink' then departed_id else id end as target_id,
+           case
+               when action = 'skip' then
+                   (select p.unusable_because from person p where p.user_id = j.user_id)
+               when action <> 'conflict' then null
+               when not wanted then 'another LiteLLM user has a better claim to the e-mail'
+               when departed_user_id is not null then
+                   'the e-mail belongs to a locked account and accounts.relink is "skip"'
+               when email_owner is not null then 'the e-mail is held by another account of ours'
+               when email_id is not null and has_account then
+                   'the new e-mail belongs to an Open WebUI account we do not own'
+               when email_id is not null and email_role = 'admin' then
+                   'the e-mail belongs to an Open WebUI admin (accounts.adopt_admins is off)'
+               when email_id is not null then
+                   'the e-mail belongs to an Open WebUI account and accounts.adopt is "skip"'
+               else 'the account id is taken by an Open WebUI account we do not own'
+           end as reason
+      from judged j
+)

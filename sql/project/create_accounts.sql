@@ -1,0 +1,67 @@
+-- Inserts the accounts that are missing, and keeps the books of who gets none and why.
+-- Runs on: target, first of the projection. $1 now (timestamptz), $2 end of the batch (pg_lsn),
+-- $3 one audit row per person (boolean; else a summary), :users (see account_difference.sql).
+-- Returns one row of counts by action.
+with :account_difference, fresh as materialized (
+    select * from difference where action = 'create'
+), new_user as (
+    -- created_at is the time of our insert: Open WebUI takes its oldest account for the primary admin.
+    insert into "user" (id, email, name, role, profile_image_url, created_at, updated_at, last_active_at)
+    select id, email, name, role, '/user.png', at, at, at
+      from fresh, (select extract(epoch from $1)::bigint as at) t
+     order by id
+), new_auth as (
+    -- '' never verifies. A row left over from a deleted account must not bring its password back.
+    insert into auth (id, email, password, active)
+    select id, email, '', true from fresh order by id
+    on conflict (id) do update set email = excluded.email, password = '', active = true
+), new_account as (
+    insert into account (user_id, webui_id, email, origin, gave_admin)
+    select user_id, nullif(id, 'usr_' || user_id), email, 'created', role = 'admin' from fresh order by user_id
+    on conflict (user_id) do update
+        set email = excluded.email, active = true, in_step = true, gave_admin = excluded.gave_admin, former_role = null
+), new_skip as (
+    insert into skipped (user_id, reason, since)
+    select user_id, reason, $1 from difference where action = 'skip'
+    on conflict (user_id) do update set reason = excluded.reason, since = excluded.since
+        where skipped.reason <> excluded.reason
+    returning user_id, reason
+), no_longer_skipped as (
+    delete from skipped s using difference d where s.user_id = d.user_id and d.action is distinct from 'skip'
+), conflict as (
+    select d.user_id, d.reason, l.reason is distinct from d.reason as is_news
+      from difference d left join dead_letter l on l.kind = 'account' and l.key = d.user_id
+     where d.action = 'conflict'
+), new_letter as (
+    insert into dead_letter (kind, key, operation, reason, first_seen, last_seen)
+    select 'account', user_id, 'SYNC_USER', reason, $1, $1 from conflict
+    on conflict (kind, key) do update
+        set reason = excluded.reason, sqlstate = null, last_seen = excluded.last_seen, attempts = dead_letter.attempts + 1
+), resolved as (
+    delete from dead_letter l using difference d
+     where l.kind = 'account' and l.key = d.user_id and d.action is distinct from 'conflict'
+), happened as (
+    select 'SUCCESS' as result, user_id, null as error,
+           jsonb_build_object('webui_id', id, 'email', email, 'name', name, 'role', role) as new_data from fresh
+    union all
+    select 'SKIPPED', user_id, reason, null from new_skip
+    union all
+    select 'FAILED', user_id, reason, null from conflict where is_news
+), audit as (
+    insert into sync_audit (operation, record_id, sync_result, new_data, error_message, created_at, lsn)
+    select 'SYNC_USER', user_id, result, new_data, error, $1, $2 from happened where $3
+    union all
+    select 'SYNC_USER', null, result, jsonb_build_object('count', count(*)), null, $1, $2
+      from happened where not $3 group by result
+)
+select count(*) filter (where action = 'create') as created,
+       count(*) filter (where action = 'wait') as waiting,
+       count(*) filter (where action in ('update', 'return', 'depart')) as updates,
+       count(*) filter (where action in ('adopt', 'relink')) as links,
+       -- Whose account goes to somebody else in the same batch is not locked out.
+       count(*) filter (where action = 'depart' and active
+                          and user_id not in (select r.departed_user_id from difference r
+                                               where r.action = 'relink')) as departing,
+       count(*) filter (where action = 'conflict') as conflicts,
+       count(*) filter (where action = 'skip') as skipped
+  from difference d

@@ -1,0 +1,31 @@
+-- Links existing Open WebUI accounts to LiteLLM users: adopts those found with a user's e-mail, and
+-- gives a departed person's account to whoever has its e-mail now. Only our ledger is written here;
+-- update_accounts.sql brings the rows in line.
+-- Runs on: target, after create_accounts.sql. $1 now (timestamptz), $2 end of the batch (pg_lsn),
+-- $3 one audit row per person (boolean; else a summary), :users (see account_difference.sql).
+-- Returns the user ids that were linked.
+with :account_difference, adopted as (
+    insert into account (user_id, webui_id, email, origin, before)
+    select d.user_id, nullif(d.target_id, 'usr_' || d.user_id), d.email, 'adopted',
+           jsonb_build_object('name', w.name, 'role', w.role, 'active', au.active)
+      from difference d
+      join "user" w on w.id = d.target_id collate "default"
+      left join auth au on au.id = w.id
+     where d.action = 'adopt'
+    returning user_id, coalesce(webui_id, 'usr_' || user_id) as id, 'ADOPT_USER' as operation
+), relinked as (
+    update account a
+       set user_id = d.user_id, webui_id = nullif(d.target_id, 'usr_' || d.user_id), in_step = false
+      from difference d
+     where d.action = 'relink' and a.user_id = d.departed_user_id
+    returning a.user_id, coalesce(a.webui_id, 'usr_' || a.user_id) as id, 'RELINK_USER' as operation
+), linked as (
+    select * from adopted union all select * from relinked
+), audit as (
+    insert into sync_audit (operation, record_id, sync_result, new_data, created_at, lsn)
+    select operation, user_id, 'SUCCESS', jsonb_build_object('webui_id', id), $1, $2 from linked where $3
+    union all
+    select operation, null, 'SUCCESS', jsonb_build_object('count', count(*)), $1, $2
+      from linked where not $3 group by operation
+)
+select user_id from linked

@@ -1,0 +1,292 @@
+//! Copies LiteLLM's existing rows at a consistent point and merges them there.
+//!
+//! Owns the staging tables and table `backfill`. The first copy, a copy after a lost slot and (later) `resnapshot` are
+//! this one mechanism. It has no second way to write rows: the merge makes the mirror equal to the
+//! staging tables, and the projection is the ordinary difference over everything.
+//!
+//! Never with watermarks: in Postgres, commits become visible in another order than they stand in
+//! the WAL, so only a slot's exported snapshot is a point in the stream.
+//!
+//! A kill before the merge commits leaves the old state serving; the unfinished row of `backfill`
+//! then explains the slot, and the copy starts over with a new one.
+
+use std::collections::BTreeMap;
+use std::pin::pin;
+
+use bytes::{Bytes, BytesMut};
+use futures_util::{SinkExt, TryStreamExt};
+
+use crate::catalog::{Kind, Lsn, Table, TableId};
+use crate::checkpoint::{self, Generation};
+use crate::config::Config;
+use crate::decode::message::TupleValue;
+use crate::decode::{self, Value};
+use crate::error::{Error, Result, Side, on};
+use crate::failpoint;
+use crate::mirror::statements;
+use crate::postgres::quote_literal;
+use crate::source::session::Session;
+use crate::source::{SLOT_PATIENCE, Source, SourceTable};
+use crate::sql::{self, Keys};
+use crate::stage::signatures::Signatures;
+use crate::target::{SLOW, Target, within};
+
+/// What a copy starts from.
+#[derive(Debug)]
+pub struct Request<'a> {
+    pub reason: &'a str,
+    /// Drop our old slot first.
+    pub drop_slot: bool,
+    pub system_identifier: &'a str,
+    pub timeline: i32,
+    pub database_oid: i64,
+    pub server_version: i32,
+    pub tables: &'a BTreeMap<String, SourceTable>,
+    pub columns_fingerprint: &'a str,
+    pub application_name: &'a str,
+}
+
+/// How much the merge changed: zero unless something was missing.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Drift {
+    pub inserted: i64,
+    pub updated: i64,
+    pub deleted: i64,
+}
+
+/// Copies started within the last hour; more than this many is not healing.
+pub const BUDGET_PER_HOUR: i64 = 3;
+
+/// Whether a copy of ours was begun and never finished.
+pub async fn is_unfinished(target: &Target, slot: &str) -> Result<bool> {
+    let text = "select exists (select from backfill where slot = $1 and finished_at is null)";
+    let row = target.client().query_one(text, &[&slot]).await;
+    Ok(row.map_err(on(Side::Target, "look for an unfinished copy"))?.get(0))
+}
+
+/// Copies that were finished within the last hour.
+pub async fn finished_lately(target: &Target) -> Result<i64> {
+    let text = "select count(*) from backfill where finished_at > now() - interval '1 hour'";
+    let row = target.client().query_one(text, &[]).await;
+    Ok(row.map_err(on(Side::Target, "count copies"))?.get(0))
+}
+
+/// Copies everything and installs the checkpoint. The Open WebUI rows are `pending` after it. Primes `signatures` with what was copied.
+pub async fn copy(
+    config: &Config,
+    source: &Source,
+    target: &Target,
+    request: &Request<'_>,
+    mut signatures: Option<&mut Signatures>,
+) -> Result<Drift> {
+    tracing::info!(reason = request.reason, "copying LiteLLM's rows");
+    let text = "insert into backfill (reason, slot) values ($1, $2) returning id";
+    let row = target.client().query_one(text, &[&request.reason, &config.slot]).await;
+    let id: i64 = row.map_err(on(Side::Target, "record the copy"))?.get(0);
+
+    if request.drop_slot {
+        source.drop_slot(&config.slot).await?;
+    }
+    // No transaction of ours is open on the target here: where both databases share a server, the
+    // slot would wait for it for ever.
+    let mut session = Session::open(config, request.application_name, Lsn::from(0)).await?;
+    let failover = request.server_version >= 170_000;
+    let created = session.create_slot(&config.slot, failover, SLOT_PATIENCE).await;
+    let slot = match created {
+        Err(Error::Silent { seconds, .. }) => {
+            let blockers = source.blockers().await;
+            source.terminate(request.application_name).await;
+            return Err(Error::SlotBlocked { seconds, blockers });
+        }
+        other => other?,
+    };
+
+    failpoint::hit(failpoint::SLOT_WITHOUT_COPY)?;
+    let reader = Source::open(config).await?;
+    let begin = format!(
+        "begin isolation level repeatable read read only; set transaction snapshot {}",
+        quote_literal(&slot.snapshot)
+    );
+    reader.connection.client.batch_execute(&begin).await.map_err(on(Side::Source, "open the snapshot"))?;
+    for id in TableId::all() {
+        let table = id.table();
+        let mirror = table.mirror;
+        let text = format!(
+            "create unlogged table if not exists stage_{mirror} (like {mirror}); truncate stage_{mirror}"
+        );
+        target.execute("prepare the staging tables", &text).await?;
+        let Some(found) = request.tables.get(table.source) else { continue };
+        let columns: Vec<String> = found.columns.keys().cloned().collect();
+        let out = statements::copy_out(table, &config.litellm_schema, &columns);
+        let rows = copy_table(&reader, target, id, &out, signatures.as_deref_mut()).await?;
+        tracing::info!(table = table.source, rows, "copied");
+    }
+    failpoint::hit(failpoint::COPIED_NOT_MERGED)?;
+    // The snapshot delays LiteLLM's own index builds: let it go before anything else.
+    drop(reader);
+    drop(session);
+
+    let generation = Generation {
+        id: uuid::Uuid::new_v4(),
+        system_identifier: request.system_identifier.to_owned(),
+        timeline: request.timeline,
+        database_oid: request.database_oid,
+        slot: config.slot.clone(),
+        consistent_point: slot.consistent_point,
+    };
+    let drift = merge(target, &generation, request.columns_fingerprint, id).await?;
+    let Drift { inserted, updated, deleted } = drift;
+    tracing::info!(inserted, updated, deleted, lsn = %slot.consistent_point, "merged the copy");
+    Ok(drift)
+}
+
+async fn merge(target: &Target, generation: &Generation, fingerprint: &str, id: i64) -> Result<Drift> {
+    target.begin_large().await?;
+    let mut drift = Drift::default();
+    for table in TableId::all().map(TableId::table) {
+        let analyze = format!("analyze stage_{}", table.mirror);
+        target.execute("analyze the staging tables", &analyze).await?;
+        let text = statements::merge(table);
+        let work = target.client().query_one(&text, &[]);
+        let row = within(Side::Target, "merge a table", SLOW, work).await?;
+        drift.inserted += row.get::<_, i64>(0);
+        drift.updated += row.get::<_, i64>(1);
+        drift.deleted += row.get::<_, i64>(2);
+    }
+    for text in [sql::TEAM_ROSTER, sql::OUT_OF_STEP] {
+        let text = sql::with_keys(text, Keys::Everything, 1);
+        within(Side::Target, "derive from the copy", SLOW, target.client().query(&text, &[])).await?;
+    }
+    checkpoint::install(target, generation, fingerprint).await?;
+    let text = "update backfill set finished_at = now() where id = $1 or finished_at is null and slot = $2";
+    let done = target.client().execute(text, &[&id, &generation.slot]).await;
+    done.map_err(on(Side::Target, "finish the copy"))?;
+    target.execute("commit the copy", "commit").await?;
+    for table in TableId::all().map(TableId::table) {
+        let text = format!("truncate stage_{0}; analyze {0}", table.mirror);
+        target.execute("clean up after the copy", &text).await?;
+    }
+    target.execute("clean up after the copy", "analyze team_roster").await?;
+    Ok(drift)
+}
+
+/// Streams one table through the same reduction as the stream, into its staging table.
+async fn copy_table(
+    reader: &Source,
+    target: &Target,
+    id: TableId,
+    copy_out: &str,
+    mut signatures: Option<&mut Signatures>,
+) -> Result<u64> {
+    const CHUNK: usize = 64 * 1024;
+    let table = id.table();
+    let from = reader.connection.client.copy_out(copy_out).await.map_err(on(Side::Source, "copy a table"))?;
+    let into: tokio_postgres::CopyInSink<Bytes> = target
+        .client()
+        .copy_in(&statements::copy_in(table))
+        .await
+        .map_err(on(Side::Target, "fill a staging table"))?;
+    let (mut from, mut into) = (pin!(from), pin!(into));
+    let (mut line, mut out, mut rows) = (BytesMut::new(), BytesMut::new(), 0_u64);
+    while let Some(chunk) = from.try_next().await.map_err(on(Side::Source, "copy a table"))? {
+        line.extend_from_slice(&chunk);
+        while let Some(end) = line.iter().position(|byte| *byte == b'\n') {
+            let row = line.split_to(end + 1);
+            copy_row(id, table, row.get(..end).unwrap_or_default(), &mut out, signatures.as_deref_mut())?;
+            rows += 1;
+        }
+        if out.len() >= CHUNK {
+            into.send(out.split().freeze()).await.map_err(on(Side::Target, "fill a staging table"))?;
+        }
+    }
+    into.send(out.freeze()).await.map_err(on(Side::Target, "fill a staging table"))?;
+    into.finish().await.map_err(on(Side::Target, "fill a staging table"))?;
+    Ok(rows)
+}
+
+fn copy_row(
+    id: TableId,
+    table: &Table,
+    line: &[u8],
+    out: &mut BytesMut,
+    signatures: Option<&mut Signatures>,
+) -> Result<()> {
+    let fields: Vec<Option<Vec<u8>>> = line.split(|byte| *byte == b'\t').map(unescape).collect();
+    let raw: Vec<TupleValue<'_>> = fields
+        .iter()
+        .map(|field| field.as_ref().map_or(TupleValue::Null, |bytes| TupleValue::Text(bytes)))
+        .collect();
+    debug_assert_eq!(raw.len(), table.columns.len());
+    let row = decode::copied_row(id, raw);
+    let key = row.key()?;
+    if let Some(signatures) = signatures {
+        signatures.is_known(id, &key, &row);
+    }
+    for (place, (value, column)) in row.values()?.iter().zip(table.columns).enumerate() {
+        if place > 0 {
+            out.extend_from_slice(b"\t");
+        }
+        match (value, column.kind) {
+            (Value::Text(text), _) => escape(text.as_bytes(), out),
+            (Value::Null | Value::Unchanged, Kind::Token) => escape(key.as_str().as_bytes(), out),
+            (Value::Null | Value::Unchanged, _) => out.extend_from_slice(b"\\N"),
+        }
+    }
+    out.extend_from_slice(b"\n");
+    Ok(())
+}
+
+/// One field of COPY's text format; `None` is NULL.
+fn unescape(field: &[u8]) -> Option<Vec<u8>> {
+    if field == b"\\N" {
+        return None;
+    }
+    let mut out = Vec::with_capacity(field.len());
+    let mut bytes = field.iter();
+    while let Some(byte) = bytes.next() {
+        if *byte != b'\\' {
+            out.push(*byte);
+            continue;
+        }
+        out.push(match bytes.next() {
+            Some(b'b') => 8,
+            Some(b'f') => 12,
+            Some(b'n') => b'\n',
+            Some(b'r') => b'\r',
+            Some(b't') => b'\t',
+            Some(b'v') => 11,
+            Some(other) => *other,
+            None => b'\\',
+        });
+    }
+    Some(out)
+}
+
+fn escape(value: &[u8], out: &mut BytesMut) {
+    for byte in value {
+        match byte {
+            b'\\' => out.extend_from_slice(b"\\\\"),
+            b'\n' => out.extend_from_slice(b"\\n"),
+            b'\r' => out.extend_from_slice(b"\\r"),
+            b'\t' => out.extend_from_slice(b"\\t"),
+            other => out.extend_from_slice(&[*other]),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn copy_text_survives_both_directions() {
+        for text in ["", "\\N", "tab\tline\nback\\slash\r", "\u{8}\u{b}\u{c}", "plain"] {
+            let mut out = BytesMut::new();
+            escape(text.as_bytes(), &mut out);
+            assert!(!out.contains(&b'\t') && !out.contains(&b'\n'));
+            assert_eq!(unescape(&out).as_deref(), Some(text.as_bytes()), "{text:?}");
+        }
+        assert_eq!(unescape(b"\\N"), None);
+        assert_eq!(unescape(b"a\\b"), Some(b"a\x08".to_vec()));
+    }
+}

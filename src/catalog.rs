@@ -1,0 +1,275 @@
+//! Which LiteLLM tables are mirrored, column by column, and what a change of each one touches.
+//!
+//! Owns the list of tables (DESIGN section 5); everything that needs to know a LiteLLM column
+//! asks here. Knows no connection, no layout of Open WebUI, and no position in the WAL.
+//!
+//! Columns are found by name, never by position: LiteLLM's own migrations add columns, and a
+//! database repaired by `prisma db push` has them in another order. A column this LiteLLM does
+//! not have yet is NULL in the mirror.
+
+/// A position in the source's WAL. The same type the target stores (`pg_lsn`).
+pub use tokio_postgres::types::PgLsn as Lsn;
+
+/// What happens to a value between LiteLLM's column and ours. Secrets end here (DESIGN section 4).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Kept as the text Postgres sent.
+    Text,
+    /// `text[]`, kept as sent.
+    Array,
+    /// `jsonb`, kept as sent.
+    Json,
+    /// The usable form of an e-mail address, or NULL (DESIGN section 6, first row).
+    Email,
+    /// `members_with_roles`, reduced to `[{"user_id", "user_email"}]` with normalised e-mails.
+    Roster,
+    /// A `jsonb` object reduced to these top-level fields.
+    Fields(&'static [&'static str]),
+    /// A key's token: 64 hex digits stay, anything else (old LiteLLM kept some in the clear)
+    /// becomes its SHA-256.
+    Token,
+}
+
+impl Kind {
+    /// The column's type in our mirror.
+    pub fn sql_type(self) -> &'static str {
+        match self {
+            Self::Text | Self::Email | Self::Token => "text",
+            Self::Array => "text[]",
+            Self::Json | Self::Roster | Self::Fields(_) => "jsonb",
+        }
+    }
+}
+
+/// One mirrored column.
+#[derive(Debug, Clone, Copy)]
+pub struct Column {
+    /// Its name in our mirror.
+    pub name: &'static str,
+    /// The LiteLLM column it is read from.
+    pub source: &'static str,
+    pub kind: Kind,
+}
+
+const fn column(name: &'static str, kind: Kind) -> Column {
+    Column { name, source: name, kind }
+}
+
+/// One mirrored table.
+#[derive(Debug)]
+pub struct Table {
+    /// LiteLLM's name, in the schema Prisma uses (`public` unless configured).
+    pub source: &'static str,
+    /// Our name, in our schema on the target.
+    pub mirror: &'static str,
+    /// How many of the first `columns` are LiteLLM's primary key. The Relation message's key flags are
+    /// not used: `REPLICA IDENTITY FULL`, which LiteLLM can switch on, flags every column.
+    pub key_len: usize,
+    pub columns: &'static [Column],
+    /// Who is touched when a row changes: a query over `changed`, which holds the key columns as
+    /// `k_*`, every column before the change as `o_*` and after it as `n_*` (all NULL where there
+    /// was or is no row), giving `(kind, id)`. The kinds are those of
+    /// [`crate::project::touched::Touched`].
+    pub touches: &'static str,
+}
+
+impl Table {
+    pub fn key(&self) -> &'static [Column] {
+        self.columns.get(..self.key_len).unwrap_or_default()
+    }
+}
+
+/// Index into [`TABLES`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TableId(pub usize);
+
+impl TableId {
+    pub fn table(self) -> &'static Table {
+        // A TableId is only made from an index into TABLES.
+        TABLES.get(self.0).unwrap_or(&TABLES[0])
+    }
+
+    /// The table LiteLLM calls `name`, if it is one we mirror.
+    pub fn of_source(name: &str) -> Option<Self> {
+        TABLES.iter().position(|table| table.source == name).map(Self)
+    }
+
+    pub fn all() -> impl Iterator<Item = Self> {
+        (0..TABLES.len()).map(Self)
+    }
+}
+
+use Kind::{Array, Email, Fields, Json, Roster, Text, Token};
+
+/// Every published and mirrored table. SpendLogs and the daily tables are deliberately absent:
+/// nothing in them decides who may do what, and they are the bulk of LiteLLM's writes.
+pub const TABLES: &[Table] = &[
+    Table {
+        source: "LiteLLM_UserTable",
+        mirror: "litellm_user",
+        key_len: 1,
+        columns: &[
+            column("user_id", Text),
+            column("user_email", Text),
+            Column { name: "email", source: "user_email", kind: Email },
+            column("user_alias", Text),
+            column("user_role", Text),
+            column("team_id", Text),
+            column("teams", Array),
+            column("organization_id", Text),
+            column("models", Array),
+            column("metadata", Fields(&["scim_active"])),
+            column("created_at", Text),
+        ],
+        // A freed e-mail lets others in: somebody may have been waiting for it.
+        touches: "select 'user', k_user_id from changed
+                  union all
+                  select 'email', o_email from changed
+                   where o_email is not null
+                     and (o_email, o_metadata) is distinct from (n_email, n_metadata)",
+    },
+    Table {
+        source: "LiteLLM_TeamTable",
+        mirror: "litellm_team",
+        key_len: 1,
+        columns: &[
+            column("team_id", Text),
+            column("team_alias", Text),
+            column("organization_id", Text),
+            column("members_with_roles", Roster),
+            column("models", Array),
+            column("blocked", Text),
+            column("model_id", Text),
+            column("access_group_ids", Array),
+            column("metadata", Fields(&["team_member_budget_id"])),
+        ],
+        // `roster`: the roster is compared entry by entry (sql/mirror/team_roster.sql).
+        // `team_people`: everybody in it, because their names or organization groups follow.
+        touches: "select 'team', k_team_id from changed
+                  union all
+                  select 'roster', k_team_id from changed
+                   where o_members_with_roles is distinct from n_members_with_roles
+                  union all
+                  select 'team_people', k_team_id from changed
+                   where (o_team_id, o_team_alias, o_organization_id)
+                         is distinct from (n_team_id, n_team_alias, n_organization_id)",
+    },
+    Table {
+        source: "LiteLLM_OrganizationTable",
+        mirror: "litellm_organization",
+        key_len: 1,
+        columns: &[
+            column("organization_id", Text),
+            column("organization_alias", Text),
+            column("models", Array),
+        ],
+        touches: "select 'organization', k_organization_id from changed",
+    },
+    Table {
+        source: "LiteLLM_OrganizationMembership",
+        mirror: "litellm_organization_membership",
+        key_len: 2,
+        columns: &[column("user_id", Text), column("organization_id", Text), column("user_role", Text)],
+        touches: "select 'user', k_user_id from changed",
+    },
+    Table {
+        source: "LiteLLM_TeamMembership",
+        mirror: "litellm_team_membership",
+        key_len: 2,
+        columns: &[column("user_id", Text), column("team_id", Text), column("budget_id", Text)],
+        // Not the membership (the roster is): a member's budget, for model access.
+        touches: "",
+    },
+    Table {
+        source: "LiteLLM_VerificationToken",
+        mirror: "litellm_key",
+        key_len: 1,
+        columns: &[
+            column("token", Token),
+            column("user_id", Text),
+            column("team_id", Text),
+            column("organization_id", Text),
+            column("project_id", Text),
+            column("models", Array),
+            column("aliases", Json),
+            column("blocked", Text),
+            column("expires", Text),
+            column("allowed_routes", Array),
+            column("key_type", Text),
+            column("access_group_ids", Array),
+            column("metadata", Fields(&["service_account_id"])),
+            column("created_at", Text),
+        ],
+        touches: "",
+    },
+    Table {
+        source: "LiteLLM_BudgetTable",
+        mirror: "litellm_budget",
+        key_len: 1,
+        columns: &[column("budget_id", Text), column("allowed_models", Array)],
+        touches: "",
+    },
+    Table {
+        source: "LiteLLM_ProxyModelTable",
+        mirror: "litellm_proxy_model",
+        key_len: 1,
+        columns: &[
+            column("model_id", Text),
+            column("model_name", Text),
+            column("model_info", Fields(&["access_groups", "team_id", "team_public_model_name", "mode"])),
+            column("blocked", Text),
+        ],
+        touches: "",
+    },
+    Table {
+        source: "LiteLLM_ModelTable",
+        mirror: "litellm_model_aliases",
+        key_len: 1,
+        columns: &[column("id", Text), column("aliases", Json)],
+        touches: "",
+    },
+    Table {
+        source: "LiteLLM_AccessGroupTable",
+        mirror: "litellm_access_group",
+        key_len: 1,
+        columns: &[
+            column("access_group_id", Text),
+            column("access_group_name", Text),
+            column("access_model_names", Array),
+            column("assigned_team_ids", Array),
+        ],
+        touches: "",
+    },
+    Table {
+        source: "LiteLLM_ProjectTable",
+        mirror: "litellm_project",
+        key_len: 1,
+        columns: &[
+            column("project_id", Text),
+            column("team_id", Text),
+            column("models", Array),
+            column("blocked", Text),
+        ],
+        touches: "",
+    },
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_table_has_a_key_and_no_column_that_holds_a_secret() {
+        for table in TABLES {
+            assert!(!table.key().is_empty(), "{} has no key", table.source);
+            for column in table.columns {
+                assert!(
+                    !["password", "litellm_params"].contains(&column.source),
+                    "{} would mirror {}",
+                    table.source,
+                    column.source
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! The checkpoint row: where we are, exactly.
+//!
+//! Owns table `checkpoint`; no other module names it. The row is written in the transaction that
+//! applies what it covers, and locked and compared at the start of each batch: a stale leader,
+//! whose epoch is old, finds no row and cannot commit.
+
+use std::time::SystemTime;
+
+use tokio_postgres::Row;
+use tokio_postgres::types::Type;
+
+use crate::catalog::Lsn;
+use crate::error::{Error, Result, Side, on};
+use crate::sql;
+use crate::stage::BatchEnd;
+use crate::target::{QUICK, Target};
+
+/// `projected_with` of a target whose Open WebUI rows were not made yet.
+pub const PENDING: &str = "pending";
+
+/// Identity of the source and of one life of the slot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Generation {
+    pub id: uuid::Uuid,
+    pub system_identifier: String,
+    pub timeline: i32,
+    pub database_oid: i64,
+    pub slot: String,
+    pub consistent_point: Lsn,
+}
+
+#[derive(Debug, Clone)]
+pub struct Checkpoint {
+    pub generation: Generation,
+    /// Everything committed before this is applied.
+    pub end_lsn: Lsn,
+    pub transactions_applied: i64,
+    pub changes_applied: i64,
+    pub epoch: i64,
+    pub projected_with: String,
+    pub committed_at: Option<SystemTime>,
+    /// The mirrored columns of the source as they were (see [`crate::source`]).
+    pub columns_fingerprint: String,
+}
+
+fn from_row(row: &Row) -> Checkpoint {
+    let id: String = row.get("generation");
+    Checkpoint {
+        generation: Generation {
+            id: id.parse().unwrap_or_default(),
+            system_identifier: row.get("system_identifier"),
+            timeline: row.get("timeline"),
+            database_oid: row.get("database_oid"),
+            slot: row.get("slot"),
+            consistent_point: row.get("consistent_point"),
+        },
+        end_lsn: row.get("end_lsn"),
+        transactions_applied: row.get("transactions_applied"),
+        changes_applied: row.get("changes_applied"),
+        epoch: row.get("epoch"),
+        projected_with: row.get("projected_with"),
+        committed_at: row.get("committed_at"),
+        columns_fingerprint: row.get("columns_fingerprint"),
+    }
+}
+
+/// Reads the checkpoint, after whoever may still be writing it has finished.
+pub async fn read(target: &Target) -> Result<Option<Checkpoint>> {
+    let rows = crate::target::within(
+        Side::Target,
+        "read the checkpoint",
+        QUICK,
+        target.client().query(sql::READ_CHECKPOINT, &[]),
+    )
+    .await?;
+    Ok(rows.first().map(from_row))
+}
+
+/// Makes us the leader, once the slot is ours. Whoever led before cannot commit any more.
+pub async fn take_lead(target: &Target, known: &Checkpoint, timeline: i32) -> Result<i64> {
+    let row = target
+        .client()
+        .query_opt(sql::TAKE_LEAD, &[&known.epoch, &known.end_lsn, &timeline])
+        .await
+        .map_err(on(Side::Target, "take the lead"))?;
+    row.map(|row| row.get(0)).ok_or(Error::Superseded)
+}
+
+/// Makes the next start copy everything: called before the publication is changed, so that a crash in between cannot
+/// leave a gap that nobody remembers.
+pub async fn distrust(target: &Target) -> Result<()> {
+    target.execute("mark the mirror as outdated", "update checkpoint set columns_fingerprint = ''").await
+}
+
+/// Moves the position of an idle or uneventful stretch: one statement, nothing but the checkpoint.
+pub async fn advance(target: &Target, epoch: i64, from: Lsn, end: BatchEnd) -> Result<()> {
+    let types = [Type::INT8, Type::PG_LSN, Type::PG_LSN, Type::INT8, Type::INT8, Type::TIMESTAMPTZ];
+    let statement = target.prepare(sql::ADVANCE, &types).await?;
+    let transactions = i64::try_from(end.transactions).unwrap_or(i64::MAX);
+    let changes = i64::try_from(end.changes).unwrap_or(i64::MAX);
+    let rows = target
+        .query(
+            "advance the checkpoint",
+            QUICK,
+            &statement,
+            &[&epoch, &from, &end.end_lsn, &transactions, &changes, &end.committed_at],
+        )
+        .await?;
+    if rows.is_empty() { Err(Error::Superseded) } else { Ok(()) }
+}
+
+/// Begins a batch: locks the row and proves that we still lead. Meant to be sent together with the
+/// batch's first statements; the result must be looked at before anything is committed.
+pub async fn begin(target: &Target, epoch: i64, end_lsn: Lsn) -> Result<()> {
+    let statement = target.prepare(sql::BEGIN_BATCH, &[]).await?;
+    let rows = target.query("lock the checkpoint", QUICK, &statement, &[&epoch, &end_lsn]).await?;
+    if rows.is_empty() { Err(Error::Superseded) } else { Ok(()) }
+}
+
+/// Writes the checkpoint of the batch, in its transaction, and commits.
+pub async fn commit(target: &Target, epoch: i64, end: BatchEnd, projected_with: &str) -> Result<()> {
+    let types = [Type::INT8, Type::PG_LSN, Type::INT8, Type::INT8, Type::TIMESTAMPTZ, Type::TEXT];
+    let statement = target.prepare(sql::END_BATCH, &types).await?;
+    let transactions = i64::try_from(end.transactions).unwrap_or(i64::MAX);
+    let changes = i64::try_from(end.changes).unwrap_or(i64::MAX);
+    let committed_at = end.committed_at;
+    let target = &*target;
+    let write = async {
+        let client = target.client();
+        client
+            .execute(
+                &statement,
+                &[&epoch, &end.end_lsn, &transactions, &changes, &committed_at, &projected_with],
+            )
+            .await
+            .map_err(on(Side::Target, "write the checkpoint"))
+    };
+    // Sent together. COMMIT of a failed transaction answers "ROLLBACK" and no error, so it counts
+    // only if the statement before it was fine.
+    let (written, committed) = tokio::join!(write, target.execute("commit a batch", "commit"));
+    if written? != 1 {
+        return Err(Error::Superseded);
+    }
+    committed
+}
+
+/// Installs the checkpoint of a copy at its consistent point, in the transaction of the merge.
+pub async fn install(target: &Target, generation: &Generation, fingerprint: &str) -> Result<i64> {
+    let row = target
+        .client()
+        .query_one(
+            sql::NEW_GENERATION,
+            &[
+                &generation.id.to_string(),
+                &generation.system_identifier,
+                &generation.timeline,
+                &generation.database_oid,
+                &generation.slot,
+                &generation.consistent_point,
+                &fingerprint,
+            ],
+        )
+        .await
+        .map_err(on(Side::Target, "install the checkpoint"))?;
+    Ok(row.get(0))
+}

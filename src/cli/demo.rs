@@ -1,0 +1,4 @@
+//! demo
+pub(super) async fn demo(_once: bool) -> anyhow::Result<()> {
+    Ok(())
+}

@@ -1,0 +1,247 @@
+//! The commands: clap types, and one small function each that calls the work elsewhere.
+//!
+//! Exit codes: 0 fine, 1 failed, 2 usage or configuration, 3 found differences or findings.
+#![expect(clippy::print_stdout, reason = "the output of a command is what it is for")]
+
+#[cfg(feature = "demo")]
+mod demo;
+mod run;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::{Config, Settings};
+use crate::error::Error;
+use crate::postgres::error_chain;
+use crate::schema;
+use crate::source::{self, Source};
+use crate::status::{self, Waited};
+use crate::target::Target;
+use crate::teardown::{self, Purge};
+
+/// Keeps Open WebUI's accounts, groups and access true to LiteLLM.
+#[derive(Debug, Parser)]
+#[command(name = "litellm-webui-sync", version)]
+pub struct Cli {
+    #[command(flatten)]
+    settings: Settings,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the daemon: copy once, then follow LiteLLM
+    Run,
+    /// Prepare both databases, or print the SQL for a DBA
+    Setup {
+        /// Print the SQL for both databases and change nothing
+        #[arg(long)]
+        print_sql: bool,
+        /// The role that runs the daemon on LiteLLM's database, for --print-sql [default: the URL's user]
+        #[arg(long, value_name = "ROLE")]
+        source_role: Option<String>,
+        /// The role that runs the daemon on Open WebUI's database, for --print-sql [default: the URL's user]
+        #[arg(long, value_name = "ROLE")]
+        target_role: Option<String>,
+    },
+    /// Show where everything stands
+    Status {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+        /// Wait until everything committed in LiteLLM so far is visible in Open WebUI
+        #[arg(long, value_name = "WHEN", value_parser = ["now"])]
+        wait: Option<String>,
+        /// How long to wait
+        #[arg(long, value_name = "SECONDS", default_value_t = 60, requires = "wait")]
+        timeout: u64,
+    },
+    /// Let a batch pass that would lock out unusually many people
+    Approve {
+        /// The brake's number, as `status` shows it
+        id: i64,
+    },
+    /// Drop the slot and the publication; with --purge also our rows and our schema
+    Teardown {
+        /// Also remove exactly the Open WebUI rows we made, and our schema
+        #[arg(long)]
+        purge: bool,
+        /// Also delete accounts that have chats
+        #[arg(long, requires = "purge")]
+        purge_people: bool,
+    },
+    /// Watch it work: a throwaway Postgres with both databases, people, and live changes
+    #[cfg(feature = "demo")]
+    Demo {
+        /// Exit when the live changes have arrived
+        #[arg(long)]
+        once: bool,
+    },
+}
+
+/// Parses the command line and runs the command.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("error: could not start: {error}");
+            return ExitCode::from(1);
+        }
+    };
+    let code = runtime.block_on(dispatch(cli));
+    // A name look-up that hangs must not keep the process.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    code
+}
+
+async fn dispatch(cli: Cli) -> ExitCode {
+    let log_format = cli.settings.log_format;
+    #[cfg(feature = "demo")]
+    if let Command::Demo { once } = cli.command {
+        run::start_log(log_format, "warn");
+        return finish(demo::demo(once).await);
+    }
+    let config = match cli.settings.load() {
+        Ok(config) => config,
+        Err(error) => {
+            eprintln!("error: {error}");
+            return ExitCode::from(2);
+        }
+    };
+    run::start_log(log_format, if matches!(cli.command, Command::Run) { "info" } else { "warn" });
+    match cli.command {
+        Command::Run => finish(run::run(config).await),
+        Command::Setup { print_sql: true, source_role, target_role } => {
+            finish(print_setup(&config, source_role, target_role).await)
+        }
+        Command::Setup { .. } => finish(set_up(&config).await),
+        Command::Status { json, wait: None, .. } => finish(show_status(&config, json).await),
+        Command::Status { json, wait: Some(_), timeout } => {
+            wait(&config, json, Duration::from_secs(timeout)).await
+        }
+        Command::Approve { id } => finish(approve(&config, id).await),
+        Command::Teardown { purge, purge_people } => {
+            let purge = match (purge, purge_people) {
+                (_, true) => Purge::People,
+                (true, false) => Purge::Rows,
+                (false, false) => Purge::Nothing,
+            };
+            finish(teardown(&config, purge).await)
+        }
+        #[cfg(feature = "demo")]
+        Command::Demo { .. } => ExitCode::SUCCESS,
+    }
+}
+
+/// Prints what went wrong, with what to do about it.
+fn finish(result: anyhow::Result<()>) -> ExitCode {
+    let Err(error) = result else { return ExitCode::SUCCESS };
+    match error.downcast_ref::<Error>() {
+        Some(known) => {
+            eprintln!("error: {}", error_chain(known));
+            if let Some(remedy) = known.remedy() {
+                eprintln!("what to do: {remedy}");
+            }
+        }
+        None => eprintln!("error: {error:#}"),
+    }
+    ExitCode::from(1)
+}
+
+async fn print_setup(
+    config: &Config,
+    source_role: Option<String>,
+    target_role: Option<String>,
+) -> anyhow::Result<()> {
+    let source = Source::open(config).await?;
+    let tables = source.tables(config).await?;
+    let role = source_role.unwrap_or_else(|| config.source.user.clone());
+    print!("{}", source::setup_sql(config, &tables, &role));
+    println!();
+    let target = Target::open(config).await?;
+    let layout = crate::project::layout::find(&target, config).await?;
+    let json_members = layout.group_members == crate::project::layout::GroupMembers::Json;
+    let role = target_role.unwrap_or_else(|| config.target.user.clone());
+    print!("{}", schema::setup_sql(config, &role, json_members));
+    Ok(())
+}
+
+async fn set_up(config: &Config) -> anyhow::Result<()> {
+    let source = Source::open(config).await?;
+    let (_, wal_level, _) = source.server().await?;
+    if wal_level != "logical" {
+        return Err(Error::WalLevel { found: wal_level }.into());
+    }
+    let tables = source.tables(config).await?;
+    let publication = source.publication(config).await?;
+    match Source::publication_repair(config, publication.as_ref(), &tables)? {
+        // A running or earlier daemon must learn that rows may be missing from its stream.
+        Some(_) if source.slot(&config.slot).await?.is_some() => {
+            println!("publication {}: left to `run`, because a slot exists already", config.publication);
+        }
+        Some(repair) => {
+            source.repair_publication(config, &repair).await?;
+            println!("publication {}: created for {} tables", config.publication, tables.len());
+        }
+        None => println!("publication {}: fine", config.publication),
+    }
+    let target = Target::open(config).await?;
+    schema::ensure(&target, config).await?;
+    println!("schema {}: ready", config.schema);
+    println!("the slot is made by `run`, which copies at its snapshot");
+    Ok(())
+}
+
+async fn show_status(config: &Config, json: bool) -> anyhow::Result<()> {
+    let report = status::report(config).await?;
+    if json {
+        println!("{}", serde_json::to_string_pretty(&report)?);
+    } else {
+        print!("{}", report.to_table());
+    }
+    Ok(())
+}
+
+async fn wait(config: &Config, json: bool, timeout: Duration) -> ExitCode {
+    let waited = match status::wait_now(config, timeout).await {
+        Ok(waited) => waited,
+        Err(error) => return finish(Err(error.into())),
+    };
+    if json && let Err(error) = show_status(config, true).await {
+        return finish(Err(error));
+    }
+    match waited {
+        Waited::Reached { dead_letters: 0 } => ExitCode::SUCCESS,
+        Waited::Reached { dead_letters } => {
+            eprintln!("up to date, but {dead_letters} entities could not be written: see `status`");
+            ExitCode::from(3)
+        }
+        Waited::Failed { reason } => {
+            eprintln!("error: {reason}");
+            ExitCode::from(1)
+        }
+    }
+}
+
+async fn approve(config: &Config, id: i64) -> anyhow::Result<()> {
+    let target = Target::open(config).await?;
+    let text = "update brake set approved_at = now() where id = $1 and used_at is null returning people";
+    match target.client().query_opt(text, &[&id]).await? {
+        Some(row) => {
+            println!("approved: {} people may be locked out at once, this time", row.get::<_, i32>(0));
+            Ok(())
+        }
+        None => anyhow::bail!("there is no open brake {id}: see `litellm-webui-sync status`"),
+    }
+}
+
+async fn teardown(config: &Config, purge: Purge) -> anyhow::Result<()> {
+    for line in teardown::teardown(config, purge).await? {
+        println!("{line}");
+    }
+    Ok(())
+}

@@ -1,0 +1,72 @@
+//! `run`: starts the daemon and its pages, and ends both on a signal.
+
+use std::io::IsTerminal;
+use std::sync::Arc;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
+
+use crate::config::{Config, LogFormat};
+use crate::http::{self, Pages};
+use crate::metrics::Metrics;
+use crate::pipeline::Daemon;
+use crate::progress::Progress;
+
+/// Starts the log on standard error. `RUST_LOG` overrides the level.
+pub(super) fn start_log(format: LogFormat, level: &str) {
+    // The replication client logs its own errors; we log what we make of them.
+    let default = format!("{level},pgwire_replication=off,tokio_postgres=warn");
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let started = match format {
+        LogFormat::Text => builder.with_ansi(std::io::stderr().is_terminal()).with_target(false).try_init(),
+        LogFormat::Json => builder.json().try_init(),
+    };
+    // Only a second logger in one process fails here, and then the first one serves.
+    let _ = started;
+}
+
+/// Runs until SIGTERM or SIGINT, or until the daemon stops by itself.
+pub(super) async fn run(config: Config) -> anyhow::Result<()> {
+    let cancel = CancellationToken::new();
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let on_signal = cancel.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!("draining");
+        on_signal.cancel();
+    });
+    serve(config, cancel).await
+}
+
+/// The daemon with its pages, until cancelled.
+pub(super) async fn serve(config: Config, cancel: CancellationToken) -> anyhow::Result<()> {
+    let metrics = Arc::new(Metrics::new()?);
+    let progress = Arc::new(Progress::default());
+    let mut pages = None;
+    if let Some(address) = config.http {
+        let listener = http::bind(address).await?;
+        tracing::info!(%address, "serving /metrics, /healthz and /readyz");
+        let shown = Pages { metrics: Arc::clone(&metrics), progress: Arc::clone(&progress) };
+        pages = Some(tokio::spawn(http::serve(listener, shown, cancel.clone())));
+    }
+    let daemon = Arc::new(Daemon {
+        config,
+        metrics,
+        progress,
+        instance: uuid::Uuid::new_v4(),
+        remember_rows: std::env::var_os("LITELLM_WEBUI_SYNC_FORGET_ROWS").is_none(),
+    });
+    let result = daemon.run(cancel.clone()).await;
+    cancel.cancel();
+    if let Some(pages) = pages {
+        // A scrape that hangs must not keep us.
+        let _ = tokio::time::timeout(std::time::Duration::from_secs(1), pages).await;
+    }
+    Ok(result?)
+}

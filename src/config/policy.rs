@@ -1,0 +1,414 @@
+//! The policy file: decisions about people that are the operator's, in TOML.
+//!
+//! Owns the file's keys, their defaults and their limits. Must not hold anything that names a
+//! database or a secret: the file is meant to be shown around and kept in version control.
+//!
+//! ```toml
+//! [accounts]
+//! adopt = "adopt"        # an Open WebUI account that already has the e-mail: "adopt" or "skip"
+//! adopt_admins = false   # also when that account is an Open WebUI admin's
+//! relink = "link"        # a departed account's e-mail under another user_id: "link" or "skip"
+//! demote = "ours"        # admin roles to take back: "ours", those we gave, or "always", any
+//! name = "team-user"     # display name: "team-user" or "user"
+//!
+//! [brake]                # stop before more people than the larger of the two lose something
+//! people = 20
+//! percent = 10           # of the active people, 0 to 100
+//!
+//! [audit]
+//! retention_days = 90
+//!
+//! [batch]                # what one target transaction may hold at most
+//! changes = 2000
+//! bytes = 4194304
+//! ```
+
+use std::path::Path;
+
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
+use sha2::{Digest, Sha256};
+
+/// The whole policy; a file may leave anything out.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Policy {
+    pub accounts: Accounts,
+    pub brake: Brake,
+    pub audit: Audit,
+    pub batch: Batch,
+}
+
+/// `[accounts]`: how people become accounts.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Accounts {
+    #[serde(deserialize_with = "one_of")]
+    pub adopt: Adopt,
+    /// Adopting lends LiteLLM's word to whoever holds the e-mail, so an admin's account is
+    /// left alone unless this says otherwise.
+    pub adopt_admins: bool,
+    #[serde(deserialize_with = "one_of")]
+    pub relink: Relink,
+    #[serde(deserialize_with = "one_of")]
+    pub demote: Demote,
+    #[serde(deserialize_with = "one_of")]
+    pub name: NameFormat,
+}
+
+/// What happens to an Open WebUI account that already has a new person's e-mail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Adopt {
+    /// It becomes the person's account; password, settings and chats stay.
+    #[default]
+    Adopt,
+    /// It is left alone, and the person has no account until it is gone.
+    Skip,
+}
+
+/// What happens when a departed account's e-mail comes back under another `user_id`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Relink {
+    /// The same account is used again: same e-mail, same person.
+    #[default]
+    Link,
+    /// The person is parked.
+    Skip,
+}
+
+/// Which admin roles are taken back when LiteLLM says `user`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Demote {
+    /// Those we gave.
+    #[default]
+    Ours,
+    /// Those given inside Open WebUI too.
+    Always,
+}
+
+/// How a display name is put together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum NameFormat {
+    /// `{team_alias}-{user_alias}`.
+    #[default]
+    TeamUser,
+    /// `{user_alias}`.
+    User,
+}
+
+/// `[brake]`: how many people one batch, merge or repair may deactivate or strip of access.
+/// The larger of the two numbers counts.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Brake {
+    #[serde(deserialize_with = "people")]
+    pub people: u32,
+    /// Of the active people.
+    #[serde(deserialize_with = "percent")]
+    pub percent: u8,
+}
+
+/// `[audit]`: how long `sync_audit` keeps its rows.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Audit {
+    #[serde(deserialize_with = "retention_days")]
+    pub retention_days: u32,
+}
+
+/// `[batch]`: what one target transaction holds at most. A source transaction that is larger
+/// still stays whole.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Batch {
+    #[serde(deserialize_with = "batch_changes")]
+    pub changes: usize,
+    #[serde(deserialize_with = "batch_bytes")]
+    pub bytes: usize,
+}
+
+/// A choice and the words the file has for it.
+trait Choice: Copy + PartialEq + 'static {
+    const WORDS: &'static [(&'static str, Self)];
+
+    fn word(self) -> &'static str {
+        Self::WORDS.iter().find(|(_, choice)| *choice == self).map_or("", |(word, _)| word)
+    }
+}
+
+impl Choice for Adopt {
+    const WORDS: &'static [(&'static str, Self)] = &[("adopt", Self::Adopt), ("skip", Self::Skip)];
+}
+
+impl Choice for Relink {
+    const WORDS: &'static [(&'static str, Self)] = &[("link", Self::Link), ("skip", Self::Skip)];
+}
+
+impl Choice for Demote {
+    const WORDS: &'static [(&'static str, Self)] = &[("ours", Self::Ours), ("always", Self::Always)];
+}
+
+impl Choice for NameFormat {
+    const WORDS: &'static [(&'static str, Self)] = &[("team-user", Self::TeamUser), ("user", Self::User)];
+}
+
+impl Default for Brake {
+    fn default() -> Self {
+        Self { people: 20, percent: 10 }
+    }
+}
+
+impl Default for Audit {
+    fn default() -> Self {
+        Self { retention_days: 90 }
+    }
+}
+
+impl Default for Batch {
+    fn default() -> Self {
+        Self { changes: 2000, bytes: 4 * 1024 * 1024 }
+    }
+}
+
+impl Policy {
+    /// Reads a policy file. The error lists every problem, each with the file and the key.
+    pub fn read(file: &Path) -> Result<Self, Vec<String>> {
+        let text = std::fs::read_to_string(file).map_err(|error| {
+            vec![format!(
+                "cannot read the policy file {}: {error}; correct the path, or leave it out to \
+                 run with the defaults",
+                file.display()
+            )]
+        })?;
+        Self::parse(&text).map_err(|problems| {
+            problems.into_iter().map(|problem| format!("{}: {problem}", file.display())).collect()
+        })
+    }
+
+    pub(crate) fn parse(text: &str) -> Result<Self, Vec<String>> {
+        let problem = match toml::from_str(text) {
+            Ok(policy) => return Ok(policy),
+            Err(error) => error,
+        };
+        let problems = match text.parse::<toml::Table>() {
+            Ok(table) => problems_of(&table),
+            // Not TOML at all: only its reader can say where.
+            Err(_) => Vec::new(),
+        };
+        if problems.is_empty() {
+            return Err(vec![first_line(&problem.to_string(), problem.message())]);
+        }
+        Err(problems)
+    }
+
+    /// A short hash of what changes the projection. A policy with another fingerprint needs one
+    /// full difference before the stream goes on, so limits and retention are not in it.
+    pub fn fingerprint(&self) -> String {
+        // Taken apart by name: a new key does not compile until somebody decides about it here.
+        let Accounts { adopt, adopt_admins, relink, demote, name } = &self.accounts;
+        let text = format!(
+            "accounts adopt={} adopt_admins={adopt_admins} relink={} demote={} name={}",
+            adopt.word(),
+            relink.word(),
+            demote.word(),
+            name.word(),
+        );
+        Sha256::digest(text.as_bytes()).iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
+/// Serde stops at its first problem, so every key is read once more on its own.
+fn problems_of(table: &toml::Table) -> Vec<String> {
+    let mut problems = Vec::new();
+    for (section, value) in table {
+        match value {
+            _ if !is_section(section) => {
+                problems.extend(problem_with(section, None, value.clone()));
+            }
+            toml::Value::Table(keys) => {
+                problems.extend(
+                    keys.iter().filter_map(|(key, value)| problem_with(section, Some(key), value.clone())),
+                );
+            }
+            _ => problems.push(format!("{section}: must be a section; write [{section}]")),
+        }
+    }
+    problems
+}
+
+fn is_section(name: &str) -> bool {
+    let empty = toml::Table::from_iter([(name.to_owned(), toml::Table::new().into())]);
+    empty.try_into::<Policy>().is_ok()
+}
+
+fn problem_with(section: &str, key: Option<&str>, value: toml::Value) -> Option<String> {
+    let value = match key {
+        Some(key) => toml::Table::from_iter([(key.to_owned(), value)]).into(),
+        None => value,
+    };
+    let table = toml::Table::from_iter([(section.to_owned(), value)]);
+    let error = table.try_into::<Policy>().err()?;
+    let path = key.map_or_else(|| section.to_owned(), |key| format!("{section}.{key}"));
+    Some(format!("{path}: {}; correct it or remove it", error.message()))
+}
+
+/// Where a text stops being TOML, without the drawing of it.
+fn first_line(whole: &str, message: &str) -> String {
+    let place = whole.lines().next().unwrap_or_default();
+    format!("{}: {}; correct the file", place.to_lowercase(), message.replace('\n', ", "))
+}
+
+fn people<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
+    in_range(deserializer, 0, 1_000_000_000)
+}
+
+fn percent<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u8, D::Error> {
+    in_range(deserializer, 0, 100)
+}
+
+fn retention_days<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
+    in_range(deserializer, 1, 36_500)
+}
+
+fn batch_changes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
+    in_range(deserializer, 1, 1_000_000)
+}
+
+fn batch_bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
+    in_range(deserializer, 64 * 1024, 1024 * 1024 * 1024)
+}
+
+fn one_of<'de, D: Deserializer<'de>, C: Choice>(deserializer: D) -> Result<C, D::Error> {
+    let word = String::deserialize(deserializer).unwrap_or_default();
+    C::WORDS.iter().find(|(known, _)| *known == word).map(|(_, choice)| *choice).ok_or_else(|| {
+        let words: Vec<_> = C::WORDS.iter().map(|(known, _)| format!("\"{known}\"")).collect();
+        D::Error::custom(format!("must be {}", words.join(" or ")))
+    })
+}
+
+/// A number outside its range and something that is no number get the same answer.
+fn in_range<'de, D, T>(deserializer: D, min: i64, max: i64) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: TryFrom<i64>,
+{
+    i64::deserialize(deserializer)
+        .ok()
+        .filter(|number| (min..=max).contains(number))
+        .and_then(|number| T::try_from(number).ok())
+        .ok_or_else(|| D::Error::custom(format!("must be a whole number from {min} to {max}")))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+
+    /// The example in the module's documentation, which is also the README's.
+    fn documented() -> String {
+        include_str!("policy.rs")
+            .lines()
+            .skip_while(|line| *line != "//! ```toml")
+            .skip(1)
+            .take_while(|line| *line != "//! ```")
+            .map(|line| line.trim_start_matches("//!").to_owned() + "\n")
+            .collect()
+    }
+
+    #[test]
+    fn the_documented_example_is_the_default() {
+        assert!(documented().contains("[batch]"));
+        assert_eq!(Policy::parse(&documented()), Ok(Policy::default()));
+        assert_eq!(Policy::parse(""), Ok(Policy::default()));
+    }
+
+    #[test]
+    fn every_key_is_read() {
+        let policy = Policy::parse(
+            "[accounts]\nadopt = \"skip\"\nadopt_admins = true\nrelink = \"skip\"\n\
+             demote = \"always\"\nname = \"user\"\n[brake]\npeople = 0\npercent = 100\n\
+             [audit]\nretention_days = 1\n[batch]\nchanges = 1\nbytes = 65536\n",
+        );
+        let expected = Policy {
+            accounts: Accounts {
+                adopt: Adopt::Skip,
+                adopt_admins: true,
+                relink: Relink::Skip,
+                demote: Demote::Always,
+                name: NameFormat::User,
+            },
+            brake: Brake { people: 0, percent: 100 },
+            audit: Audit { retention_days: 1 },
+            batch: Batch { changes: 1, bytes: 65_536 },
+        };
+        assert_eq!(policy, Ok(expected));
+    }
+
+    #[test]
+    fn every_problem_is_reported_at_once_with_its_key() {
+        let problems = Policy::parse(
+            "[accounts]\nadopt = \"take\"\nrelink = 3\ncolour = 1\n[brake]\npeople = \"few\"\n\
+             percent = 101\n[batch]\nbytes = 1.5\nchanges = 5\n[blub]\nx = 1\n[audit]\n\
+             retention_days = -1\n",
+        )
+        .unwrap_err();
+        assert_eq!(
+            problems,
+            [
+                "accounts.adopt: must be \"adopt\" or \"skip\"; correct it or remove it",
+                "accounts.colour: unknown field `colour`, expected one of `adopt`, \
+                 `adopt_admins`, `relink`, `demote`, `name`; correct it or remove it",
+                "accounts.relink: must be \"link\" or \"skip\"; correct it or remove it",
+                "audit.retention_days: must be a whole number from 1 to 36500; \
+                 correct it or remove it",
+                "batch.bytes: must be a whole number from 65536 to 1073741824; \
+                 correct it or remove it",
+                "blub: unknown field `blub`, expected one of `accounts`, `brake`, `audit`, \
+                 `batch`; correct it or remove it",
+                "brake.people: must be a whole number from 0 to 1000000000; \
+                 correct it or remove it",
+                "brake.percent: must be a whole number from 0 to 100; correct it or remove it",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_value_where_a_section_belongs_and_a_file_that_is_no_toml() {
+        for (text, expected) in [
+            ("accounts = 3", "accounts: must be a section; write [accounts]"),
+            (
+                "x",
+                "toml parse error at line 1, column 2: key with no value, expected `=`; \
+                 correct the file",
+            ),
+            (
+                "[brake]\npeople = 1\npeople = 2",
+                "toml parse error at line 3, column 1: duplicate key; correct the file",
+            ),
+        ] {
+            assert_eq!(Policy::parse(text), Err(vec![expected.to_owned()]));
+        }
+        let missing = Policy::read(Path::new("no-such-policy.toml")).unwrap_err();
+        assert!(missing[0].contains("no-such-policy.toml"), "{missing:?}");
+    }
+
+    #[test]
+    fn the_fingerprint_changes_with_the_projection_and_with_nothing_else() {
+        let default = Policy::default();
+        // Pinned: a new value here makes every installation run one full difference.
+        assert_eq!(default.fingerprint(), "b6efd5098e32dfd6");
+        for (text, same) in [
+            ("[accounts]\nadopt = \"skip\"", false),
+            ("[accounts]\nadopt_admins = true", false),
+            ("[accounts]\nrelink = \"skip\"", false),
+            ("[accounts]\ndemote = \"always\"", false),
+            ("[accounts]\nname = \"user\"", false),
+            ("[brake]\npeople = 1\npercent = 1", true),
+            ("[audit]\nretention_days = 1", true),
+            ("[batch]\nchanges = 1\nbytes = 65536", true),
+        ] {
+            let fingerprint = Policy::parse(text).unwrap().fingerprint();
+            assert_eq!(fingerprint == default.fingerprint(), same, "{text}");
+        }
+    }
+}

@@ -1,0 +1,309 @@
+//! What can go wrong, and what the daemon does about it: try again, or stop and say what to do.
+//!
+//! Owns the meaning of every SQLSTATE. Nobody matches on message texts, and no error carries a row's contents,
+//! a password or a connection string.
+
+use std::io;
+
+use tokio_postgres::error::SqlState;
+
+use crate::catalog::Lsn;
+use crate::decode::message::DecodeError;
+use crate::postgres::ConnectError;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// LiteLLM's database.
+    Source,
+    /// Open WebUI's database.
+    Target,
+}
+
+impl std::fmt::Display for Side {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Source => "LiteLLM",
+            Self::Target => "Open WebUI",
+        })
+    }
+}
+
+/// What the daemon does about an error. There is no third answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reaction {
+    Retry,
+    Stop,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("could not connect to the {side} database")]
+    Connect { side: Side, source: ConnectError },
+    #[error("could not {action} on the {side} database")]
+    Postgres { side: Side, action: &'static str, source: tokio_postgres::Error },
+    #[error("could not {action}: {message}")]
+    Replication { action: &'static str, message: String, sqlstate: Option<String>, is_io: bool },
+    #[error("the {side} database did not answer within {seconds} s while we tried to {action}")]
+    Silent { side: Side, action: &'static str, seconds: u64 },
+    #[error("slot \"{slot}\" is in use by another session")]
+    SlotHeld { slot: String },
+    #[error("another daemon took over (the checkpoint was changed by somebody else)")]
+    Superseded,
+    #[error("cannot understand the stream from LiteLLM")]
+    Decode(#[from] DecodeError),
+    #[error("the mirror of {table} has lost a row that LiteLLM updates")]
+    MirrorLost { table: &'static str },
+    #[error("the stream cannot be continued: {reason}")]
+    Gap { reason: String },
+    #[error("{found}")]
+    WrongSource { found: String },
+    #[error("slot \"{slot}\" exists on LiteLLM's server, but Open WebUI's database has no checkpoint for it")]
+    StraySlot { slot: String },
+    #[error("no slot could be created within {seconds} s: {blockers}")]
+    SlotBlocked { seconds: u64, blockers: String },
+    #[error("publication \"{publication}\" {problem}")]
+    Publication { publication: String, problem: String, sql: String },
+    #[error("LiteLLM's database has no LiteLLM_UserTable in schema \"{schema}\"")]
+    NoLiteLlm { schema: String },
+    #[error("Open WebUI has not created its tables yet (looked for {looked_for} in schema \"{schema}\")")]
+    NoOpenWebUi { schema: String, looked_for: &'static str },
+    #[error("this Open WebUI database has a layout we do not know: {missing}")]
+    UnknownLayout { missing: String },
+    #[error("our schema was made by a newer release (version {found}, this program knows {known})")]
+    NewerSchema { found: i32, known: i32 },
+    #[error("held back: {people} of {active} active people would be locked out at once (brake {id})")]
+    Brake { id: i64, people: i64, active: i64 },
+    #[error("{failed} entities in a row could not be written, the last with SQLSTATE {sqlstate}")]
+    Systemic { failed: usize, sqlstate: String },
+    #[error("the source's wal_level is \"{found}\", logical replication needs \"logical\"")]
+    WalLevel { found: String },
+    #[error("LiteLLM's tables or the publication changed")]
+    SourceChanged,
+    #[error("{0}")]
+    Usage(String),
+}
+
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    pub fn reaction(&self) -> Reaction {
+        match self {
+            Self::Connect { source, .. } => {
+                if source.is_transient() {
+                    Reaction::Retry
+                } else {
+                    Reaction::Stop
+                }
+            }
+            Self::Postgres { source, .. } => match source.code() {
+                Some(code) => sqlstate_reaction(code.code()),
+                None if connection_lost(source) => Reaction::Retry,
+                // A value that would not convert: our own mistake.
+                None => Reaction::Stop,
+            },
+            Self::Replication { sqlstate: Some(code), .. } => sqlstate_reaction(code),
+            Self::Replication { is_io, .. } => {
+                if *is_io {
+                    Reaction::Retry
+                } else {
+                    Reaction::Stop
+                }
+            }
+            Self::Silent { .. }
+            | Self::SlotHeld { .. }
+            | Self::Superseded
+            | Self::SlotBlocked { .. }
+            | Self::SourceChanged
+            | Self::NoLiteLlm { .. }
+            | Self::NoOpenWebUi { .. } => Reaction::Retry,
+            Self::Decode(_)
+            | Self::MirrorLost { .. }
+            | Self::Gap { .. }
+            | Self::WrongSource { .. }
+            | Self::StraySlot { .. }
+            | Self::Publication { .. }
+            | Self::UnknownLayout { .. }
+            | Self::NewerSchema { .. }
+            | Self::Brake { .. }
+            | Self::Systemic { .. }
+            | Self::WalLevel { .. }
+            | Self::Usage(_) => Reaction::Stop,
+        }
+    }
+
+    /// What the operator should do next.
+    pub fn remedy(&self) -> Option<String> {
+        Some(match self {
+            Self::Connect { source, .. } => source.remedy().to_owned(),
+            Self::Postgres { side, source, .. } => match source.code() {
+                Some(code) if *code == SqlState::INSUFFICIENT_PRIVILEGE => format!(
+                    "grant what is missing on the {side} database: `litellm-webui-sync setup --print-sql` lists it"
+                ),
+                _ => "this was not expected; please report it with the log around it".to_owned(),
+            },
+            Self::Replication { sqlstate, .. } => match sqlstate.as_deref() {
+                Some("42501") => {
+                    "the LiteLLM role needs REPLICATION (`litellm-webui-sync setup --print-sql`)".to_owned()
+                }
+                Some("53400") => "raise max_replication_slots on LiteLLM's server, or drop unused slots".to_owned(),
+                Some("42704") => {
+                    "the slot or the publication is gone; run `litellm-webui-sync teardown`, then `run`, to copy afresh".to_owned()
+                }
+                _ => "this was not expected; please report it with the log around it".to_owned(),
+            },
+            Self::Decode(_) => "this was not expected; please report it with the versions of Postgres and LiteLLM".to_owned(),
+            Self::MirrorLost { .. } | Self::Gap { .. } => {
+                "run `litellm-webui-sync teardown` (it keeps every Open WebUI row), then `run`, to copy afresh".to_owned()
+            }
+            Self::WrongSource { .. } => {
+                "check LITELLM_DATABASE_URL; if LiteLLM's database really was replaced, run `litellm-webui-sync teardown`, then `run`".to_owned()
+            }
+            Self::StraySlot { slot } => format!(
+                "if nothing else uses it, drop it: select pg_drop_replication_slot('{slot}'); or choose another name with --slot"
+            ),
+            Self::Publication { sql, .. } => format!("let its owner run: {sql}"),
+            Self::UnknownLayout { .. } => {
+                "this release does not fit this Open WebUI; upgrade litellm-webui-sync".to_owned()
+            }
+            Self::NewerSchema { .. } => "run the newer release of litellm-webui-sync".to_owned(),
+            Self::Brake { id, .. } => format!(
+                "if this is right, run `litellm-webui-sync approve {id}`; otherwise repair LiteLLM's data first"
+            ),
+            Self::Systemic { .. } => {
+                "see table dead_letter in our schema; a permission may have been taken away".to_owned()
+            }
+            Self::WalLevel { .. } => {
+                "set wal_level = logical on LiteLLM's server and restart it".to_owned()
+            }
+            Self::Silent { .. }
+            | Self::SlotHeld { .. }
+            | Self::Superseded
+            | Self::SlotBlocked { .. }
+            | Self::SourceChanged
+            | Self::NoLiteLlm { .. }
+            | Self::NoOpenWebUi { .. }
+            | Self::Usage(_) => return None,
+        })
+    }
+
+    /// A short label for metrics: few values, no data.
+    pub fn label(&self) -> String {
+        match self {
+            Self::Connect { .. } => "connect".to_owned(),
+            Self::Postgres { source, .. } => {
+                source.code().map_or_else(|| "connection_lost".to_owned(), |code| code.code().to_owned())
+            }
+            Self::Replication { sqlstate, .. } => {
+                sqlstate.clone().unwrap_or_else(|| "connection_lost".to_owned())
+            }
+            Self::Silent { .. } => "silent".to_owned(),
+            Self::SlotHeld { .. } => "slot_held".to_owned(),
+            Self::Superseded => "superseded".to_owned(),
+            Self::Brake { .. } => "brake".to_owned(),
+            _ => "other".to_owned(),
+        }
+    }
+
+    /// The SQLSTATE, where a server gave one.
+    pub fn sqlstate(&self) -> Option<&str> {
+        match self {
+            Self::Postgres { source, .. } => source.code().map(SqlState::code),
+            Self::Replication { sqlstate, .. } => sqlstate.as_deref(),
+            _ => None,
+        }
+    }
+
+    /// Whether the fault may lie with one row: then the batch is bisected to find it (DESIGN section 11).
+    pub fn is_about_a_row(&self) -> bool {
+        // 22 data exception, 23 integrity constraint, 44 check option, P0 raised by somebody's trigger.
+        // 54 is a limit: an index row that is too long.
+        let of_a_row =
+            |code: &str| ["22", "23", "44", "P0", "54"].iter().any(|class| code.starts_with(class));
+        self.sqlstate().is_some_and(|code| of_a_row(code) || code == "42501")
+    }
+
+    /// Whether the tables of Open WebUI are not what they were when we looked.
+    pub fn is_about_the_layout(&self) -> bool {
+        matches!(self.sqlstate(), Some("42P01" | "42703" | "42704" | "0A000" | "42883" | "42P10"))
+            && matches!(self, Self::Postgres { side: Side::Target, .. })
+    }
+}
+
+/// `map_err` for a call on one side: names the side where the call is made.
+pub fn on(side: Side, action: &'static str) -> impl FnOnce(tokio_postgres::Error) -> Error {
+    move |source| Error::Postgres { side, action, source }
+}
+
+fn connection_lost(error: &tokio_postgres::Error) -> bool {
+    error.is_closed() || std::error::Error::source(error).is_some_and(|cause| cause.is::<io::Error>())
+}
+
+/// The only place that reads meaning into a SQLSTATE.
+fn sqlstate_reaction(code: &str) -> Reaction {
+    match code {
+        // The slot is still held by an earlier session; it will let go.
+        "55006" => Reaction::Retry,
+        // Somebody else's lock; a timeout of ours.
+        "55P03" | "57014" | "25P03" => Reaction::Retry,
+        // Every slot is taken, or the database is gone: waiting will not help.
+        "53400" | "57P04" => Reaction::Stop,
+        // The tables changed under us: look again.
+        "42P01" | "42703" | "0A000" => Reaction::Retry,
+        // Connection, deadlock, out of resources, shutting down or starting up.
+        code if ["08", "40", "53", "57"].iter().any(|class| code.starts_with(class)) => Reaction::Retry,
+        _ => Reaction::Stop,
+    }
+}
+
+/// What is left of a row's error once its values are taken out: enough to act on, nothing to leak.
+pub fn describe_row_error(error: &Error) -> String {
+    let Error::Postgres { source, .. } = error else { return error.to_string() };
+    let Some(db) = source.as_db_error() else { return error.to_string() };
+    let mut out = format!("SQLSTATE {}", db.code().code());
+    for (what, value) in [("constraint", db.constraint()), ("table", db.table()), ("column", db.column())] {
+        if let Some(value) = value {
+            out.push_str(&format!(", {what} {value}"));
+        }
+    }
+    out
+}
+
+/// A gap error for a position that cannot be reached.
+pub fn gap(reason: impl Into<String>) -> Error {
+    Error::Gap { reason: reason.into() }
+}
+
+/// Used in messages about positions.
+pub fn lsn_text(lsn: Lsn) -> String {
+    lsn.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_held_slot_is_retried_and_a_full_server_is_not() {
+        assert_eq!(sqlstate_reaction("55006"), Reaction::Retry);
+        assert_eq!(sqlstate_reaction("57P01"), Reaction::Retry);
+        assert_eq!(sqlstate_reaction("53400"), Reaction::Stop);
+        assert_eq!(sqlstate_reaction("42501"), Reaction::Stop);
+        assert_eq!(sqlstate_reaction("XX000"), Reaction::Stop);
+    }
+
+    #[test]
+    fn every_stop_says_what_to_do() {
+        let stops = [
+            Error::Gap { reason: "x".into() },
+            Error::StraySlot { slot: "s".into() },
+            Error::UnknownLayout { missing: "x".into() },
+            Error::Brake { id: 1, people: 30, active: 40 },
+            Error::WalLevel { found: "replica".into() },
+            Error::NewerSchema { found: 9, known: 2 },
+        ];
+        for error in stops {
+            assert_eq!(error.reaction(), Reaction::Stop, "{error}");
+            assert!(error.remedy().is_some(), "{error}");
+        }
+    }
+}

@@ -1,0 +1,36 @@
+//! The crash windows, by name: each has a test that dies in it.
+//!
+//! Without the feature `failpoints` these calls compile to nothing. With it, `FAILPOINTS=name=panic` and the like make a
+//! child process die there (crate `fail`).
+
+use crate::error::Result;
+
+/// The mirror is written, Open WebUI is not.
+pub const STAGED_NOT_PROJECTED: &str = "staged-not-projected";
+/// Everything is written, nothing is committed.
+pub const PROJECTED_NOT_COMMITTED: &str = "projected-not-committed";
+/// Committed, but the source was not told.
+pub const COMMITTED_NOT_ACKNOWLEDGED: &str = "committed-not-acknowledged";
+/// The slot exists, nothing was copied.
+pub const SLOT_WITHOUT_COPY: &str = "slot-without-copy";
+/// Copied into the staging tables, not merged.
+pub const COPIED_NOT_MERGED: &str = "copied-not-merged";
+
+/// Every name, for the test that visits them all.
+pub const ALL: &[&str] = &[
+    STAGED_NOT_PROJECTED,
+    PROJECTED_NOT_COMMITTED,
+    COMMITTED_NOT_ACKNOWLEDGED,
+    SLOT_WITHOUT_COPY,
+    COPIED_NOT_MERGED,
+];
+
+/// Does what `FAILPOINTS` says for `name`: nothing, or die.
+///
+/// # Errors
+/// With action `return`: the step counts as failed.
+pub fn hit(name: &'static str) -> Result<()> {
+    fail::fail_point!(name, |_| Err(crate::error::Error::Usage(format!("failpoint {name}"))));
+    let _ = name;
+    Ok(())
+}

@@ -1,0 +1,198 @@
+//! Writes a part of a batch to the mirror and says who is touched.
+//!
+//! Owns the `litellm_*` tables and `team_roster`. Never begins or commits, never reads or writes a
+//! table of Open WebUI, and never decides anything about an account.
+
+pub mod statements;
+
+use futures_util::future::join_all;
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{Row, Statement};
+
+use crate::catalog::{Table, TableId};
+use crate::decode::{Key, Value};
+use crate::error::{Error, Result, Side};
+use crate::project::touched::Touched;
+use crate::sql::{self, Keys};
+use crate::stage::{Entry, Part, Segment};
+use crate::target::{QUICK, SLOW, Target, within};
+
+/// One statement with its parameters.
+#[derive(Debug)]
+struct Work<'a> {
+    table: usize,
+    text: String,
+    columns: Vec<Vec<Option<&'a str>>>,
+    unsent: Option<Vec<i64>>,
+}
+
+/// The statements of one part, ready to be sent.
+#[derive(Debug)]
+pub struct Writes<'a> {
+    prepared: Vec<(Work<'a>, Statement)>,
+    keys: Keys,
+}
+
+/// Prepares what `part` has to say. With [`Keys::Arrays`] the touched keys come back from
+/// [`Writes::send`]; with [`Keys::Touched`] they are left in the temporary table `touched`.
+pub async fn prepare<'a>(target: &Target, part: &'a Part, keys: Keys) -> Result<Writes<'a>> {
+    let mut work = Vec::new();
+    for (id, changes) in TableId::all().zip(&part.tables) {
+        for segment in &changes.segments {
+            segment_work(id, segment, &mut work);
+        }
+    }
+    let mut prepared: Vec<(Work<'_>, Statement)> = Vec::with_capacity(work.len());
+    for one in work {
+        let text = in_mode(&one.text, keys);
+        let statement = target.prepare(&text, &[]).await?;
+        prepared.push((one, statement));
+    }
+    Ok(Writes { prepared, keys })
+}
+
+impl Writes<'_> {
+    /// Sends every statement without waiting for the one before; the server runs them in order.
+    pub async fn send(&self, target: &Target) -> Result<Touched> {
+        let patience = patience(self.keys);
+        let sent = self.prepared.iter().map(|(one, statement)| async move {
+            let mut parameters: Vec<&(dyn ToSql + Sync)> = Vec::new();
+            for column in &one.columns {
+                parameters.push(column);
+            }
+            if let Some(unsent) = &one.unsent {
+                parameters.push(unsent);
+            }
+            let rows = target.query("write the mirror", patience, statement, &parameters).await?;
+            Ok((one.table, rows))
+        });
+        let results: Result<Vec<(usize, Vec<Row>)>> = join_all(sent).await.into_iter().collect();
+        let mut touched = Touched::default();
+        for (table, rows) in results? {
+            collect(&mut touched, table, rows)?;
+        }
+        Ok(touched)
+    }
+}
+
+fn segment_work<'a>(id: TableId, segment: &'a Segment, work: &mut Vec<Work<'a>>) {
+    let table = id.table();
+    if segment.truncate {
+        work.push(Work { table: id.0, text: statements::truncate(table), columns: Vec::new(), unsent: None });
+    }
+    if !segment.moves.is_empty() {
+        let mut columns = key_columns(table, segment.moves.iter().map(|(old, _)| old));
+        columns.extend(key_columns(table, segment.moves.iter().map(|(_, new)| new)));
+        work.push(Work { table: id.0, text: statements::shift(table), columns, unsent: None });
+    }
+    let mut gone = Vec::new();
+    let mut rows: Vec<(&Key, &Vec<Value>)> = Vec::new();
+    for (key, entry) in &segment.rows {
+        match entry {
+            Entry::Delete => gone.push(key),
+            Entry::Upsert(values) => rows.push((key, values)),
+        }
+    }
+    if !gone.is_empty() {
+        let columns = key_columns(table, gone.into_iter());
+        work.push(Work { table: id.0, text: statements::delete(table), columns, unsent: None });
+    }
+    if !rows.is_empty() {
+        // Key order is what an index likes best.
+        rows.sort_unstable_by_key(|(key, _)| *key);
+        let mut columns = vec![Vec::with_capacity(rows.len()); table.columns.len()];
+        let mut unsent = Vec::with_capacity(rows.len());
+        for (_, values) in &rows {
+            let mut mask = 0_i64;
+            for (place, (column, value)) in columns.iter_mut().zip(values.iter()).enumerate() {
+                column.push(match value {
+                    Value::Text(text) => Some(&**text),
+                    Value::Null => None,
+                    Value::Unchanged => {
+                        mask |= 1 << place;
+                        None
+                    }
+                });
+            }
+            unsent.push(mask);
+        }
+        let text = statements::upsert(table);
+        work.push(Work { table: id.0, text, columns, unsent: Some(unsent) });
+    }
+}
+
+fn key_columns<'a>(table: &Table, keys: impl Iterator<Item = &'a Key>) -> Vec<Vec<Option<&'a str>>> {
+    let mut columns = vec![Vec::new(); table.key_len];
+    for key in keys {
+        for (column, part) in columns.iter_mut().zip(key.parts()) {
+            column.push(Some(part));
+        }
+    }
+    columns
+}
+
+fn in_mode(text: &str, keys: Keys) -> String {
+    match keys {
+        Keys::Arrays => text.to_owned(),
+        Keys::Touched | Keys::Everything => statements::into_touched(text).unwrap_or_else(|| text.to_owned()),
+    }
+}
+
+fn collect(touched: &mut Touched, table: usize, rows: Vec<Row>) -> Result<()> {
+    for row in rows {
+        let kind: &str = row.get(0);
+        touched.add(table, kind, row.get(1))?;
+    }
+    Ok(())
+}
+
+/// After a large batch: whether a row with unsent values was missing in the mirror.
+pub async fn check_missing(target: &Target) -> Result<()> {
+    let text = "select exists (select from touched where kind = 'missing')";
+    let work = target.client().query_one(text, &[]);
+    let row = within(Side::Target, "check the mirror", QUICK, work).await?;
+    if row.get(0) { Err(Error::MirrorLost { table: "a table" }) } else { Ok(()) }
+}
+
+/// The second step of propagation: rosters entry by entry, people of a team, claims to freed e-mails.
+pub async fn propagate(target: &Target, touched: &mut Touched, keys: Keys) -> Result<()> {
+    let rosters = list(&touched.rosters);
+    step(target, touched, keys, sql::TEAM_ROSTER, &rosters).await?;
+    let team_people = list(&touched.team_people);
+    step(target, touched, keys, sql::TEAM_PEOPLE, &team_people).await?;
+    let emails = list(&touched.emails);
+    if keys != Keys::Arrays || !emails.is_empty() {
+        let text = sql::with_keys(sql::OUT_OF_STEP, keys, 1);
+        let statement = target.prepare(&text, &[]).await?;
+        let users = list(&touched.users);
+        let parameters: &[&(dyn ToSql + Sync)] = if keys == Keys::Arrays { &[&users] } else { &[] };
+        target.query("mark accounts", patience(keys), &statement, parameters).await?;
+    }
+    step(target, touched, keys, sql::EMAIL_PEERS, &emails).await
+}
+
+async fn step(
+    target: &Target,
+    touched: &mut Touched,
+    keys: Keys,
+    text: &str,
+    ids: &Vec<String>,
+) -> Result<()> {
+    if keys == Keys::Arrays && ids.is_empty() {
+        return Ok(());
+    }
+    let text = sql::with_keys(text, keys, 1);
+    let text = if keys == Keys::Touched { in_mode(&text, keys) } else { text };
+    let statement = target.prepare(&text, &[]).await?;
+    let parameters: &[&(dyn ToSql + Sync)] = if keys == Keys::Arrays { &[ids] } else { &[] };
+    let rows = target.query("find who is touched", patience(keys), &statement, parameters).await?;
+    if keys == Keys::Arrays { collect(touched, 0, rows) } else { Ok(()) }
+}
+
+fn patience(keys: Keys) -> std::time::Duration {
+    if keys == Keys::Arrays { QUICK } else { SLOW }
+}
+
+fn list(ids: &std::collections::BTreeSet<String>) -> Vec<String> {
+    ids.iter().cloned().collect()
+}

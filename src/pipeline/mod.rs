@@ -1,0 +1,298 @@
+//! Wires the stages together and keeps them running: start, retry, stand by, drain.
+//!
+//! Owns the order of things. Contains no SQL and parses no bytes.
+//!
+//! One leader runs three tasks: `receive` (source → decode → stage), `apply` (mirror → project →
+//! checkpoint) and `monitor` (the slot and the publication). The first to end ends the session; nothing held in memory
+//! outlives it, because the checkpoint says where to go on.
+
+mod apply;
+mod monitor;
+mod receive;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::backfill;
+use crate::catalog::Lsn;
+use crate::checkpoint;
+use crate::config::Config;
+use crate::error::{Error, Reaction, Result, Side, on};
+use crate::metrics::Metrics;
+use crate::postgres::error_chain;
+use crate::progress::{Progress, State};
+use crate::schema;
+use crate::source::session::Session;
+use crate::source::{self, Facts, Source, Start};
+use crate::stage::signatures::Signatures;
+use crate::target::Target;
+
+/// What every task of the daemon shares.
+#[derive(Debug)]
+pub struct Daemon {
+    pub config: Config,
+    pub metrics: Arc<Metrics>,
+    pub progress: Arc<Progress>,
+    /// This process, for `status` and for telling sessions apart.
+    pub instance: uuid::Uuid,
+    /// Drop rows that say nothing new before they cost a round trip. On unless a test says otherwise.
+    pub remember_rows: bool,
+}
+
+/// Delays between attempts: growing, jittered, bounded.
+#[derive(Debug)]
+struct Backoff {
+    attempt: u32,
+}
+
+impl Backoff {
+    fn next(&mut self) -> Duration {
+        let base = Duration::from_millis(300) * 2_u32.saturating_pow(self.attempt.min(7));
+        self.attempt += 1;
+        base.min(Duration::from_secs(30)).mul_f64(rand::random_range(0.7..1.3))
+    }
+}
+
+/// A session that lasted this long was fine: the next failure starts with a short delay again.
+const STABLE: Duration = Duration::from_secs(20);
+/// How soon a waiting daemon looks whether the slot is free.
+const STANDBY_DELAY: Duration = Duration::from_secs(1);
+
+impl Daemon {
+    /// Runs until cancelled, or until something stops it that waiting cannot cure.
+    ///
+    /// # Errors
+    /// An error whose reaction is [`Reaction::Stop`].
+    pub async fn run(self: Arc<Self>, cancel: CancellationToken) -> Result<()> {
+        let mut backoff = Backoff { attempt: 0 };
+        loop {
+            let started = Instant::now();
+            let result = tokio::select! {
+                result = Arc::clone(&self).lead(cancel.clone()) => result,
+                // A leader drains by itself; this is for everything before and between.
+                () = drained_too_long(&cancel) => Ok(()),
+            };
+            let error = match result {
+                Ok(()) => {
+                    self.progress.set_state(State::Stopped, None);
+                    return Ok(());
+                }
+                Err(error) if cancel.is_cancelled() => {
+                    tracing::debug!(error = error_chain(&error), "ended while draining");
+                    return Ok(());
+                }
+                Err(error) => error,
+            };
+            self.metrics.reconnects.with_label_values(&[&error.label()]).inc();
+            if started.elapsed() > STABLE {
+                backoff.attempt = 0;
+            }
+            let delay = self.react(&error, &mut backoff)?;
+            let Some(delay) = delay else { return Err(error) };
+            tokio::select! {
+                () = cancel.cancelled() => return Ok(()),
+                () = tokio::time::sleep(delay) => {}
+            }
+        }
+    }
+
+    /// How long to wait before the next attempt; `None` to stop.
+    fn react(&self, error: &Error, backoff: &mut Backoff) -> Result<Option<Duration>> {
+        let reason = error_chain(error);
+        match (error, error.reaction()) {
+            (Error::SlotHeld { .. } | Error::Superseded, _) => {
+                self.progress.set_state(State::Standby, Some(reason));
+                Ok(Some(STANDBY_DELAY))
+            }
+            (_, _) if error.sqlstate() == Some("55006") => {
+                self.progress
+                    .set_state(State::Standby, Some("the slot is in use by another session".to_owned()));
+                Ok(Some(STANDBY_DELAY))
+            }
+            // Held until somebody approves; looked at again regularly.
+            (Error::Brake { .. }, _) => {
+                let remedy = error.remedy().unwrap_or_default();
+                if self.progress.status().state != State::Braked {
+                    tracing::error!(error = reason, remedy, "held back");
+                }
+                self.progress.set_state(State::Braked, Some(format!("{reason}; {remedy}")));
+                Ok(Some(Duration::from_secs(2)))
+            }
+            (_, Reaction::Retry) => {
+                let delay = backoff.next();
+                tracing::warn!(error = reason, delay_ms = delay.as_millis(), "trying again");
+                self.progress.set_state(State::Reconnecting, Some(reason));
+                Ok(Some(delay))
+            }
+            (_, Reaction::Stop) => {
+                let remedy = error.remedy().unwrap_or_default();
+                tracing::error!(error = reason, remedy, "stopped");
+                self.progress.set_state(State::Stopped, Some(reason));
+                Ok(None)
+            }
+        }
+    }
+
+    /// One session as leader: everything from the first connection to the first error.
+    async fn lead(self: Arc<Self>, cancel: CancellationToken) -> Result<()> {
+        let config = &self.config;
+        if let Some(brake) = self.open_brake().await? {
+            return Err(brake);
+        }
+        let target = Target::open(config).await?;
+        schema::ensure(&target, config).await?;
+        let mut known = checkpoint::read(&target).await?;
+
+        let source = Source::open(config).await?;
+        let (server_version, wal_level, database_oid) = source.server().await?;
+        if wal_level != "logical" {
+            return Err(Error::WalLevel { found: wal_level });
+        }
+        let tables = source.tables(config).await?;
+        let name = format!("litellm-webui-sync {}", self.instance.simple());
+        let start = known.as_ref().map_or(Lsn::from(0), |known| known.end_lsn);
+        let mut session = Session::open(config, &name, start).await?;
+        let identity = session.identify().await?;
+        let slot = source.slot(&config.slot).await?;
+        if slot.as_ref().is_some_and(|slot| slot.active) {
+            return Err(Error::SlotHeld { slot: config.slot.clone() });
+        }
+        // Nobody else leads now, so it is ours to repair what is missing.
+        let publication = source.publication(config).await?;
+        let repair = Source::publication_repair(config, publication.as_ref(), &tables)?;
+        if let Some(repair) = &repair {
+            checkpoint::distrust(&target).await?;
+            tracing::info!(problem = repair.problem, "writing the publication");
+            source.repair_publication(config, repair).await?;
+        }
+        let publication = source.publication(config).await?.unwrap_or_default();
+        let fingerprint = source::columns_fingerprint(&tables, &publication);
+        if repair.is_some() {
+            known = checkpoint::read(&target).await?;
+        }
+        let followed = known.as_ref().map_or(identity.timeline, |known| known.generation.timeline);
+        let switch_point = if identity.timeline > followed {
+            session.switch_point(identity.timeline, followed).await?
+        } else {
+            None
+        };
+        let decision = source::decide(&Facts {
+            checkpoint: known.as_ref(),
+            unfinished_copy: backfill::is_unfinished(&target, &config.slot).await?,
+            slot: slot.as_ref(),
+            slot_name: &config.slot,
+            identity: &identity,
+            database: &config.source.database,
+            database_oid,
+            switch_point,
+            columns_fingerprint: &fingerprint,
+        })?;
+        schema::write_policy(&target, config).await?;
+        let mut signatures = self.remember_rows.then(Signatures::new);
+        if let Start::Copy { reason, drop_slot } = decision {
+            if known.is_some() && backfill::finished_lately(&target).await? >= backfill::BUDGET_PER_HOUR {
+                return Err(Error::Gap {
+                    reason: format!("{reason} (and more copies than {} an hour)", backfill::BUDGET_PER_HOUR),
+                });
+            }
+            self.progress.set_state(State::Copying, Some(reason.clone()));
+            self.metrics.copies.inc();
+            // Not started: dropping it ends it.
+            drop(session);
+            let request = backfill::Request {
+                reason: &reason,
+                drop_slot,
+                system_identifier: &identity.system_identifier,
+                timeline: identity.timeline,
+                database_oid,
+                server_version,
+                tables: &tables,
+                columns_fingerprint: &fingerprint,
+                application_name: &name,
+            };
+            let copy = backfill::copy(config, &source, &target, &request, signatures.as_mut());
+            tokio::select! {
+                copied = copy => { copied?; }
+                () = cancel.cancelled() => return Ok(()),
+            }
+            known = checkpoint::read(&target).await?;
+            let start = known.as_ref().map_or(Lsn::from(0), |known| known.end_lsn);
+            session = Session::open(config, &name, start).await?;
+        }
+        let Some(known) = known else {
+            return Err(Error::Gap { reason: "the copy left no checkpoint".to_owned() });
+        };
+        session.start().await?;
+        let epoch = checkpoint::take_lead(&target, &known, identity.timeline).await?;
+        self.progress.session_begins(known.end_lsn);
+        tracing::info!(lsn = %known.end_lsn, epoch, "streaming");
+
+        let (parts, received) = mpsc::channel(1);
+        let (acknowledge, committed) = watch::channel(known.end_lsn);
+        let applier = apply::Applier::new(Arc::clone(&self), target, &known, epoch, acknowledge);
+        let limits =
+            crate::stage::Limits { rows: config.policy.batch.changes, bytes: config.policy.batch.bytes };
+        let receiver =
+            receive::Receiver::new(Arc::clone(&self), session, signatures, limits, parts, committed);
+        let watcher = monitor::Monitor::new(Arc::clone(&self), source, fingerprint);
+        let mut tasks = JoinSet::new();
+        tasks.spawn(receiver.run(cancel.clone()));
+        tasks.spawn(applier.run(received));
+        tasks.spawn(watcher.run(cancel.clone()));
+        let mut outcome = Ok(());
+        while let Some(ended) = tasks.join_next().await {
+            match ended {
+                // While draining, everybody ends by itself.
+                Ok(Ok(())) if cancel.is_cancelled() => {}
+                Ok(Ok(())) => {
+                    outcome = Err(Error::Superseded);
+                    break;
+                }
+                Ok(Err(error)) => {
+                    outcome = Err(error);
+                    break;
+                }
+                Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+            }
+        }
+        tasks.shutdown().await;
+        outcome
+    }
+
+    /// The brake that holds us, as long as it is not approved.
+    async fn open_brake(&self) -> Result<Option<Error>> {
+        if self.progress.status().state != State::Braked {
+            return Ok(None);
+        }
+        let target = Target::open(&self.config).await?;
+        let text = "select id, people::bigint, active::bigint from brake
+                     where approved_at is null and used_at is null order by id desc limit 1";
+        let row =
+            target.client().query_opt(text, &[]).await.map_err(on(Side::Target, "look at the brake"))?;
+        Ok(row.map(|row| Error::Brake { id: row.get(0), people: row.get(1), active: row.get(2) }))
+    }
+}
+
+/// Ends a drain that takes too long.
+async fn drained_too_long(cancel: &CancellationToken) {
+    cancel.cancelled().await;
+    tokio::time::sleep(Duration::from_secs(8)).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn delays_grow_and_stay_bounded() {
+        let mut backoff = Backoff { attempt: 0 };
+        let delays: Vec<Duration> = (0..20).map(|_| backoff.next()).collect();
+        assert!(delays[0] < Duration::from_millis(500));
+        assert!(delays.iter().all(|delay| *delay <= Duration::from_secs(40)));
+        assert!(delays[19] >= Duration::from_secs(20));
+    }
+}

@@ -1,0 +1,226 @@
+//! source → decode → stage: takes the stream in and hands batches on.
+//!
+//! Owns the replication session while it streams, and the feedback on it: the checkpoint, after
+//! its commit, and nothing else.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::Daemon;
+use crate::catalog::Lsn;
+use crate::decode::Decoder;
+use crate::error::{Error, Result, Side};
+use crate::source::is_barrier;
+use crate::source::session::{Frame, Session, WAL_SENDER_TIMEOUT};
+use crate::stage::signatures::Signatures;
+use crate::stage::{Limits, Part, Stage};
+
+/// An idle position is written at most this often, unless somebody asks for it …
+const IDLE_INTERVAL: Duration = Duration::from_secs(10);
+/// … or this much WAL went by. Where both databases share a server, our own checkpoint makes WAL.
+const IDLE_BYTES: u64 = 16 * 1024 * 1024;
+/// How long the source may wait for the answer to a reply request before we get out of its way: in a fast
+/// shutdown it waits for us, and our target may be the very server that shuts down.
+const REPLY_PATIENCE: Duration = Duration::from_secs(1);
+
+pub(super) struct Receiver {
+    daemon: Arc<Daemon>,
+    session: Session,
+    decoder: Decoder,
+    stage: Stage,
+    parts: mpsc::Sender<Part>,
+    committed: watch::Receiver<Lsn>,
+    /// The last position handed on, and when.
+    handed: (Lsn, Instant),
+    /// A position the source asked us to confirm, and when.
+    asked: Option<(Lsn, Instant)>,
+}
+
+/// What the loop does next.
+enum Next {
+    Drain,
+    Committed(bool),
+    Room(bool),
+    Frame(Frame),
+    Tick,
+}
+
+impl Receiver {
+    pub(super) fn new(
+        daemon: Arc<Daemon>,
+        session: Session,
+        signatures: Option<Signatures>,
+        limits: Limits,
+        parts: mpsc::Sender<Part>,
+        committed: watch::Receiver<Lsn>,
+    ) -> Self {
+        let decoder = Decoder::new(&daemon.config.litellm_schema);
+        let handed = (*committed.borrow(), Instant::now());
+        Self {
+            daemon,
+            session,
+            decoder,
+            stage: Stage::new(limits, signatures),
+            parts,
+            committed,
+            handed,
+            asked: None,
+        }
+    }
+
+    /// Runs until cancelled or until the stream ends. When cancelled, what is complete is handed on and its
+    /// commit is awaited and acknowledged.
+    pub(super) async fn run(mut self, cancel: CancellationToken) -> Result<()> {
+        let mut tick = tokio::time::interval(Duration::from_millis(250));
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            // What is here already needs no waiting.
+            while !self.stage.is_full() {
+                match self.session.next_now()? {
+                    Some(frame) => self.accept(frame)?,
+                    None => break,
+                }
+            }
+            let due = self.is_due();
+            let next = tokio::select! {
+                biased;
+
+                // 1. Stop taking new WAL before anything else.
+                () = cancel.cancelled() => Next::Drain,
+
+                // 2. Feedback: it lets the source forget WAL, and shut down.
+                changed = self.committed.changed() => Next::Committed(changed.is_ok()),
+
+                // 3. A batch goes on as soon as there is room: no lingering.
+                permit = self.parts.reserve(), if due => Next::Room(permit.is_ok()),
+
+                // 4. New WAL, only while the batch has room.
+                frame = self.session.next(), if !self.stage.is_full() => Next::Frame(frame?),
+
+                // 5. Nothing happened for a while.
+                _ = tick.tick() => Next::Tick,
+            };
+            match next {
+                Next::Drain => return self.drain().await,
+                Next::Committed(true) => self.acknowledge(),
+                // The applier has ended; its error says why.
+                Next::Committed(false) | Next::Room(false) => return Ok(()),
+                Next::Room(true) => self.hand_on()?,
+                Next::Frame(frame) => self.accept(frame)?,
+                Next::Tick => self.look_around()?,
+            }
+        }
+    }
+
+    fn hand_on(&mut self) -> Result<()> {
+        let part = self.stage.take();
+        if let Some(end) = part.end {
+            self.handed = (end.end_lsn, Instant::now());
+        }
+        // There was room a moment ago, and nobody else sends.
+        self.parts.try_send(part).map_err(|_| Error::Superseded)
+    }
+
+    /// Whether there is something to hand on now.
+    fn is_due(&self) -> bool {
+        if self.stage.has_batch() || self.stage.is_full() {
+            return true;
+        }
+        let Some(idle) = self.stage.idle_end() else { return false };
+        let (handed, at) = self.handed;
+        if idle <= handed {
+            return false;
+        }
+        self.stage.is_urgent()
+            || at.elapsed() >= IDLE_INTERVAL
+            || u64::from(idle) - u64::from(handed) >= IDLE_BYTES
+    }
+
+    fn accept(&mut self, frame: Frame) -> Result<()> {
+        let progress = &self.daemon.progress;
+        match frame {
+            Frame::Begin { .. } => {
+                progress.frame_arrived();
+                self.stage.begin();
+            }
+            Frame::Data(data) => {
+                let change = self.decoder.decode(&data)?;
+                self.stage.change(change, data.len())?;
+            }
+            Frame::Commit { end_lsn, committed_at } => {
+                self.stage.commit(end_lsn, committed_at);
+                progress.frame_arrived();
+                if self.stage.has_batch() {
+                    progress.received(end_lsn);
+                }
+            }
+            Frame::Message { prefix, content } => {
+                if is_barrier(&prefix, &content) {
+                    self.stage.set_urgent();
+                }
+            }
+            Frame::KeepAlive { lsn, reply_requested } => {
+                progress.frame_arrived();
+                self.stage.keepalive(lsn);
+                if reply_requested {
+                    self.stage.set_urgent();
+                    self.asked.get_or_insert((lsn, Instant::now()));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn acknowledge(&mut self) {
+        let committed = *self.committed.borrow_and_update();
+        self.session.acknowledge(committed);
+        if self.asked.is_some_and(|(lsn, _)| lsn <= committed) {
+            self.asked = None;
+        }
+    }
+
+    /// Notices a dead link, and a source that waits for us in vain.
+    fn look_around(&mut self) -> Result<()> {
+        if self.session.is_silent() {
+            return Err(Error::Silent {
+                side: Side::Source,
+                action: "read the stream",
+                seconds: WAL_SENDER_TIMEOUT.as_secs(),
+            });
+        }
+        // Only when the target is idle otherwise: a batch that takes its time is no reason to leave.
+        let idle = !self.stage.has_batch() && !self.stage.in_transaction();
+        if let Some((_, at)) = self.asked
+            && idle
+            && at.elapsed() > REPLY_PATIENCE
+            && *self.committed.borrow() < self.handed.0
+        {
+            let action = "confirm a position to LiteLLM's server";
+            return Err(Error::Silent { side: Side::Target, action, seconds: REPLY_PATIENCE.as_secs() });
+        }
+        Ok(())
+    }
+
+    /// Hands on what is complete, waits for its commit, and acknowledges it.
+    async fn drain(mut self) -> Result<()> {
+        if (self.stage.has_batch() || self.stage.idle_end().is_some()) && !self.stage.in_transaction() {
+            let part = self.stage.take();
+            let _ = self.parts.send(part).await;
+        }
+        // The applier ends when it has worked off what was handed on.
+        let Self { mut session, parts, mut committed, .. } = self;
+        drop(parts);
+        while committed.changed().await.is_ok() {
+            session.acknowledge(*committed.borrow_and_update());
+        }
+        session.acknowledge(*committed.borrow());
+        // One feedback interval, so that the source knows before we are gone.
+        tokio::time::sleep(Duration::from_millis(250)).await;
+        let _ = session.next_now();
+        session.close().await;
+        Ok(())
+    }
+}

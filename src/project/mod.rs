@@ -1,0 +1,477 @@
+//! Makes Open WebUI's rows what the mirror, the ledger and the policy say they should be.
+//!
+//! Owns the order of the projection and the search for an entity that cannot be written. The rules
+//! themselves are SQL: `sql/desired/` says what should be, `sql/project/` and `sql/layout/` apply
+//! the difference to what is. Never begins or commits, never sees a LiteLLM row or a position other
+//! than the one it stamps on audit rows.
+//!
+//! Everything is one difference, restricted to the touched keys: a batch, the first projection,
+//! a changed policy and the periodic reconcile all run the same statements.
+
+pub mod layout;
+pub mod touched;
+
+use std::time::SystemTime;
+
+use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::{Row, Statement};
+
+use crate::catalog::Lsn;
+use crate::error::{Error, Result, Side, describe_row_error, on};
+use crate::sql::{self, Keys, fill, with_keys};
+use crate::target::{QUICK, SLOW, Target};
+use layout::{GroupMembers, Layout};
+use touched::Touched;
+
+/// When and for which batch: stamped on what is written.
+#[derive(Debug, Clone, Copy)]
+pub struct Stamp {
+    /// The projection's "now": a parameter, so that it is a function of its inputs.
+    pub now: SystemTime,
+    /// The end of the batch.
+    pub lsn: Lsn,
+    /// One audit row per entity, or a summary (copies and reconciles).
+    pub audit_each: bool,
+}
+
+/// What a projection did.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Outcome {
+    pub accounts_created: i64,
+    pub accounts_updated: i64,
+    pub accounts_linked: i64,
+    pub groups_written: i64,
+    pub groups_removed: i64,
+    pub members_added: i64,
+    pub members_removed: i64,
+    pub conflicts: i64,
+    /// Active people this locks out; the caller holds it against the brake.
+    pub departing: i64,
+    /// Entities that became dead letters because a write failed.
+    pub failed: i64,
+    /// Changes that were not applied because they would take the last admin away.
+    pub kept_admins: i64,
+}
+
+impl Outcome {
+    fn add(&mut self, other: Self) {
+        self.accounts_created += other.accounts_created;
+        self.accounts_updated += other.accounts_updated;
+        self.accounts_linked += other.accounts_linked;
+        self.groups_written += other.groups_written;
+        self.groups_removed += other.groups_removed;
+        self.members_added += other.members_added;
+        self.members_removed += other.members_removed;
+        self.conflicts += other.conflicts;
+        self.departing += other.departing;
+        self.failed += other.failed;
+        self.kept_admins += other.kept_admins;
+    }
+}
+
+/// The keys to project, and where they are.
+#[derive(Debug, Clone, Copy)]
+pub enum Scope<'a> {
+    These(&'a Touched),
+    /// The temporary table `touched`.
+    Touched,
+    Everything,
+}
+
+impl Scope<'_> {
+    fn keys(self) -> Keys {
+        match self {
+            Self::These(_) => Keys::Arrays,
+            Self::Touched => Keys::Touched,
+            Self::Everything => Keys::Everything,
+        }
+    }
+}
+
+/// The statements of one layout, by where the keys come from.
+#[derive(Debug)]
+pub struct Projection {
+    layout: Layout,
+    arrays: Texts,
+    touched: Texts,
+    everything: Texts,
+}
+
+/// More failures than this in one batch are not about rows any more.
+const FAILURE_BUDGET: i64 = 200;
+
+impl Projection {
+    pub fn new(layout: Layout) -> Self {
+        let texts = |keys| Texts::new(&layout, keys);
+        Self {
+            arrays: texts(Keys::Arrays),
+            touched: texts(Keys::Touched),
+            everything: texts(Keys::Everything),
+            layout,
+        }
+    }
+
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// Applies the difference for `scope`, in the open transaction. An entity that cannot be written becomes
+    /// a dead letter; everything else is written.
+    pub async fn apply(&self, target: &Target, scope: Scope<'_>, stamp: Stamp) -> Result<Outcome> {
+        if let Scope::These(touched) = scope
+            && touched.is_empty()
+        {
+            return Ok(Outcome::default());
+        }
+        // Sent together; a batch whose attempt succeeds is committed without releasing the savepoint.
+        let savepoint = target.execute("set a savepoint", "savepoint project");
+        let (savepoint, attempt) = tokio::join!(savepoint, self.attempt(target, scope, stamp));
+        savepoint?;
+        let error = match attempt {
+            Ok(outcome) => return Ok(outcome),
+            Err(error) => error,
+        };
+        if !error.is_about_a_row() {
+            return Err(error);
+        }
+        target
+            .execute("go back to a savepoint", "rollback to savepoint project; release savepoint project")
+            .await?;
+        let touched = match scope {
+            Scope::These(touched) => touched.clone(),
+            Scope::Touched | Scope::Everything => self.keys_of(target, scope).await?,
+        };
+        self.bisect(target, touched, stamp).await
+    }
+
+    /// Halves `touched` until what fails is one entity, which becomes a dead letter.
+    async fn bisect(&self, target: &Target, touched: Touched, stamp: Stamp) -> Result<Outcome> {
+        let mut outcome = Outcome::default();
+        let mut queue = match touched.split() {
+            Some((left, right)) => vec![right, left],
+            None => vec![touched],
+        };
+        while let Some(next) = queue.pop() {
+            target.execute("set a savepoint", "savepoint project").await?;
+            let error = match self.attempt(target, Scope::These(&next), stamp).await {
+                Ok(done) => {
+                    target.execute("release a savepoint", "release savepoint project").await?;
+                    outcome.add(done);
+                    continue;
+                }
+                Err(error) if error.is_about_a_row() => error,
+                Err(error) => return Err(error),
+            };
+            let back = "rollback to savepoint project; release savepoint project";
+            target.execute("go back to a savepoint", back).await?;
+            if let Some((left, right)) = next.split() {
+                queue.extend([right, left]);
+                continue;
+            }
+            if let Some((kind, key, operation)) = next.single() {
+                self.bury(target, (kind, key, operation), &error, stamp).await?;
+                outcome.failed += 1;
+            }
+            if outcome.failed > FAILURE_BUDGET {
+                let sqlstate = error.sqlstate().unwrap_or("unknown").to_owned();
+                let failed = usize::try_from(outcome.failed).unwrap_or_default();
+                return Err(Error::Systemic { failed, sqlstate });
+            }
+        }
+        Ok(outcome)
+    }
+
+    async fn bury(
+        &self,
+        target: &Target,
+        (kind, key, operation): (&str, &str, &str),
+        error: &Error,
+        stamp: Stamp,
+    ) -> Result<()> {
+        let reason = describe_row_error(error);
+        tracing::warn!(
+            kind,
+            operation,
+            reason,
+            "an entity could not be written and is kept as a dead letter"
+        );
+        let types =
+            [Type::TEXT, Type::TEXT, Type::TEXT, Type::TEXT, Type::TEXT, Type::TIMESTAMPTZ, Type::PG_LSN];
+        let statement = target.prepare(sql::DEAD_LETTER, &types).await?;
+        let sqlstate = error.sqlstate();
+        target
+            .query(
+                "record a dead letter",
+                QUICK,
+                &statement,
+                &[&kind, &key, &operation, &sqlstate, &reason, &stamp.now, &stamp.lsn],
+            )
+            .await?;
+        Ok(())
+    }
+
+    fn texts(&self, scope: Scope<'_>) -> &Texts {
+        match scope {
+            Scope::These(_) => &self.arrays,
+            Scope::Touched => &self.touched,
+            Scope::Everything => &self.everything,
+        }
+    }
+
+    /// One go at the whole difference: accounts inserted, groups, members, and updates of people
+    /// last, so that locks on their rows are short.
+    async fn attempt(&self, target: &Target, scope: Scope<'_>, stamp: Stamp) -> Result<Outcome> {
+        let run = Run { texts: self.texts(scope), scope, stamp };
+        let (users, groups) = match scope {
+            Scope::These(touched) => (!touched.users.is_empty(), touched.has_groups()),
+            Scope::Touched | Scope::Everything => (true, true),
+        };
+        let mut outcome = Outcome::default();
+        if !users {
+            self.groups_and_members(target, &run, groups, &mut outcome).await?;
+            return Ok(outcome);
+        }
+        // Sent together: nearly always nothing has to be done in between.
+        let (counts, rest) = tokio::join!(
+            run.create_accounts(target),
+            self.groups_and_members(target, &run, groups, &mut outcome),
+        );
+        let counts = counts?;
+        rest?;
+        outcome.conflicts = counts.conflicts;
+        outcome.departing = counts.departing;
+        outcome.accounts_created = counts.created;
+        let (mut updates, mut links) = (counts.updates > 0, counts.links > 0);
+        if counts.waiting > 0 {
+            run.simple(target, &run.texts.vacate, "free e-mails for others").await?;
+            let again = run.create_accounts(target).await?;
+            outcome.accounts_created += again.created;
+            updates |= again.updates > 0;
+            links |= again.links > 0;
+        }
+        let mut linked = Vec::new();
+        if links {
+            linked = run.link_accounts(target).await?;
+            outcome.accounts_linked = i64::try_from(linked.len()).unwrap_or(i64::MAX);
+        }
+        if links || counts.waiting > 0 {
+            // Members of accounts that were not there a moment ago.
+            self.groups_and_members(target, &run, groups, &mut outcome).await?;
+        }
+        if updates || links {
+            outcome.accounts_updated = run.update_accounts(target, &linked, &mut outcome).await?;
+        }
+        Ok(outcome)
+    }
+
+    async fn groups_and_members(
+        &self,
+        target: &Target,
+        run: &Run<'_>,
+        groups: bool,
+        outcome: &mut Outcome,
+    ) -> Result<()> {
+        let members = run.one(target, &run.texts.members, "write group members", KeyKinds::All);
+        let members = if groups {
+            let groups = run.one(target, &run.texts.groups, "write groups", KeyKinds::Groups);
+            let (groups, members) = tokio::join!(groups, members);
+            outcome.groups_written += groups?.get::<_, i64>(0);
+            members?
+        } else {
+            members.await?
+        };
+        outcome.members_added += members.get::<_, i64>(0);
+        outcome.members_removed += members.get::<_, i64>(1);
+        if groups {
+            let action = "remove groups";
+            let row = run.one(target, &run.texts.remove_groups, action, KeyKinds::RemovedGroups).await?;
+            outcome.groups_removed += row.get::<_, i64>(0);
+        }
+        Ok(())
+    }
+
+    /// The keys of a scope that is not in memory, for the search of an entity that fails.
+    async fn keys_of(&self, target: &Target, scope: Scope<'_>) -> Result<Touched> {
+        let text = "select 'user', id from :users u union all select 'team', id from :teams t
+                    union all select 'organization', id from :organizations o";
+        let text = with_keys(text, scope.keys(), 1);
+        let rows = target.client().query(&text, &[]).await.map_err(on(Side::Target, "list touched keys"))?;
+        let mut touched = Touched::default();
+        for row in rows {
+            touched.add(0, row.get(0), row.get(1))?;
+        }
+        Ok(touched)
+    }
+}
+
+#[derive(Debug)]
+struct Texts {
+    create: String,
+    vacate: String,
+    link: String,
+    update: String,
+    groups: String,
+    members: String,
+    remove_groups: String,
+}
+
+impl Texts {
+    fn new(layout: &Layout, keys: Keys) -> Self {
+        let email_holder = if layout.unique_email { sql::EMAIL_INDEXED } else { sql::EMAIL_SCAN };
+        let difference = fill(sql::ACCOUNT_DIFFERENCE, ":email_holder", email_holder);
+        let account =
+            |text: &str, first| with_keys(&fill(text, ":account_difference", &difference), keys, first);
+        let (members, columns, values) = match layout.group_members {
+            GroupMembers::Table => (sql::MEMBERS_TABLE, "", ""),
+            GroupMembers::Json => (sql::MEMBERS_JSON, ", user_ids", ", '[]'::json"),
+        };
+        let desired =
+            if keys == Keys::Arrays { sql::DESIRED_MEMBERS_OF_KEYS } else { sql::DESIRED_MEMBERS_OF_ALL };
+        let difference = fill(sql::MEMBER_DIFFERENCE, ":desired_members", desired);
+        let members = fill(members, ":member_difference", &difference);
+        let members = fill(&members, ":member_audit", sql::MEMBER_AUDIT);
+        let groups = fill(sql::GROUPS, ":extra_columns", columns);
+        let groups = fill(&groups, ":extra_values", values);
+        let remove = fill(sql::REMOVE_GROUPS, ":references", &layout.group_references());
+        Self {
+            create: account(sql::CREATE_ACCOUNTS, 4),
+            vacate: with_keys(sql::VACATE_EMAILS, keys, 1),
+            link: account(sql::LINK_ACCOUNTS, 4),
+            update: account(sql::UPDATE_ACCOUNTS, 5),
+            groups: with_keys(&groups, keys, 4),
+            members: with_keys(&members, keys, 4),
+            remove_groups: with_keys(&remove, keys, 3),
+        }
+    }
+}
+
+/// Which arrays of keys a statement takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum KeyKinds {
+    Groups,
+    All,
+    RemovedGroups,
+}
+
+struct AccountCounts {
+    created: i64,
+    waiting: i64,
+    updates: i64,
+    links: i64,
+    departing: i64,
+    conflicts: i64,
+}
+
+struct Run<'a> {
+    texts: &'a Texts,
+    scope: Scope<'a>,
+    stamp: Stamp,
+}
+
+impl Run<'_> {
+    fn patience(&self) -> std::time::Duration {
+        if self.scope.keys() == Keys::Arrays { QUICK } else { SLOW }
+    }
+
+    async fn prepare(&self, target: &Target, text: &str) -> Result<Statement> {
+        // now, lsn and the audit switch come first in nearly every statement; their types cannot
+        // always be inferred.
+        target.prepare(text, &[Type::TIMESTAMPTZ, Type::PG_LSN]).await
+    }
+
+    fn users(&self) -> Option<Vec<&str>> {
+        match self.scope {
+            Scope::These(touched) => Some(touched.users.iter().map(String::as_str).collect()),
+            Scope::Touched | Scope::Everything => None,
+        }
+    }
+
+    async fn create_accounts(&self, target: &Target) -> Result<AccountCounts> {
+        let statement = self.prepare(target, &self.texts.create).await?;
+        let Stamp { now, lsn, audit_each } = self.stamp;
+        let users = self.users();
+        let mut parameters: Vec<&(dyn ToSql + Sync)> = vec![&now, &lsn, &audit_each];
+        if let Some(users) = &users {
+            parameters.push(users);
+        }
+        let rows = target.query("create accounts", self.patience(), &statement, &parameters).await?;
+        let row = only(rows)?;
+        Ok(AccountCounts {
+            created: row.get("created"),
+            waiting: row.get("waiting"),
+            updates: row.get("updates"),
+            links: row.get("links"),
+            departing: row.get("departing"),
+            conflicts: row.get("conflicts"),
+        })
+    }
+
+    async fn link_accounts(&self, target: &Target) -> Result<Vec<String>> {
+        let statement = self.prepare(target, &self.texts.link).await?;
+        let Stamp { now, lsn, audit_each } = self.stamp;
+        let users = self.users();
+        let mut parameters: Vec<&(dyn ToSql + Sync)> = vec![&now, &lsn, &audit_each];
+        if let Some(users) = &users {
+            parameters.push(users);
+        }
+        let rows = target.query("link accounts", self.patience(), &statement, &parameters).await?;
+        Ok(rows.iter().map(|row| row.get(0)).collect())
+    }
+
+    async fn update_accounts(
+        &self,
+        target: &Target,
+        linked: &[String],
+        outcome: &mut Outcome,
+    ) -> Result<i64> {
+        let statement = self.prepare(target, &self.texts.update).await?;
+        let Stamp { now, lsn, audit_each } = self.stamp;
+        let users = self.users();
+        let mut parameters: Vec<&(dyn ToSql + Sync)> = vec![&now, &lsn, &audit_each, &linked];
+        if let Some(users) = &users {
+            parameters.push(users);
+        }
+        let rows = target.query("update accounts", self.patience(), &statement, &parameters).await?;
+        let row = only(rows)?;
+        outcome.kept_admins = row.get("kept_admins");
+        Ok(row.get("updated"))
+    }
+
+    async fn simple(&self, target: &Target, text: &str, action: &'static str) -> Result<()> {
+        let statement = target.prepare(text, &[]).await?;
+        let users = self.users();
+        let parameters: Vec<&(dyn ToSql + Sync)> = match &users {
+            Some(users) => vec![users],
+            None => Vec::new(),
+        };
+        target.query(action, self.patience(), &statement, &parameters).await?;
+        Ok(())
+    }
+
+    async fn one(&self, target: &Target, text: &str, action: &'static str, kinds: KeyKinds) -> Result<Row> {
+        let statement = self.prepare(target, text).await?;
+        let Stamp { now, lsn, audit_each } = self.stamp;
+        let mut parameters: Vec<&(dyn ToSql + Sync)> = vec![&now, &lsn];
+        if kinds != KeyKinds::RemovedGroups {
+            parameters.push(&audit_each);
+        }
+        let (users, teams, organizations);
+        if let Scope::These(touched) = self.scope {
+            users = touched.users.iter().collect::<Vec<_>>();
+            teams = touched.teams.iter().collect::<Vec<_>>();
+            organizations = touched.organizations.iter().collect::<Vec<_>>();
+            if kinds == KeyKinds::All {
+                parameters.push(&users);
+            }
+            parameters.push(&teams);
+            parameters.push(&organizations);
+        }
+        only(target.query(action, self.patience(), &statement, &parameters).await?)
+    }
+}
+
+fn only(rows: Vec<Row>) -> Result<Row> {
+    rows.into_iter()
+        .next()
+        .ok_or_else(|| Error::Usage("a statement that always returns a row returned none".to_owned()))
+}

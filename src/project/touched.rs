@@ -1,0 +1,122 @@
+//! Who is touched by a batch: the one place that says how a touched key reaches others.
+//!
+//! | changed in LiteLLM | touches |
+//! |---|---|
+//! | a user | the user; and whoever may now get the e-mail it freed (`emails`) |
+//! | a team | its group; whoever joined or left its roster (`rosters`); everybody in it when its name or organization changed (`team_people`) |
+//! | an organization | its group |
+//! | an organization membership | the user |
+//!
+//! The first step is the `touches` query of each table in [`crate::catalog`], the second one file each in
+//! `sql/mirror/`. Holds LiteLLM's ids; knows no Open WebUI table.
+
+use std::collections::BTreeSet;
+
+use crate::catalog::TABLES;
+use crate::error::{Error, Result};
+
+/// Touched keys, by kind. Sorted, so that statements insert in key order.
+#[derive(Debug, Default, Clone)]
+pub struct Touched {
+    pub users: BTreeSet<String>,
+    pub teams: BTreeSet<String>,
+    pub organizations: BTreeSet<String>,
+    /// E-mails that an account held and its person gave up.
+    pub emails: BTreeSet<String>,
+    /// Teams whose roster changed.
+    pub rosters: BTreeSet<String>,
+    /// Teams that matter to everybody in them.
+    pub team_people: BTreeSet<String>,
+}
+
+impl Touched {
+    /// Adds one key a statement reported. `table` names it in the error for a lost row.
+    pub fn add(&mut self, table: usize, kind: &str, id: String) -> Result<()> {
+        match kind {
+            "user" => self.users.insert(id),
+            "team" => self.teams.insert(id),
+            "organization" => self.organizations.insert(id),
+            "email" => self.emails.insert(id),
+            "roster" => self.rosters.insert(id),
+            "team_people" => self.team_people.insert(id),
+            "missing" => {
+                let table = TABLES.get(table).map_or("a table", |table| table.source);
+                return Err(Error::MirrorLost { table });
+            }
+            // The kinds are written in our own SQL.
+            other => return Err(Error::Usage(format!("unknown kind of touched key: {other}"))),
+        };
+        Ok(())
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.users.is_empty() && self.teams.is_empty() && self.organizations.is_empty()
+    }
+
+    pub fn has_groups(&self) -> bool {
+        !self.teams.is_empty() || !self.organizations.is_empty()
+    }
+
+    /// How many entities the projection has to look at.
+    pub fn len(&self) -> usize {
+        self.users.len() + self.teams.len() + self.organizations.len()
+    }
+
+    /// Splits into two halves, or `None` for a single entity: to find the one that cannot be written.
+    pub fn split(&self) -> Option<(Self, Self)> {
+        if self.len() < 2 {
+            return None;
+        }
+        let (mut left, mut right) = (Self::default(), Self::default());
+        let half = self.len().div_ceil(2);
+        let mut place = 0;
+        for (from, kind) in [(&self.users, 0), (&self.teams, 1), (&self.organizations, 2)] {
+            for id in from {
+                let side = if place < half { &mut left } else { &mut right };
+                match kind {
+                    0 => side.users.insert(id.clone()),
+                    1 => side.teams.insert(id.clone()),
+                    _ => side.organizations.insert(id.clone()),
+                };
+                place += 1;
+            }
+        }
+        Some((left, right))
+    }
+
+    /// The only entity, as (kind of dead letter, key, operation).
+    pub fn single(&self) -> Option<(&'static str, &str, &'static str)> {
+        let user = self.users.iter().map(|id| ("account", id.as_str(), "SYNC_USER"));
+        let team = self.teams.iter().map(|id| ("team", id.as_str(), "SYNC_TEAM"));
+        let org = self.organizations.iter().map(|id| ("organization", id.as_str(), "SYNC_ORG"));
+        let mut every = user.chain(team).chain(org);
+        match (every.next(), every.next()) {
+            (Some(one), None) => Some(one),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn splitting_ends_at_single_entities_and_loses_none() {
+        let mut touched = Touched::default();
+        for id in ["a", "b", "c"] {
+            touched.users.insert(id.to_owned());
+        }
+        touched.teams.insert("t".to_owned());
+        let mut queue = vec![touched];
+        let mut found = Vec::new();
+        while let Some(next) = queue.pop() {
+            match next.split() {
+                Some((left, right)) => queue.extend([left, right]),
+                None => found.push(next.single().unwrap().1.to_owned()),
+            }
+        }
+        found.sort();
+        assert_eq!(found, ["a", "b", "c", "t"]);
+    }
+}

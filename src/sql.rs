@@ -1,0 +1,164 @@
+//! Every file of `sql/` as a named constant; nothing else reads them.
+//!
+//! Statements are complete as they stand, apart from `:name` places. They are psql variables
+//! (`\set users …` makes a file run by hand) and are filled in here: what a set of keys is read
+//! from (see [`Keys`]), and the pieces that depend on the layout of Open WebUI.
+
+macro_rules! files {
+    ($($(#[$doc:meta])* $name:ident = $path:literal;)*) => {
+        $($(#[$doc])* pub const $name: &str = include_str!(concat!("../sql/", $path));)*
+        /// Every file with its path, for the test that prepares them all.
+        pub const ALL: &[(&str, &str)] = &[$(($path, $name)),*];
+    };
+}
+
+files! {
+    SCHEMA_STATE = "schema/0001_state.sql";
+    SCHEMA_MIRROR = "schema/0002_mirror.sql";
+    IDS = "desired/0_ids.sql";
+    PERSON = "desired/1_person.sql";
+    DESIRED_ACCOUNT = "desired/2_account.sql";
+    DESIRED_GROUP = "desired/3_group.sql";
+    DESIRED_MEMBER = "desired/4_member.sql";
+    TEAM_ROSTER = "mirror/team_roster.sql";
+    TEAM_PEOPLE = "mirror/team_people.sql";
+    EMAIL_PEERS = "mirror/email_peers.sql";
+    OUT_OF_STEP = "mirror/out_of_step.sql";
+    EMAIL_INDEXED = "layout/account_email/indexed.sql";
+    EMAIL_SCAN = "layout/account_email/scan.sql";
+    MEMBERS_TABLE = "layout/group_members/table.sql";
+    MEMBERS_JSON = "layout/group_members/json.sql";
+    ACCOUNT_DIFFERENCE = "project/account_difference.sql";
+    CREATE_ACCOUNTS = "project/create_accounts.sql";
+    VACATE_EMAILS = "project/vacate_emails.sql";
+    LINK_ACCOUNTS = "project/link_accounts.sql";
+    UPDATE_ACCOUNTS = "project/update_accounts.sql";
+    GROUPS = "project/groups.sql";
+    MEMBER_DIFFERENCE = "project/member_difference.sql";
+    MEMBER_AUDIT = "project/member_audit.sql";
+    DESIRED_MEMBERS_OF_KEYS = "project/desired_members_of_keys.sql";
+    DESIRED_MEMBERS_OF_ALL = "project/desired_members_of_all.sql";
+    REMOVE_GROUPS = "project/remove_groups.sql";
+    BEGIN_BATCH = "target/begin_batch.sql";
+    ADVANCE = "target/advance.sql";
+    END_BATCH = "target/end_batch.sql";
+    READ_CHECKPOINT = "target/read_checkpoint.sql";
+    TAKE_LEAD = "target/take_lead.sql";
+    NEW_GENERATION = "target/new_generation.sql";
+    DEAD_LETTER = "target/dead_letter.sql";
+    COLUMNS = "target/columns.sql";
+    LAYOUT = "target/layout.sql";
+    STATUS = "target/status.sql";
+    PURGE_ACCOUNTS = "target/purge_accounts.sql";
+    SLOT_STATE = "source/slot_state.sql";
+    PUBLICATION = "source/publication.sql";
+    BLOCKERS = "source/blockers.sql";
+}
+
+/// The views and functions, in the order they depend on each other. Installed whenever their text
+/// differs from what the target has.
+pub const VIEWS: &[&str] = &[IDS, PERSON, DESIRED_ACCOUNT, DESIRED_GROUP, DESIRED_MEMBER];
+
+/// Migrations of our own schema, in order. A released one is never edited.
+pub const MIGRATIONS: &[&str] = &[SCHEMA_STATE, SCHEMA_MIRROR];
+
+/// Where a statement reads touched keys from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Keys {
+    /// Array parameters: a batch in memory.
+    Arrays,
+    /// The temporary table `touched`: a transaction too large for that.
+    Touched,
+    /// Everything there is: the first projection, a changed policy, a reconcile.
+    Everything,
+}
+
+/// The kinds of touched keys, and where everything of a kind is found.
+const KINDS: &[(&str, &str, &str)] = &[
+    ("users", "user", "(select user_id as id from litellm_user union select user_id from account)"),
+    (
+        "teams",
+        "team",
+        "(select team_id as id from litellm_team union select litellm_id from group_link where kind = 'team')",
+    ),
+    (
+        "organizations",
+        "organization",
+        "(select organization_id as id from litellm_organization
+          union select litellm_id from group_link where kind = 'organization')",
+    ),
+    ("emails", "email", "(select email as id from account where not in_step)"),
+    ("rosters", "roster", "(select team_id as id from litellm_team)"),
+    ("team_people", "team_people", "(select team_id as id from litellm_team)"),
+];
+
+/// Fills in where the keys come from. Array parameters are numbered from `first_parameter`, in the order
+/// in which [`KINDS`] lists those the text uses.
+pub fn with_keys(text: &str, keys: Keys, first_parameter: usize) -> String {
+    let mut out = text.to_owned();
+    let mut parameter = first_parameter;
+    for (place, kind, everything) in KINDS {
+        let marker = format!(":{place}");
+        if !has_place(&out, &marker) {
+            continue;
+        }
+        let from = match keys {
+            Keys::Arrays => format!("unnest(${parameter}::text[])"),
+            Keys::Touched => format!("(select distinct id from touched where kind = '{kind}')"),
+            Keys::Everything => (*everything).to_owned(),
+        };
+        out = fill(&out, &marker, &from);
+        let array = format!(":{}_array", place.trim_end_matches('s'));
+        out = fill(&out, &array, &format!("${parameter}::text[]"));
+        parameter += 1;
+    }
+    out
+}
+
+/// Replaces the place `marker` (`:name`) wherever it stands as a whole word outside comments.
+pub fn fill(text: &str, marker: &str, with: &str) -> String {
+    let mut out = String::with_capacity(text.len() + with.len());
+    for line in text.split_inclusive('\n') {
+        if line.trim_start().starts_with("--") {
+            out.push_str(line);
+            continue;
+        }
+        let mut rest = line;
+        while let Some(at) = rest.find(marker) {
+            let (before, after) = rest.split_at(at);
+            let after = after.strip_prefix(marker).unwrap_or(after);
+            let whole =
+                !before.ends_with(':') && !after.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_');
+            out.push_str(before);
+            out.push_str(if whole { with } else { marker });
+            rest = after;
+        }
+        out.push_str(rest);
+    }
+    out
+}
+
+fn has_place(text: &str, marker: &str) -> bool {
+    fill(text, marker, "") != text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_whole_words_and_casts_are_left_alone() {
+        assert_eq!(fill("a :users b :users_array c::users", ":users", "X"), "a X b :users_array c::users");
+        assert_eq!(fill("-- :users\n:users", ":users", "X"), "-- :users\nX");
+    }
+
+    #[test]
+    fn array_parameters_are_numbered_in_the_order_of_their_kinds() {
+        let text = ":teams :organizations :users = any (:user_array) (:team_array)";
+        let filled = with_keys(text, Keys::Arrays, 4);
+        assert_eq!(
+            filled,
+            "unnest($5::text[]) unnest($6::text[]) unnest($4::text[]) = any ($4::text[]) ($5::text[])"
+        );
+    }
+}

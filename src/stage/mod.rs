@@ -1,0 +1,410 @@
+//! Folds row changes per key into parts of a batch.
+//!
+//! Owns the batch: how changes of one key become one, when order matters, and when a batch is
+//! full. Pure: it never sees a connection, and it does not know what the target looks like.
+//!
+//! Each mirror table depends only on its own changes, so order is kept per table. Within a table,
+//! changes of different keys commute; what does not (a key that moves onto or away from one that
+//! was changed before, a truncate) begins a new [`Segment`].
+
+pub mod signatures;
+
+use std::collections::{HashMap, HashSet};
+use std::time::SystemTime;
+
+use crate::catalog::{Lsn, TABLES, TableId};
+use crate::decode::message::DecodeError;
+use crate::decode::{Change, Key, Row, Value};
+use signatures::Signatures;
+
+/// What a batch makes of one row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Entry {
+    /// The row's values; [`Value::Unchanged`] keeps what the mirror has.
+    Upsert(Vec<Value>),
+    Delete,
+}
+
+/// Changes of one table that may be applied as sets: first the truncate, then the moves, then the rows.
+#[derive(Debug, Default)]
+pub struct Segment {
+    pub truncate: bool,
+    /// Primary-key changes, old to new. A rotated LiteLLM key is one: the row keeps its unsent
+    /// values under the new key, so it is moved and not inserted.
+    pub moves: Vec<(Key, Key)>,
+    moved: HashSet<Key>,
+    pub rows: HashMap<Key, Entry>,
+}
+
+/// The changes of one table, in segments to be applied in order.
+#[derive(Debug, Default)]
+pub struct TableChanges {
+    pub segments: Vec<Segment>,
+}
+
+impl TableChanges {
+    fn last(&mut self) -> &mut Segment {
+        if self.segments.is_empty() {
+            self.segments.push(Segment::default());
+        }
+        let last = self.segments.len() - 1;
+        &mut self.segments[last]
+    }
+
+    fn upsert(&mut self, key: Key, values: Vec<Value>) {
+        let rows = &mut self.last().rows;
+        let values = match rows.remove(&key) {
+            // `u` adds nothing to what is already known of this key.
+            Some(Entry::Upsert(known)) => known
+                .into_iter()
+                .zip(values)
+                .map(|(known, new)| if new == Value::Unchanged { known } else { new })
+                .collect(),
+            _ => values,
+        };
+        rows.insert(key, Entry::Upsert(values));
+    }
+
+    fn delete(&mut self, key: Key) {
+        self.last().rows.insert(key, Entry::Delete);
+    }
+
+    fn shift(&mut self, old: Key, new: Key) {
+        let segment = self.last();
+        let touched = |key: &Key| segment.rows.contains_key(key) || segment.moved.contains(key);
+        if touched(&old) || touched(&new) {
+            self.segments.push(Segment::default());
+        }
+        let segment = self.last();
+        segment.moved.insert(old.clone());
+        segment.moved.insert(new.clone());
+        segment.moves.push((old, new));
+    }
+
+    fn truncate(&mut self) {
+        // Nothing of this batch before it survives.
+        self.segments = vec![Segment { truncate: true, ..Segment::default() }];
+    }
+}
+
+/// The end of a batch: everything up to `end_lsn` is in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BatchEnd {
+    pub end_lsn: Lsn,
+    /// Source transactions with at least one row change, and their row changes.
+    pub transactions: u64,
+    pub changes: u64,
+    /// When the source committed the last of them.
+    pub committed_at: Option<SystemTime>,
+}
+
+/// A batch, or a piece of one that is too large to hold. Only the last part has an end.
+#[derive(Debug)]
+pub struct Part {
+    /// By [`TableId`].
+    pub tables: Vec<TableChanges>,
+    pub first: bool,
+    pub end: Option<BatchEnd>,
+}
+
+impl Part {
+    /// Whether the whole batch is in this one part.
+    pub fn is_whole(&self) -> bool {
+        self.first && self.end.is_some()
+    }
+
+    pub fn has_rows(&self) -> bool {
+        self.tables.iter().any(|table| !table.segments.is_empty())
+    }
+}
+
+/// When a batch, or a part of one, is full.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    pub rows: usize,
+    pub bytes: usize,
+}
+
+/// The batch being filled.
+#[derive(Debug)]
+pub struct Stage {
+    limits: Limits,
+    tables: Vec<TableChanges>,
+    /// Parts of this batch that were handed on already.
+    parts: u64,
+    rows: usize,
+    bytes: usize,
+    transactions: u64,
+    changes: u64,
+    /// Changes of the source transaction being received.
+    open: Option<u64>,
+    end: Option<(Lsn, Option<SystemTime>)>,
+    /// The end was asked for: by a reply request or a barrier. It is not delayed.
+    urgent: bool,
+    signatures: Option<Signatures>,
+}
+
+impl Stage {
+    /// `signatures`: with or without the memory of rows that said nothing new.
+    pub fn new(limits: Limits, signatures: Option<Signatures>) -> Self {
+        Self {
+            limits,
+            tables: empty_tables(),
+            parts: 0,
+            rows: 0,
+            bytes: 0,
+            transactions: 0,
+            changes: 0,
+            open: None,
+            end: None,
+            urgent: false,
+            signatures,
+        }
+    }
+
+    /// A source transaction begins.
+    pub fn begin(&mut self) {
+        self.open = Some(0);
+    }
+
+    /// One data message of the open transaction; `size` is its length in bytes.
+    pub fn change(&mut self, change: Change<'_>, size: usize) -> Result<(), DecodeError> {
+        if let Some(open) = &mut self.open {
+            *open += change.count();
+        }
+        match change {
+            Change::Insert { table, row } => self.row(table, None, &row, size)?,
+            Change::Update { table, old_key, row } => self.row(table, old_key, &row, size)?,
+            Change::Delete { table, key } => {
+                if let Some(signatures) = &mut self.signatures {
+                    signatures.forget(table, &key);
+                }
+                self.add(key.as_str().len());
+                self.table(table).delete(key);
+            }
+            Change::Truncate { tables, .. } => {
+                for table in tables {
+                    if let Some(signatures) = &mut self.signatures {
+                        signatures.clear();
+                    }
+                    self.rows += 1;
+                    self.table(table).truncate();
+                }
+            }
+            Change::Other | Change::Nothing => {}
+        }
+        Ok(())
+    }
+
+    fn row(
+        &mut self,
+        table: TableId,
+        old_key: Option<Key>,
+        row: &Row<'_>,
+        size: usize,
+    ) -> Result<(), DecodeError> {
+        let key = row.key()?;
+        if let Some(signatures) = &mut self.signatures {
+            if let Some(old) = &old_key {
+                signatures.forget(table, old);
+            }
+            let known = signatures.is_known(table, &key, row);
+            if known && old_key.is_none() {
+                return Ok(());
+            }
+        }
+        let values = row.values()?;
+        self.add(size.min(held(&values)));
+        let changes = self.table(table);
+        if let Some(old) = old_key {
+            changes.shift(old, key.clone());
+        }
+        changes.upsert(key, values);
+        Ok(())
+    }
+
+    fn add(&mut self, bytes: usize) {
+        self.rows += 1;
+        self.bytes += bytes;
+    }
+
+    fn table(&mut self, table: TableId) -> &mut TableChanges {
+        &mut self.tables[table.0]
+    }
+
+    /// The open transaction ends. `committed_at` is the source's clock.
+    pub fn commit(&mut self, end_lsn: Lsn, committed_at: SystemTime) {
+        if let Some(changes) = self.open.take()
+            && changes > 0
+        {
+            self.transactions += 1;
+            self.changes += changes;
+            self.end = Some((end_lsn, Some(committed_at)));
+        } else {
+            let committed_at = self.end.and_then(|(_, at)| at);
+            self.end = Some((end_lsn, committed_at));
+        }
+    }
+
+    /// The source has decoded everything before `lsn`. Only meaningful between transactions.
+    pub fn keepalive(&mut self, lsn: Lsn) {
+        if self.open.is_none() && self.end.is_none_or(|(end, _)| end < lsn) {
+            let committed_at = self.end.and_then(|(_, at)| at);
+            self.end = Some((lsn, committed_at));
+        }
+    }
+
+    /// Somebody waits for the checkpoint to reach the end of this batch.
+    pub fn set_urgent(&mut self) {
+        self.urgent = true;
+    }
+
+    pub fn is_urgent(&self) -> bool {
+        self.urgent
+    }
+
+    pub fn in_transaction(&self) -> bool {
+        self.open.is_some()
+    }
+
+    /// No more should be added before a part was taken.
+    pub fn is_full(&self) -> bool {
+        self.rows >= self.limits.rows || self.bytes >= self.limits.bytes
+    }
+
+    /// There is a batch that can be committed: whole transactions that did something.
+    pub fn has_batch(&self) -> bool {
+        self.open.is_none() && (self.transactions > 0 || self.parts > 0)
+    }
+
+    /// Nothing but a position: the end of an idle stretch.
+    pub fn idle_end(&self) -> Option<Lsn> {
+        if self.has_batch() || self.open.is_some() { None } else { self.end.map(|(lsn, _)| lsn) }
+    }
+
+    /// Takes what was staged: the last part of the batch between transactions, a piece of it inside one.
+    pub fn take(&mut self) -> Part {
+        let first = self.parts == 0;
+        let end = match (self.open, self.end) {
+            (None, Some((end_lsn, committed_at))) => Some(BatchEnd {
+                end_lsn,
+                transactions: std::mem::take(&mut self.transactions),
+                changes: std::mem::take(&mut self.changes),
+                committed_at,
+            }),
+            _ => None,
+        };
+        if end.is_some() {
+            self.parts = 0;
+            self.end = None;
+            self.urgent = false;
+        } else {
+            self.parts += 1;
+        }
+        self.rows = 0;
+        self.bytes = 0;
+        Part { tables: std::mem::replace(&mut self.tables, empty_tables()), first, end }
+    }
+}
+
+fn empty_tables() -> Vec<TableChanges> {
+    TABLES.iter().map(|_| TableChanges::default()).collect()
+}
+
+fn held(values: &[Value]) -> usize {
+    values
+        .iter()
+        .map(|value| {
+            std::mem::size_of::<Value>()
+                + match value {
+                    Value::Text(text) => text.len(),
+                    Value::Null | Value::Unchanged => 0,
+                }
+        })
+        .sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(value: &str) -> Value {
+        Value::Text(value.into())
+    }
+
+    fn key(value: &str) -> Key {
+        Key::new(&[value])
+    }
+
+    #[test]
+    fn an_unchanged_value_keeps_what_the_batch_already_knows() {
+        let mut changes = TableChanges::default();
+        changes.upsert(key("a"), vec![text("a"), text("roster"), text("1")]);
+        changes.upsert(key("a"), vec![text("a"), Value::Unchanged, text("2")]);
+        let expected = Entry::Upsert(vec![text("a"), text("roster"), text("2")]);
+        assert_eq!(changes.segments[0].rows[&key("a")], expected);
+    }
+
+    #[test]
+    fn delete_then_insert_is_the_inserted_row() {
+        let mut changes = TableChanges::default();
+        changes.upsert(key("a"), vec![text("a"), text("old")]);
+        changes.delete(key("a"));
+        changes.upsert(key("a"), vec![text("a"), text("new")]);
+        assert_eq!(changes.segments.len(), 1);
+        assert_eq!(changes.segments[0].rows[&key("a")], Entry::Upsert(vec![text("a"), text("new")]));
+    }
+
+    #[test]
+    fn moves_of_untouched_keys_share_a_segment_and_others_begin_a_new_one() {
+        let mut changes = TableChanges::default();
+        for (old, new) in [("a", "b"), ("c", "d")] {
+            changes.shift(key(old), key(new));
+            changes.upsert(key(new), vec![text(new)]);
+        }
+        assert_eq!(changes.segments.len(), 1);
+        changes.shift(key("b"), key("e"));
+        changes.upsert(key("e"), vec![text("e")]);
+        assert_eq!(changes.segments.len(), 2, "b was changed before it moved");
+        changes.truncate();
+        assert_eq!(changes.segments.len(), 1);
+        assert!(changes.segments[0].truncate);
+    }
+
+    #[test]
+    fn a_row_inserted_where_another_moved_away_waits_for_the_move() {
+        let mut changes = TableChanges::default();
+        changes.shift(key("a"), key("b"));
+        changes.upsert(key("b"), vec![text("b")]);
+        changes.upsert(key("a"), vec![text("a")]);
+        // Moves of a segment run before its rows, so one segment is enough.
+        assert_eq!(changes.segments.len(), 1);
+        assert_eq!(changes.segments[0].rows.len(), 2);
+    }
+
+    #[test]
+    fn a_batch_ends_only_between_transactions_and_counts_what_changed() {
+        let mut stage = Stage::new(Limits { rows: 10, bytes: 1000 }, None);
+        stage.begin();
+        stage.change(Change::Other, 1).unwrap();
+        assert!(!stage.has_batch());
+        assert!(stage.take().end.is_none());
+        stage.change(Change::Truncate { count: 2, tables: vec![] }, 1).unwrap();
+        stage.commit(Lsn::from(90), SystemTime::UNIX_EPOCH);
+        let end = stage.take().end.unwrap();
+        assert_eq!((end.transactions, end.changes, end.end_lsn), (1, 3, Lsn::from(90)));
+    }
+
+    #[test]
+    fn an_empty_transaction_moves_the_position_but_counts_as_nothing() {
+        let mut stage = Stage::new(Limits { rows: 10, bytes: 1000 }, None);
+        stage.begin();
+        stage.commit(Lsn::from(50), SystemTime::UNIX_EPOCH);
+        assert_eq!(stage.idle_end(), Some(Lsn::from(50)));
+        stage.keepalive(Lsn::from(40));
+        assert_eq!(stage.idle_end(), Some(Lsn::from(50)), "positions never go back");
+        stage.keepalive(Lsn::from(70));
+        let end = stage.take().end.unwrap();
+        assert_eq!((end.transactions, end.end_lsn), (0, Lsn::from(70)));
+    }
+}

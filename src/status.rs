@@ -1,0 +1,311 @@
+//! `status`: one report of where everything stands, as a table and as JSON; and the wait for a barrier.
+//!
+//! Reads both databases; changes nothing but the barrier message it emits when asked to wait.
+
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use crate::catalog::Lsn;
+use crate::config::Config;
+use crate::error::{Error, Result, Side, on};
+use crate::source::Source;
+use crate::sql;
+use crate::target::Target;
+
+/// Where everything stands. The JSON of `status --json` is this struct.
+#[derive(Debug, Clone, Serialize)]
+pub struct StatusReport {
+    /// What the daemon last said it was doing; `not running` when it holds no slot.
+    pub state: String,
+    pub reason: Option<String>,
+    /// LiteLLM's WAL after the checkpoint.
+    pub lag_bytes: Option<i64>,
+    /// Time since the checkpoint moved, while there is WAL after it.
+    pub lag_seconds: Option<f64>,
+    pub checkpoint: Option<CheckpointReport>,
+    pub slot: Option<SlotReport>,
+    /// The shape of Open WebUI's tables.
+    pub layout: Option<String>,
+    pub accounts_active: i64,
+    pub accounts_locked: i64,
+    pub groups: i64,
+    pub members: i64,
+    pub skipped: Vec<Counted>,
+    pub dead_letters: Vec<Counted>,
+    pub brake: Option<BrakeReport>,
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub struct CheckpointReport {
+    pub end_lsn: String,
+    pub transactions_applied: i64,
+    pub changes_applied: i64,
+    pub epoch: i64,
+    pub generation: String,
+    pub consistent_point: String,
+    pub projected: bool,
+    pub age_seconds: f64,
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub struct SlotReport {
+    pub name: String,
+    pub active: bool,
+    pub wal_status: Option<String>,
+    pub confirmed_flush_lsn: Option<String>,
+    pub restart_lsn: Option<String>,
+    pub retained_bytes: i64,
+    pub safe_wal_bytes: Option<i64>,
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub struct Counted {
+    pub what: String,
+    pub count: i64,
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub struct BrakeReport {
+    pub id: i64,
+    pub people: i32,
+    pub active: i32,
+    pub approved: bool,
+}
+
+/// What we know of the target.
+#[derive(Debug)]
+struct TargetFacts {
+    checkpoint: Option<CheckpointReport>,
+    daemon: Option<(String, Option<String>, Option<String>)>,
+}
+
+async fn installed(target: &Target, config: &Config) -> Result<bool> {
+    let text =
+        "select exists (select from pg_catalog.pg_tables where schemaname = $1 and tablename = 'checkpoint')";
+    let row = target.client().query_one(text, &[&config.schema]).await;
+    Ok(row.map_err(on(Side::Target, "look at our schema"))?.get(0))
+}
+
+async fn target_facts(target: &Target) -> Result<TargetFacts> {
+    let action = "read the status";
+    let row = target.client().query_opt(sql::STATUS, &[]).await.map_err(on(Side::Target, action))?;
+    let checkpoint = row.map(|row| CheckpointReport {
+        end_lsn: row.get::<_, Lsn>("end_lsn").to_string(),
+        transactions_applied: row.get("transactions_applied"),
+        changes_applied: row.get("changes_applied"),
+        epoch: row.get("epoch"),
+        generation: row.get("generation"),
+        consistent_point: row.get::<_, Lsn>("consistent_point").to_string(),
+        projected: row.get("projected"),
+        age_seconds: row.get("age_seconds"),
+    });
+    let text = "select state, reason, layout from daemon";
+    let row = target.client().query_opt(text, &[]).await.map_err(on(Side::Target, action))?;
+    let daemon = row.map(|row| (row.get(0), row.get(1), row.get(2)));
+    Ok(TargetFacts { checkpoint, daemon })
+}
+
+/// Collects the report.
+pub async fn report(config: &Config) -> Result<StatusReport> {
+    let target = Target::open(config).await?;
+    let source = Source::open(config).await?;
+    let slot = source.slot(&config.slot).await?;
+    let mut report = StatusReport {
+        state: "not installed".to_owned(),
+        reason: None,
+        lag_bytes: None,
+        lag_seconds: None,
+        checkpoint: None,
+        slot: None,
+        layout: None,
+        accounts_active: 0,
+        accounts_locked: 0,
+        groups: 0,
+        members: 0,
+        skipped: Vec::new(),
+        dead_letters: Vec::new(),
+        brake: None,
+    };
+    if !installed(&target, config).await? {
+        report.reason = Some("nothing was set up yet: start `litellm-webui-sync run`".to_owned());
+        return Ok(report);
+    }
+    let facts = target_facts(&target).await?;
+    report.state = match (&slot, facts.daemon) {
+        (Some(slot), Some((state, reason, layout))) if slot.active => {
+            report.reason = reason;
+            report.layout = layout;
+            state
+        }
+        (_, Some((state, reason, layout))) => {
+            report.layout = layout;
+            report.reason = reason.or_else(|| Some(format!("last seen {state}")));
+            "not running".to_owned()
+        }
+        _ => "not running".to_owned(),
+    };
+    if let (Some(slot), Some(checkpoint)) = (&slot, &facts.checkpoint) {
+        let end: u64 = checkpoint.end_lsn.parse::<Lsn>().map_or(0, u64::from);
+        let behind = u64::from(slot.wal_end).saturating_sub(end);
+        report.lag_bytes = i64::try_from(behind).ok();
+        report.lag_seconds = Some(if behind == 0 { 0.0 } else { checkpoint.age_seconds });
+    }
+    report.slot = slot.map(|slot| SlotReport {
+        name: config.slot.clone(),
+        active: slot.active,
+        wal_status: slot.wal_status,
+        confirmed_flush_lsn: slot.confirmed_flush_lsn.map(|lsn| lsn.to_string()),
+        restart_lsn: slot.restart_lsn.map(|lsn| lsn.to_string()),
+        retained_bytes: slot.retained_bytes,
+        safe_wal_bytes: slot.safe_wal_size,
+    });
+    report.checkpoint = facts.checkpoint;
+    let client = target.client();
+    let action = "read the status";
+    let text =
+        "select (select count(*) from account where active), (select count(*) from account where not active),
+                       (select count(*) from group_link where present), (select count(*) from member)";
+    let row = client.query_one(text, &[]).await.map_err(on(Side::Target, action))?;
+    report.accounts_active = row.get(0);
+    report.accounts_locked = row.get(1);
+    report.groups = row.get(2);
+    report.members = row.get(3);
+    report.skipped =
+        counted(&target, "select reason, count(*) from skipped group by reason order by 2 desc, 1").await?;
+    report.dead_letters =
+        counted(&target, "select reason, count(*) from dead_letter group by reason order by 2 desc, 1")
+            .await?;
+    let text = "select id, people, active, approved_at is not null from brake where used_at is null order by id desc limit 1";
+    let row = client.query_opt(text, &[]).await.map_err(on(Side::Target, action))?;
+    report.brake = row.map(|row| BrakeReport {
+        id: row.get(0),
+        people: row.get(1),
+        active: row.get(2),
+        approved: row.get(3),
+    });
+    Ok(report)
+}
+
+async fn counted(target: &Target, text: &str) -> Result<Vec<Counted>> {
+    let rows = target.client().query(text, &[]).await.map_err(on(Side::Target, "read the status"))?;
+    Ok(rows.iter().map(|row| Counted { what: row.get(0), count: row.get(1) }).collect())
+}
+
+impl StatusReport {
+    /// The report as lines for a terminal.
+    pub fn to_table(&self) -> String {
+        let mut lines: Vec<(String, String)> = Vec::new();
+        let mut line = |name: &str, value: String| lines.push((name.to_owned(), value));
+        let with_reason = |text: &str| match &self.reason {
+            Some(reason) => format!("{text} ({reason})"),
+            None => text.to_owned(),
+        };
+        line("state", with_reason(&self.state));
+        if let (Some(bytes), Some(seconds)) = (self.lag_bytes, self.lag_seconds) {
+            line("lag", format!("{bytes} bytes, {seconds:.1} s"));
+        }
+        if let Some(checkpoint) = &self.checkpoint {
+            line("checkpoint", format!("{} (epoch {})", checkpoint.end_lsn, checkpoint.epoch));
+            line("transactions applied", checkpoint.transactions_applied.to_string());
+            line("changes applied", checkpoint.changes_applied.to_string());
+            if !checkpoint.projected {
+                line("projected", "not yet".to_owned());
+            }
+        }
+        if let Some(slot) = &self.slot {
+            let status = slot.wal_status.as_deref().unwrap_or("?");
+            let active = if slot.active { "active" } else { "not active" };
+            line("slot", format!("{} ({active}, {status}, {} bytes kept)", slot.name, slot.retained_bytes));
+        } else {
+            line("slot", "none".to_owned());
+        }
+        if let Some(layout) = &self.layout {
+            line("layout", layout.clone());
+        }
+        line("accounts", format!("{} active, {} locked", self.accounts_active, self.accounts_locked));
+        line("groups", format!("{} with {} members", self.groups, self.members));
+        for skipped in &self.skipped {
+            line("skipped", format!("{} {}", skipped.count, skipped.what));
+        }
+        for letter in &self.dead_letters {
+            line("failed", format!("{} {}", letter.count, letter.what));
+        }
+        if let Some(brake) = &self.brake {
+            let what = if brake.approved {
+                "approved".to_owned()
+            } else {
+                format!("run `litellm-webui-sync approve {}` to let it pass", brake.id)
+            };
+            line("brake", format!("{} of {} people would be locked: {what}", brake.people, brake.active));
+        }
+        let width = lines.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+        lines.iter().map(|(name, value)| format!("{name:width$}  {value}\n")).collect()
+    }
+}
+
+/// How a wait ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Waited {
+    /// Everything committed before the call is visible.
+    Reached { dead_letters: i64 },
+    /// It cannot, or did not, get there.
+    Failed { reason: String },
+}
+
+/// How long a daemon may be gone (restarting, reconnecting) before nobody can be waited for.
+const ABSENCE: Duration = Duration::from_secs(20);
+
+/// Waits until everything committed in LiteLLM before the call is visible in Open WebUI.
+pub async fn wait_now(config: &Config, timeout: Duration) -> Result<Waited> {
+    let source = Source::open(config).await?;
+    let target = Target::open(config).await?;
+    let goal = source.emit_barrier().await?;
+    let started = Instant::now();
+    let mut last_seen = Instant::now();
+    let mut looks = 0_u32;
+    loop {
+        if installed(&target, config).await? {
+            let facts = target_facts(&target).await?;
+            if let Some(checkpoint) = &facts.checkpoint {
+                let end: Lsn = checkpoint.end_lsn.parse().unwrap_or(Lsn::from(0));
+                if end > goal && checkpoint.projected {
+                    let row = target.client().query_one("select count(*) from dead_letter", &[]).await;
+                    let dead_letters = row.map_err(on(Side::Target, "count dead letters"))?.get(0);
+                    return Ok(Waited::Reached { dead_letters });
+                }
+                if end > goal
+                    && let Some((state, reason, _)) = &facts.daemon
+                    && state == "waiting"
+                {
+                    let reason = reason.clone().unwrap_or_else(|| "nothing is written yet".to_owned());
+                    return Ok(Waited::Failed { reason });
+                }
+            }
+            let text = "select id from brake where used_at is null and approved_at is null limit 1";
+            let brake = target.client().query_opt(text, &[]).await;
+            if let Some(row) = brake.map_err(on(Side::Target, "look at the brake"))? {
+                let id: i64 = row.get(0);
+                return Ok(Waited::Failed {
+                    reason: Error::Brake { id, people: 0, active: 0 }.remedy().unwrap_or_default(),
+                });
+            }
+        }
+        looks += 1;
+        if looks % 20 == 1 {
+            let active = source.slot(&config.slot).await?.is_some_and(|slot| slot.active);
+            if active {
+                last_seen = Instant::now();
+            }
+        }
+        if last_seen.elapsed() > ABSENCE {
+            return Ok(Waited::Failed {
+                reason: "no daemon holds the slot: start `litellm-webui-sync run`".to_owned(),
+            });
+        }
+        if started.elapsed() > timeout {
+            return Ok(Waited::Failed { reason: format!("not there after {} s", timeout.as_secs()) });
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}

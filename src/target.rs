@@ -1,0 +1,124 @@
+//! A session on the target database, with its prepared statements.
+//!
+//! Owns the session's settings and the cache of prepared statements. Does not know what any
+//! statement means; retries nothing.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::{Client, Row, Statement};
+
+use crate::config::Config;
+use crate::error::{Error, Result, Side, on};
+use crate::postgres::{self, Connection, quote_ident};
+
+/// Settings of every session of ours on the target.
+///
+/// `plan_cache_mode` and the `enable_*` switches are for batches: a plan that looks rows up by
+/// index, made once, whatever the tables held at that moment. A plan made while the tables were
+/// empty would otherwise scan them for ever after. Large work resets them ([`Target::begin_large`]).
+fn settings(config: &Config) -> Vec<(&'static str, String)> {
+    let path = format!("{},{}", quote_ident(&config.schema), quote_ident(&config.webui_schema));
+    [
+        ("search_path", path.as_str()),
+        ("TimeZone", "UTC"),
+        ("DateStyle", "ISO"),
+        ("client_min_messages", "warning"),
+        ("synchronous_commit", "on"),
+        // A dead leader's locks end in bounded time.
+        ("idle_in_transaction_session_timeout", "120s"),
+        ("lock_timeout", "10s"),
+        // A session of ours that was dropped stops its running statement too.
+        ("client_connection_check_interval", "5s"),
+        ("jit", "off"),
+        ("plan_cache_mode", "force_generic_plan"),
+        ("enable_seqscan", "off"),
+        ("enable_hashjoin", "off"),
+        ("enable_mergejoin", "off"),
+    ]
+    .map(|(name, value)| (name, value.to_owned()))
+    .to_vec()
+}
+
+/// One session.
+#[derive(Debug)]
+pub struct Target {
+    connection: Connection,
+    prepared: Mutex<HashMap<String, Statement>>,
+}
+
+impl Target {
+    pub async fn open(config: &Config) -> Result<Self> {
+        let settings = settings(config);
+        let settings: Vec<(&str, &str)> = settings.iter().map(|(n, v)| (*n, v.as_str())).collect();
+        let connection = postgres::connect(&config.target, "litellm-webui-sync", &settings)
+            .await
+            .map_err(|source| Error::Connect { side: Side::Target, source })?;
+        Ok(Self { connection, prepared: Mutex::default() })
+    }
+
+    pub fn client(&self) -> &Client {
+        &self.connection.client
+    }
+
+    /// Prepares `text` once per session. `types` are needed where the server cannot infer them.
+    pub async fn prepare(&self, text: &str, types: &[Type]) -> Result<Statement> {
+        let known = self.prepared.lock().unwrap_or_else(PoisonError::into_inner).get(text).cloned();
+        if let Some(statement) = known {
+            return Ok(statement);
+        }
+        let work = self.connection.client.prepare_typed(text, types);
+        let statement = within(Side::Target, "prepare a statement", QUICK, work).await?;
+        let mut prepared = self.prepared.lock().unwrap_or_else(PoisonError::into_inner);
+        prepared.insert(text.to_owned(), statement.clone());
+        Ok(statement)
+    }
+
+    /// Runs a statement without parameters.
+    pub async fn execute(&self, action: &'static str, text: &str) -> Result<()> {
+        let run = self.connection.client.batch_execute(text);
+        within(Side::Target, action, SLOW, run).await
+    }
+
+    /// Runs a prepared statement and returns its rows.
+    pub async fn query(
+        &self,
+        action: &'static str,
+        patience: Duration,
+        statement: &Statement,
+        parameters: &[&(dyn ToSql + Sync)],
+    ) -> Result<Vec<Row>> {
+        within(Side::Target, action, patience, self.connection.client.query(statement, parameters)).await
+    }
+
+    /// Begins a transaction whose statements handle many rows: planned for what the tables hold now.
+    pub async fn begin_large(&self) -> Result<()> {
+        self.execute(
+            "begin a large batch",
+            "begin; set local plan_cache_mode = force_custom_plan; set local enable_seqscan = on;
+             set local enable_hashjoin = on; set local enable_mergejoin = on; set local work_mem = '64MB'",
+        )
+        .await
+    }
+}
+
+/// How long a statement of a small batch may take before the connection counts as dead: a link that was cut
+/// silently never answers.
+pub const QUICK: Duration = Duration::from_secs(20);
+/// The same for statements over everything there is.
+pub const SLOW: Duration = Duration::from_secs(900);
+
+/// Waits for `work`, but not for ever.
+pub async fn within<T>(
+    side: Side,
+    action: &'static str,
+    patience: Duration,
+    work: impl Future<Output = std::result::Result<T, tokio_postgres::Error>>,
+) -> Result<T> {
+    match tokio::time::timeout(patience, work).await {
+        Ok(result) => result.map_err(on(side, action)),
+        Err(_) => Err(Error::Silent { side, action, seconds: patience.as_secs() }),
+    }
+}

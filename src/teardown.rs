@@ -1,0 +1,107 @@
+//! `teardown`: takes away what we made.
+//!
+//! The slot and the publication always; with `purge` also exactly the Open WebUI rows the ledger
+//! names, and our schema. Rows we adopted get back what they had.
+
+use crate::config::Config;
+use crate::error::{Error, Result, Side, on};
+use crate::postgres::quote_ident;
+use crate::project::layout::{self, GroupMembers};
+use crate::source::{Source, drop_publication_sql};
+use crate::sql;
+use crate::target::Target;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purge {
+    /// Keep every Open WebUI row and our schema; a later `run` copies afresh.
+    Nothing,
+    /// Our rows and our schema; accounts with chats are locked and kept.
+    Rows,
+    /// Accounts with chats too.
+    People,
+}
+
+/// What was taken away, for a person.
+pub type Lines = Vec<String>;
+
+/// # Errors
+/// When a daemon still runs, or something cannot be dropped.
+pub async fn teardown(config: &Config, purge: Purge) -> Result<Lines> {
+    let mut lines = Lines::new();
+    let source = Source::open(config).await?;
+    match source.slot(&config.slot).await? {
+        Some(slot) if slot.active => {
+            return Err(Error::Usage(format!("slot \"{}\" is in use: stop the daemon first", config.slot)));
+        }
+        Some(_) => {
+            source.drop_slot(&config.slot).await?;
+            lines.push(format!("dropped slot {}", config.slot));
+        }
+        None => lines.push(format!("there was no slot {}", config.slot)),
+    }
+    let drop = drop_publication_sql(&config.publication);
+    let work = source.connection.client.batch_execute(&drop).await;
+    work.map_err(on(Side::Source, "drop the publication"))?;
+    lines.push(format!("dropped publication {}", config.publication));
+
+    let target = Target::open(config).await?;
+    let text =
+        "select exists (select from pg_catalog.pg_tables where schemaname = $1 and tablename = 'checkpoint')";
+    let row = target.client().query_one(text, &[&config.schema]).await;
+    if !row.map_err(on(Side::Target, "look at our schema"))?.get::<_, bool>(0) {
+        return Ok(lines);
+    }
+    if purge == Purge::Nothing {
+        // Without a checkpoint the next run copies everything and merges it; the ledger stays.
+        let text =
+            "update checkpoint set columns_fingerprint = ''; delete from backfill where finished_at is null";
+        target.execute("forget the position", text).await?;
+        lines.push(
+            "kept every Open WebUI row and our schema; the next run copies LiteLLM's rows afresh".to_owned(),
+        );
+        return Ok(lines);
+    }
+    target.begin_large().await?;
+    purge_rows(&target, config, purge, &mut lines).await?;
+    let text = format!("drop schema {} cascade", quote_ident(&config.schema));
+    target.execute("drop our schema", &text).await?;
+    target.execute("commit the teardown", "commit").await?;
+    lines.push(format!("dropped schema {}", config.schema));
+    Ok(lines)
+}
+
+async fn purge_rows(target: &Target, config: &Config, purge: Purge, lines: &mut Lines) -> Result<()> {
+    let layout = layout::find(target, config).await?;
+    let client = target.client();
+    let action = "remove our rows";
+    let members = match layout.group_members {
+        GroupMembers::Table => {
+            "delete from group_member gm using member m
+              where gm.group_id = m.group_id collate \"default\" and gm.user_id = m.user_id collate \"default\""
+        }
+        GroupMembers::Json => {
+            "update \"group\" g set user_ids = webui_user_ids(g.user_ids, '{}', l.ids)
+               from (select group_id, array_agg(user_id) as ids from member group by group_id) l
+              where g.id = l.group_id collate \"default\""
+        }
+    };
+    let removed = client.execute(members, &[]).await.map_err(on(Side::Target, action))?;
+    lines.push(match layout.group_members {
+        GroupMembers::Table => format!("removed {removed} group members"),
+        GroupMembers::Json => format!("removed our members from {removed} groups"),
+    });
+    let text = format!(
+        "delete from \"group\" g using group_link c
+          where g.id = c.webui_id collate \"default\" and c.origin = 'created' and not ({})",
+        layout.group_references()
+    );
+    let removed = client.execute(&text, &[]).await.map_err(on(Side::Target, action))?;
+    lines.push(format!("removed {removed} groups (those something else refers to stay)"));
+    let row = client.query_one(sql::PURGE_ACCOUNTS, &[&(purge == Purge::People)]).await;
+    let row = row.map_err(on(Side::Target, action))?;
+    let (deleted, locked, restored): (i64, i64, i64) = (row.get(0), row.get(1), row.get(2));
+    lines.push(format!(
+        "deleted {deleted} accounts, locked {locked} that have chats, restored {restored} adopted ones"
+    ));
+    Ok(())
+}
