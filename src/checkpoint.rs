@@ -124,7 +124,6 @@ pub async fn commit(target: &Target, epoch: i64, end: BatchEnd, projected_with: 
     let transactions = i64::try_from(end.transactions).unwrap_or(i64::MAX);
     let changes = i64::try_from(end.changes).unwrap_or(i64::MAX);
     let committed_at = end.committed_at;
-    let target = &*target;
     let write = async {
         let client = target.client();
         client

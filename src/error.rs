@@ -235,7 +235,8 @@ pub fn on(side: Side, action: &'static str) -> impl FnOnce(tokio_postgres::Error
 }
 
 fn connection_lost(error: &tokio_postgres::Error) -> bool {
-    error.is_closed() || std::error::Error::source(error).is_some_and(|cause| cause.is::<io::Error>())
+    error.is_closed()
+        || std::error::Error::source(error).is_some_and(<dyn std::error::Error>::is::<io::Error>)
 }
 
 /// The only place that reads meaning into a SQLSTATE.

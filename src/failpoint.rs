@@ -25,6 +25,12 @@ pub const ALL: &[&str] = &[
     COPIED_NOT_MERGED,
 ];
 
+/// Reads `FAILPOINTS`, for the life of the process.
+pub fn set_up() {
+    #[cfg(feature = "failpoints")]
+    std::mem::forget(fail::FailScenario::setup());
+}
+
 /// Does what `FAILPOINTS` says for `name`: nothing, or die.
 ///
 /// # Errors

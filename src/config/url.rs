@@ -374,7 +374,7 @@ impl Draft {
                 Ok(0) => {}
                 Ok(seconds) => self.connect_timeout = Some(Duration::from_secs(seconds)),
                 Err(_) => {
-                    self.problem("connect_timeout must be a whole number of seconds, such as 10".to_owned())
+                    self.problem("connect_timeout must be a whole number of seconds, such as 10".to_owned());
                 }
             },
             // We write, so a server that cannot be written to is found out anyway.

@@ -48,6 +48,7 @@ impl TableChanges {
             self.segments.push(Segment::default());
         }
         let last = self.segments.len() - 1;
+        #[expect(clippy::indexing_slicing, reason = "there is one: pushed above")]
         &mut self.segments[last]
     }
 
@@ -229,6 +230,10 @@ impl Stage {
     }
 
     fn table(&mut self, table: TableId) -> &mut TableChanges {
+        #[expect(
+            clippy::indexing_slicing,
+            reason = "one entry per table, and a TableId is an index of TABLES"
+        )]
         &mut self.tables[table.0]
     }
 
