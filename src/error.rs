@@ -146,9 +146,6 @@ impl Error {
                     "the LiteLLM role needs REPLICATION (`litellm-webui-sync setup --print-sql`)".to_owned()
                 }
                 Some("53400") => "raise max_replication_slots on LiteLLM's server, or drop unused slots".to_owned(),
-                Some("42704") => {
-                    "the slot or the publication is gone; run `litellm-webui-sync teardown`, then `run`, to copy afresh".to_owned()
-                }
                 _ => "this was not expected; please report it with the log around it".to_owned(),
             },
             Self::Decode(_) => "this was not expected; please report it with the versions of Postgres and LiteLLM".to_owned(),
@@ -219,7 +216,7 @@ impl Error {
         // 54 is a limit: an index row that is too long.
         let of_a_row =
             |code: &str| ["22", "23", "44", "P0", "54"].iter().any(|class| code.starts_with(class));
-        self.sqlstate().is_some_and(|code| of_a_row(code) || code == "42501")
+        self.sqlstate().is_some_and(of_a_row)
     }
 
     /// Whether the tables of Open WebUI are not what they were when we looked.
@@ -244,6 +241,8 @@ fn sqlstate_reaction(code: &str) -> Reaction {
     match code {
         // The slot is still held by an earlier session; it will let go.
         "55006" => Reaction::Retry,
+        // The slot or the publication is gone, or the slot was invalidated: the catalogs tell, at the next start.
+        "42704" | "55000" | "58P01" => Reaction::Retry,
         // Somebody else's lock; a timeout of ours.
         "55P03" | "57014" | "25P03" => Reaction::Retry,
         // Every slot is taken, or the database is gone: waiting will not help.

@@ -8,6 +8,7 @@ use sha2::{Digest, Sha256};
 use crate::config::Config;
 use crate::error::{Error, Result, Side, on};
 use crate::postgres::quote_ident;
+use crate::project::layout::{GroupMembers, Layout, ModelAccess};
 use crate::sql;
 use crate::target::Target;
 
@@ -134,14 +135,27 @@ pub async fn write_policy(target: &Target, config: &Config) -> Result<()> {
 }
 
 /// The SQL that prepares Open WebUI's database, for a DBA: least privileges for `role`.
-/// `json_members`: this Open WebUI keeps members in `group.user_ids`.
-pub fn setup_sql(config: &Config, role: &str, json_members: bool) -> String {
+pub fn setup_sql(config: &Config, role: &str, layout: &Layout) -> String {
     let webui = quote_ident(&config.webui_schema);
     let role = quote_ident(role);
-    let members = if json_members {
+    let members = match layout.group_members {
+        GroupMembers::Json => String::new(),
+        GroupMembers::Table => {
+            format!("grant select, insert, delete on {webui}.group_member to {role};\n")
+        }
+    };
+    let mut readable: Vec<String> =
+        layout.access_control_tables.iter().map(|table| format!("{webui}.{}", quote_ident(table))).collect();
+    if layout.model_access == ModelAccess::Table {
+        readable.push(format!("{webui}.access_grant"));
+    }
+    let readable = if readable.is_empty() {
         String::new()
     } else {
-        format!("grant select, insert, delete on {webui}.group_member to {role};\n")
+        format!(
+            "-- To see whether anything still refers to a group before it is removed:\ngrant select on {} to {role};\n",
+            readable.join(", ")
+        )
     };
     format!(
         "-- On Open WebUI's database \"{database}\", as its owner.
@@ -150,10 +164,10 @@ grant connect, temporary on database {database_ident} to {role};
 grant usage on schema {webui} to {role};
 grant select, insert, update on {webui}.\"user\", {webui}.auth to {role};
 grant select, insert, update, delete on {webui}.\"group\" to {role};
-{members}-- To see whether anything still refers to a group before it is removed:
-grant select on all tables in schema {webui} to {role};
--- Our own schema. Nothing in it refers to Open WebUI's tables.
+{members}{readable}-- Our own schema. Nothing in it refers to Open WebUI's tables.
 create schema {schema} authorization {role};
+-- `teardown --purge` also deletes accounts and looks for their chats: run it as the owner, or grant
+-- delete on \"user\" and auth, and select (user_id) on chat.
 ",
         database = config.target.database,
         database_ident = quote_ident(&config.target.database),

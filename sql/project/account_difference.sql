@@ -5,7 +5,8 @@
 --   update   name, e-mail or role differ      relink  a departed account belongs to this person now
 --   return   unlock a locked account          depart  lock the account
 --   wait     the e-mail is still held by one of ours that moves away in this very batch
---   conflict a dead letter (reason)           skip    gets no account (reason)       same  nothing
+--   conflict a dead letter (reason)           skip    gets no account (reason)
+--   forget   somebody deleted the account in Open WebUI, and nobody wants it           same  nothing
 candidate as materialized (
     select t.user_id, d.user_id is not null as wanted, d.email, d.name, d.role,
            a.user_id is not null as has_account,
@@ -72,6 +73,7 @@ candidate as materialized (
                    when active and exists (select from person p
                                             where p.user_id = c.user_id and p.unusable_because is null)
                        then 'conflict'
+                   when not has_user then 'forget'
                    when active or auth_active or w_role <> 'pending' then 'depart'
                    else 'same'
                end

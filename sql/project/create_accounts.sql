@@ -20,6 +20,8 @@ with :account_difference, fresh as materialized (
     select user_id, nullif(id, 'usr_' || user_id), email, 'created', role = 'admin' from fresh order by user_id
     on conflict (user_id) do update
         set email = excluded.email, active = true, in_step = true, gave_admin = excluded.gave_admin, former_role = null
+), forgotten as (
+    delete from account a using difference d where a.user_id = d.user_id and d.action = 'forget'
 ), new_skip as (
     insert into skipped (user_id, reason, since)
     select user_id, reason, $1 from difference where action = 'skip'

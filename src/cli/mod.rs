@@ -165,9 +165,8 @@ async fn print_setup(
     println!();
     let target = Target::open(config).await?;
     let layout = crate::project::layout::find(&target, config).await?;
-    let json_members = layout.group_members == crate::project::layout::GroupMembers::Json;
     let role = target_role.unwrap_or_else(|| config.target.user.clone());
-    print!("{}", schema::setup_sql(config, &role, json_members));
+    print!("{}", schema::setup_sql(config, &role, &layout));
     Ok(())
 }
 

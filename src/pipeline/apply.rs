@@ -226,8 +226,16 @@ impl Applier {
             return Ok(());
         }
         client.batch_execute("rollback").await.map_err(on(Side::Target, action))?;
-        let text = "insert into brake (end_lsn, people, active, reason)
-                    values ($1, $2::bigint::int, $3::bigint::int, 'accounts to be locked') returning id";
+        // One open brake at a time, however often the batch is tried.
+        let text = "with open as (
+                        update brake set end_lsn = $1, people = $2::bigint::int, active = $3::bigint::int
+                         where approved_at is null and used_at is null returning id
+                    ), raised as (
+                        insert into brake (end_lsn, people, active, reason)
+                        select $1, $2::bigint::int, $3::bigint::int, 'accounts to be locked'
+                         where not exists (select from open) returning id
+                    )
+                    select id from open union all select id from raised";
         let row = client.query_one(text, &[&end_lsn, &people, &active]).await;
         let id = row.map_err(on(Side::Target, action))?.get(0);
         Err(Error::Brake { id, people, active })
@@ -240,7 +248,7 @@ impl Applier {
             Ok(found) => found,
             Err(error @ Error::NoOpenWebUi { .. }) => {
                 progress.set_state(State::Waiting, Some(error.to_string()));
-                return Ok(());
+                return self.heartbeat().await;
             }
             Err(error) => return Err(error),
         };
@@ -251,7 +259,7 @@ impl Applier {
             if !row.map_err(on(Side::Target, "look for an admin"))?.get::<_, bool>(0) {
                 let reason = "Open WebUI has no admin yet: sign up there first";
                 progress.set_state(State::Waiting, Some(reason.to_owned()));
-                return Ok(());
+                return self.heartbeat().await;
             }
         }
         let with =

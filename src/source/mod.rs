@@ -185,7 +185,10 @@ impl Source {
             );
         }
         let missing: Vec<&String> = wanted.into_iter().filter(|t| !state.tables.contains(t)).collect();
-        if missing.is_empty() {
+        // Without these there is nothing to do. Others may wait for whoever owns the publication: their SQL is
+        // what `setup --print-sql` prints, and a table that is added later is copied then.
+        let essential = |name: &&&String| ESSENTIAL.contains(&name.as_str());
+        if missing.is_empty() || (!state.ours && !missing.iter().any(|name| essential(&name))) {
             return Ok(None);
         }
         let sql = format!("alter publication {name} add table {}", table_list(config, &missing));
@@ -263,6 +266,14 @@ impl Source {
         Ok(row.get(0))
     }
 }
+
+/// Tables the people and groups come from.
+const ESSENTIAL: &[&str] = &[
+    "LiteLLM_UserTable",
+    "LiteLLM_TeamTable",
+    "LiteLLM_OrganizationTable",
+    "LiteLLM_OrganizationMembership",
+];
 
 /// Prefix of our logical messages.
 pub const MESSAGE_PREFIX: &str = "litellm_webui_sync";

@@ -16,8 +16,8 @@ use siphasher::sip128::{Hasher128, SipHasher13};
 use crate::catalog::TableId;
 use crate::decode::{Key, Row};
 
-/// Rows remembered at most; about 40 bytes each.
-const CAPACITY: usize = 1_000_000;
+/// Rows remembered at most, at 25 bytes each and a table that is at most seven eighths full.
+const CAPACITY: usize = 900_000;
 
 /// The map's keys are already hashes.
 #[derive(Debug, Default)]
@@ -32,9 +32,8 @@ impl Hasher for Identity {
             self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
         }
     }
-    fn write_u128(&mut self, value: u128) {
-        // Both halves are uniform; one is enough to place an entry.
-        self.0 = u64::try_from(value & u128::from(u64::MAX)).unwrap_or_default();
+    fn write_u64(&mut self, value: u64) {
+        self.0 = value;
     }
 }
 
@@ -42,7 +41,9 @@ impl Hasher for Identity {
 pub struct Signatures {
     /// Random per session: nobody can prepare rows that collide.
     keys: (u64, u64),
-    last: HashMap<u128, u128, BuildHasherDefault<Identity>>,
+    /// By a hash of table and key. Two keys that share a place cannot be taken for one another: the
+    /// signature covers the key.
+    last: HashMap<u64, [u8; 16], BuildHasherDefault<Identity>>,
 }
 
 impl Signatures {
@@ -54,18 +55,19 @@ impl Signatures {
         SipHasher13::new_with_keys(self.keys.0, self.keys.1)
     }
 
-    fn place(&self, table: TableId, key: &Key) -> u128 {
+    fn place(&self, table: TableId, key: &Key) -> u64 {
         let mut hasher = self.hasher();
         hasher.write_usize(table.0);
         hasher.write(key.as_str().as_bytes());
-        hasher.finish128().into()
+        hasher.finish()
     }
 
     /// Whether the last row of this key looked exactly like `row`; remembers `row`.
     pub fn is_known(&mut self, table: TableId, key: &Key, row: &Row<'_>) -> bool {
         let mut hasher = self.hasher();
         row.signature(&mut hasher);
-        let signature: u128 = hasher.finish128().into();
+        hasher.write_usize(table.0);
+        let signature = hasher.finish128().as_bytes();
         let place = self.place(table, key);
         if self.last.len() >= CAPACITY && !self.last.contains_key(&place) {
             return false;
