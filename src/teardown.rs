@@ -7,7 +7,8 @@ use crate::config::Config;
 use crate::error::{Error, Result, Side, on};
 use crate::postgres::quote_ident;
 use crate::project::layout::{self, GroupMembers};
-use crate::source::{Source, drop_publication_sql};
+use crate::source::Source;
+use crate::source::publication::drop_publication_sql;
 use crate::sql;
 use crate::target::Target;
 

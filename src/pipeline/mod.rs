@@ -26,8 +26,10 @@ use crate::metrics::Metrics;
 use crate::postgres::error_chain;
 use crate::progress::{Progress, State};
 use crate::schema;
+use crate::source::Source;
+use crate::source::publication::columns_fingerprint;
 use crate::source::session::Session;
-use crate::source::{self, Facts, Source, Start};
+use crate::source::start::{Facts, Start, decide};
 use crate::stage::signatures::Signatures;
 use crate::target::Target;
 
@@ -170,7 +172,7 @@ impl Daemon {
             source.repair_publication(config, repair).await?;
         }
         let publication = source.publication(config).await?.unwrap_or_default();
-        let fingerprint = source::columns_fingerprint(&tables, &publication);
+        let fingerprint = columns_fingerprint(&tables, &publication);
         if repair.is_some() {
             known = checkpoint::read(&target).await?;
         }
@@ -180,7 +182,7 @@ impl Daemon {
         } else {
             None
         };
-        let decision = source::decide(&Facts {
+        let decision = decide(&Facts {
             checkpoint: known.as_ref(),
             unfinished_copy: backfill::is_unfinished(&target, &config.slot).await?,
             slot: slot.as_ref(),

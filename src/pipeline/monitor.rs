@@ -10,7 +10,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::Daemon;
 use crate::error::{Error, Result};
-use crate::source::{self, Source};
+use crate::source::Source;
+use crate::source::publication::columns_fingerprint;
 
 const SLOT_INTERVAL: Duration = Duration::from_secs(2);
 /// How many looks at the slot to one at the publication and the tables.
@@ -62,7 +63,7 @@ impl Monitor {
         let tables = self.source.tables(config).await?;
         let publication = self.source.publication(config).await?;
         let repair = Source::publication_repair(config, publication.as_ref(), &tables)?;
-        let now = source::columns_fingerprint(&tables, &publication.unwrap_or_default());
+        let now = columns_fingerprint(&tables, &publication.unwrap_or_default());
         if repair.is_some() || now != self.fingerprint {
             return Err(Error::SourceChanged);
         }

@@ -1,0 +1,168 @@
+//! The publication: what it must hold, how it is repaired, and how we notice that it changed.
+//!
+//! Whole tables, without column lists or row filters: those make LiteLLM's own writes and migrations fail.
+
+use std::collections::BTreeMap;
+
+use sha2::{Digest, Sha256};
+
+use super::{Source, SourceTable};
+use crate::catalog::TABLES;
+use crate::config::Config;
+use crate::error::{Error, Result, Side};
+use crate::postgres::quote_ident;
+use crate::sql;
+use crate::target::{QUICK, within};
+
+/// What the publication looks like.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PublicationState {
+    pub all_operations: bool,
+    pub ours: bool,
+    /// Published tables of LiteLLM's schema.
+    pub tables: Vec<String>,
+    /// Tables with a column list or a row filter: these make LiteLLM's own writes fail.
+    pub narrowed: Vec<String>,
+    /// The catalog's ids of the publication and its entries, by table: one that was dropped and made again is another one.
+    pub identity: BTreeMap<String, u32>,
+}
+
+/// Tables the people and groups come from.
+const ESSENTIAL: &[&str] = &[
+    "LiteLLM_UserTable",
+    "LiteLLM_TeamTable",
+    "LiteLLM_OrganizationTable",
+    "LiteLLM_OrganizationMembership",
+];
+
+/// SQL that makes the publication what we need, and what is wrong with it now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PublicationRepair {
+    pub problem: &'static str,
+    pub sql: String,
+}
+
+impl Source {
+    pub async fn publication(&self, config: &Config) -> Result<Option<PublicationState>> {
+        let client = &self.connection.client;
+        let action = "look at the publication";
+        let rows =
+            within(Side::Source, action, QUICK, client.query(sql::PUBLICATION, &[&config.publication]))
+                .await?;
+        let Some(first) = rows.first() else { return Ok(None) };
+        let mut state = PublicationState {
+            all_operations: first.get("all_operations"),
+            ours: first.get("ours"),
+            ..PublicationState::default()
+        };
+        state.identity.insert(String::new(), first.get("publication_oid"));
+        for row in &rows {
+            let (schema, table): (Option<String>, Option<String>) =
+                (row.get("schemaname"), row.get("tablename"));
+            if let (Some(schema), Some(table)) = (schema, table)
+                && schema == config.litellm_schema
+            {
+                let entry: Option<u32> = row.get("entry_oid");
+                state.identity.insert(table.clone(), entry.unwrap_or_default());
+                if row.get("narrowed") {
+                    state.narrowed.push(table.clone());
+                }
+                state.tables.push(table);
+            }
+        }
+        Ok(Some(state))
+    }
+
+    /// What has to be run so that the publication exists and holds every table we mirror. `None`: nothing.
+    ///
+    /// # Errors
+    /// [`Error::Publication`] when it is there in a form that would harm LiteLLM or lose changes.
+    pub fn publication_repair(
+        config: &Config,
+        state: Option<&PublicationState>,
+        tables: &BTreeMap<String, SourceTable>,
+    ) -> Result<Option<PublicationRepair>> {
+        let wanted: Vec<&String> = tables.keys().collect();
+        let name = quote_ident(&config.publication);
+        let Some(state) = state else {
+            let sql = format!("create publication {name} for table {}", table_list(config, &wanted));
+            return Ok(Some(PublicationRepair { problem: "does not exist", sql }));
+        };
+        let wrong = |problem: String, sql: String| {
+            Err(Error::Publication { publication: config.publication.clone(), problem, sql })
+        };
+        if let Some(table) = state.narrowed.first() {
+            return wrong(
+                format!("has a column list or row filter on {table}, which makes LiteLLM's writes fail"),
+                format!("alter publication {name} set table {}", table_list(config, &wanted)),
+            );
+        }
+        if !state.all_operations {
+            return wrong(
+                "does not publish insert, update, delete and truncate".to_owned(),
+                format!("alter publication {name} set (publish = 'insert, update, delete, truncate')"),
+            );
+        }
+        let missing: Vec<&String> = wanted.into_iter().filter(|t| !state.tables.contains(t)).collect();
+        // Without these there is nothing to do. Others may wait for whoever owns the publication: their SQL is
+        // what `setup --print-sql` prints, and a table that is added later is copied then.
+        let essential = missing.iter().any(|name| ESSENTIAL.contains(&name.as_str()));
+        if missing.is_empty() || (!state.ours && !essential) {
+            return Ok(None);
+        }
+        let sql = format!("alter publication {name} add table {}", table_list(config, &missing));
+        Ok(Some(PublicationRepair { problem: "lacks tables of LiteLLM", sql }))
+    }
+
+    /// Creates or completes the publication.
+    pub async fn repair_publication(&self, config: &Config, repair: &PublicationRepair) -> Result<()> {
+        self.change_publication(config, repair.problem, &repair.sql).await
+    }
+
+    async fn change_publication(&self, config: &Config, problem: &str, sql: &str) -> Result<()> {
+        // Never wait behind LiteLLM's own migrations, and never make it wait behind us.
+        let text = format!("set lock_timeout = '2s'; {sql}; reset lock_timeout");
+        let work = self.connection.client.batch_execute(&text);
+        match within(Side::Source, "write the publication", QUICK, work).await {
+            Err(error) if error.sqlstate() == Some("42501") => Err(Error::Publication {
+                publication: config.publication.clone(),
+                problem: problem.to_owned(),
+                sql: sql.to_owned(),
+            }),
+            other => other,
+        }
+    }
+}
+
+/// The mirrored columns as they are: table oid, and number and type of each column we read. Dropping a column and
+/// adding it again rewrites values with no row in the stream; only the number tells. The same for the publication and its
+/// entries: changes made while a table was not published are in no stream.
+pub fn columns_fingerprint(tables: &BTreeMap<String, SourceTable>, publication: &PublicationState) -> String {
+    let mut hasher = Sha256::new();
+    for (table, oid) in &publication.identity {
+        if table.is_empty() || tables.contains_key(table) {
+            hasher.update(format!("{table}:{oid};"));
+        }
+    }
+    for table in TABLES {
+        let Some(found) = tables.get(table.source) else { continue };
+        hasher.update(format!("{}={};", table.source, found.oid));
+        for column in table.columns {
+            if let Some((number, kind)) = found.columns.get(column.source) {
+                hasher.update(format!("{}={number}:{kind};", column.source));
+            }
+        }
+    }
+    hasher.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+}
+
+pub(super) fn table_list(config: &Config, names: &[&String]) -> String {
+    let qualified =
+        |name: &&String| format!("only {}.{}", quote_ident(&config.litellm_schema), quote_ident(name));
+    names.iter().map(qualified).collect::<Vec<_>>().join(", ")
+}
+
+/// The SQL that takes the publication away.
+pub fn drop_publication_sql(publication: &str) -> String {
+    format!("drop publication if exists {}", quote_ident(publication))
+}

@@ -1,0 +1,227 @@
+//! How to start: stream, copy, or refuse. Pure.
+//!
+//! Owns the start-up decision table. Every input was read from catalogs on the session that would stream, never
+//! from an error text.
+
+use super::SlotState;
+use super::session::Identity;
+use crate::catalog::Lsn;
+use crate::checkpoint::Checkpoint;
+use crate::error::{Error, Result};
+
+/// How to start, from what was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Start {
+    /// Stream from the checkpoint.
+    Stream,
+    /// Copy LiteLLM's rows at a new slot's consistent point, then stream. `drop_slot`: ours is there and of no use.
+    Copy { reason: String, drop_slot: bool },
+}
+
+/// Everything the decision depends on.
+#[derive(Debug)]
+pub struct Facts<'a> {
+    pub checkpoint: Option<&'a Checkpoint>,
+    /// A copy of ours was begun and never finished.
+    pub unfinished_copy: bool,
+    pub slot: Option<&'a SlotState>,
+    pub slot_name: &'a str,
+    pub identity: &'a Identity,
+    pub database: &'a str,
+    pub database_oid: i64,
+    /// Where the checkpoint's timeline was left, if the server is on a newer one.
+    pub switch_point: Option<Lsn>,
+    pub columns_fingerprint: &'a str,
+}
+
+/// The start-up decision. Pure.
+///
+/// `confirmed_flush_lsn <= checkpoint` always holds while only we move the slot, because we acknowledge nothing before
+/// it is committed. A server asked to stream from before `confirmed_flush_lsn` skips silently to it, so anything else
+/// is a gap.
+pub fn decide(facts: &Facts<'_>) -> Result<Start> {
+    if let Some(slot) = facts.slot {
+        let foreign =
+            slot.plugin.as_deref() != Some("pgoutput") || slot.database.as_deref() != Some(facts.database);
+        if foreign {
+            return Err(Error::StraySlot { slot: facts.slot_name.to_owned() });
+        }
+        if slot.active {
+            return Err(Error::SlotHeld { slot: facts.slot_name.to_owned() });
+        }
+    }
+    let copy = |reason: &str| Ok(Start::Copy { reason: reason.to_owned(), drop_slot: facts.slot.is_some() });
+    let Some(checkpoint) = facts.checkpoint else {
+        return match facts.slot {
+            None => copy("first run"),
+            Some(_) if facts.unfinished_copy => copy("the first copy did not finish"),
+            Some(_) => Err(Error::StraySlot { slot: facts.slot_name.to_owned() }),
+        };
+    };
+    let generation = &checkpoint.generation;
+    if generation.system_identifier != facts.identity.system_identifier
+        || generation.database_oid != facts.database_oid
+    {
+        return Err(Error::WrongSource {
+            found: "this is not the LiteLLM database the checkpoint belongs to (another server or database)"
+                .to_owned(),
+        });
+    }
+    if generation.slot != facts.slot_name {
+        return Err(Error::WrongSource {
+            found: format!("the checkpoint belongs to slot \"{}\"", generation.slot),
+        });
+    }
+    if facts.identity.timeline < generation.timeline {
+        return Err(Error::WrongSource {
+            found: "the server is on an older timeline than the one we followed".to_owned(),
+        });
+    }
+    if facts.identity.timeline > generation.timeline
+        && facts.switch_point.is_none_or(|point| checkpoint.end_lsn > point)
+    {
+        return copy("LiteLLM's server failed over and lost changes that were applied here");
+    }
+    let Some(slot) = facts.slot else { return copy("the slot is gone") };
+    if let Some(reason) = slot.lost_because() {
+        return copy(&format!("the slot was invalidated: {reason}"));
+    }
+    match slot.confirmed_flush_lsn {
+        Some(confirmed) if confirmed > checkpoint.end_lsn => {
+            return copy("the slot is ahead of the checkpoint (was Open WebUI's database restored?)");
+        }
+        None => return copy("the slot never reached a consistent point"),
+        Some(_) => {}
+    }
+    if checkpoint.end_lsn > facts.identity.wal_end && facts.identity.timeline == generation.timeline {
+        return copy("LiteLLM's server is behind the checkpoint (was it restored?)");
+    }
+    if checkpoint.columns_fingerprint != facts.columns_fingerprint {
+        return copy("LiteLLM's tables or the publication changed");
+    }
+    Ok(Start::Stream)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checkpoint::Generation;
+
+    fn checkpoint(end: u64) -> Checkpoint {
+        Checkpoint {
+            generation: Generation {
+                id: uuid::Uuid::nil(),
+                system_identifier: "1".into(),
+                timeline: 1,
+                database_oid: 5,
+                slot: "s".into(),
+                consistent_point: Lsn::from(10),
+            },
+            end_lsn: Lsn::from(end),
+            transactions_applied: 0,
+            changes_applied: 0,
+            epoch: 1,
+            projected_with: String::new(),
+            committed_at: None,
+            columns_fingerprint: "f".into(),
+        }
+    }
+
+    fn slot(confirmed: u64) -> SlotState {
+        SlotState {
+            plugin: Some("pgoutput".into()),
+            database: Some("litellm".into()),
+            active: false,
+            restart_lsn: Some(Lsn::from(1)),
+            confirmed_flush_lsn: Some(Lsn::from(confirmed)),
+            wal_status: Some("reserved".into()),
+            safe_wal_size: None,
+            invalidation_reason: None,
+            wal_end: Lsn::from(1000),
+            retained_bytes: 0,
+        }
+    }
+
+    fn identity(timeline: i32) -> Identity {
+        Identity { system_identifier: "1".into(), timeline, wal_end: Lsn::from(1000) }
+    }
+
+    fn facts<'a>(
+        checkpoint: Option<&'a Checkpoint>,
+        slot: Option<&'a SlotState>,
+        identity: &'a Identity,
+    ) -> Facts<'a> {
+        Facts {
+            checkpoint,
+            unfinished_copy: false,
+            slot,
+            slot_name: "s",
+            identity,
+            database: "litellm",
+            database_oid: 5,
+            switch_point: None,
+            columns_fingerprint: "f",
+        }
+    }
+
+    fn reason(result: Result<Start>) -> String {
+        match result.unwrap() {
+            Start::Copy { reason, .. } => reason,
+            Start::Stream => "stream".to_owned(),
+        }
+    }
+
+    #[test]
+    fn nothing_there_is_a_first_copy_and_a_stray_slot_is_not_touched() {
+        let identity = identity(1);
+        assert_eq!(reason(decide(&facts(None, None, &identity))), "first run");
+        let stray = slot(5);
+        assert!(matches!(decide(&facts(None, Some(&stray), &identity)), Err(Error::StraySlot { .. })));
+        let again = Facts { unfinished_copy: true, ..facts(None, Some(&stray), &identity) };
+        assert_eq!(
+            decide(&again).unwrap(),
+            Start::Copy { reason: "the first copy did not finish".into(), drop_slot: true }
+        );
+    }
+
+    #[test]
+    fn a_slot_ahead_of_the_checkpoint_is_a_gap_never_a_stream() {
+        let (c, identity) = (checkpoint(100), identity(1));
+        assert_eq!(decide(&facts(Some(&c), Some(&slot(100)), &identity)).unwrap(), Start::Stream);
+        assert_eq!(decide(&facts(Some(&c), Some(&slot(90)), &identity)).unwrap(), Start::Stream);
+        assert!(reason(decide(&facts(Some(&c), Some(&slot(101)), &identity))).contains("ahead"));
+    }
+
+    #[test]
+    fn a_lost_slot_is_seen_in_the_catalog() {
+        let (c, identity) = (checkpoint(100), identity(1));
+        let mut lost = slot(100);
+        lost.wal_status = Some("lost".into());
+        assert!(reason(decide(&facts(Some(&c), Some(&lost), &identity))).contains("WAL was removed"));
+        assert_eq!(reason(decide(&facts(Some(&c), None, &identity))), "the slot is gone");
+    }
+
+    #[test]
+    fn another_server_stops_and_a_failover_asks_its_history() {
+        let c = checkpoint(100);
+        let mut other = identity(1);
+        other.system_identifier = "2".into();
+        assert!(matches!(decide(&facts(Some(&c), Some(&slot(90)), &other)), Err(Error::WrongSource { .. })));
+        let newer = identity(2);
+        let kept = Facts { switch_point: Some(Lsn::from(100)), ..facts(Some(&c), None, &newer) };
+        assert_eq!(reason(decide(&kept)), "the slot is gone");
+        let slot = slot(90);
+        let kept = Facts { switch_point: Some(Lsn::from(100)), ..facts(Some(&c), Some(&slot), &newer) };
+        assert_eq!(decide(&kept).unwrap(), Start::Stream);
+        let lost = Facts { switch_point: Some(Lsn::from(99)), ..facts(Some(&c), Some(&slot), &newer) };
+        assert!(reason(decide(&lost)).contains("failed over"));
+    }
+
+    #[test]
+    fn a_held_slot_means_waiting() {
+        let (c, identity) = (checkpoint(100), identity(1));
+        let mut held = slot(90);
+        held.active = true;
+        assert!(matches!(decide(&facts(Some(&c), Some(&held), &identity)), Err(Error::SlotHeld { .. })));
+    }
+}
