@@ -109,6 +109,11 @@ pub async fn advance(target: &Target, epoch: i64, from: Lsn, end: BatchEnd) -> R
     if rows.is_empty() { Err(Error::Superseded) } else { Ok(()) }
 }
 
+/// Prepares the lock, so that [`begin`] sends it at once and in its place.
+pub async fn prepare(target: &Target) -> Result<()> {
+    target.prepare(sql::BEGIN_BATCH, &[]).await.map(|_| ())
+}
+
 /// Begins a batch: locks the row and proves that we still lead. Meant to be sent together with the
 /// batch's first statements; the result must be looked at before anything is committed.
 pub async fn begin(target: &Target, epoch: i64, end_lsn: Lsn) -> Result<()> {

@@ -102,6 +102,7 @@ impl Applier {
     async fn apply_small(&mut self, part: &Part, end: BatchEnd) -> Result<()> {
         let target = &self.target;
         let writes = mirror::prepare(target, part, Keys::Arrays).await?;
+        checkpoint::prepare(target).await?;
         // Sent together: the lock comes before the first write, and nothing is committed unless every
         // answer was fine.
         let (begun, locked, touched) = tokio::join!(

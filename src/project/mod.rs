@@ -232,6 +232,11 @@ impl Projection {
             Scope::These(touched) => (!touched.users.is_empty(), touched.has_groups()),
             Scope::Touched | Scope::Everything => (true, true),
         };
+        // Before anything is sent together: a statement that still had to be prepared would be overtaken
+        // by the ones after it, and members would be written before their accounts.
+        for text in [&run.texts.create, &run.texts.groups, &run.texts.members, &run.texts.remove_groups] {
+            run.prepare(target, text).await?;
+        }
         let mut outcome = Outcome::default();
         if !users {
             self.groups_and_members(target, &run, groups, &mut outcome).await?;

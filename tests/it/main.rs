@@ -6,3 +6,19 @@
     clippy::print_stderr,
     reason = "a test that panics points at its line"
 )]
+
+mod support;
+
+mod first_copy;
+mod mapping;
+mod stream;
+mod churn;
+mod brake;
+mod failures;
+mod network;
+mod crash;
+mod setup;
+mod cli;
+mod upgrades;
+mod sql;
+mod layering;
