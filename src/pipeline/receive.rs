@@ -22,6 +22,8 @@ use crate::stage::{Limits, Part, Stage};
 const IDLE_INTERVAL: Duration = Duration::from_secs(10);
 /// … or this much WAL went by. Where both databases share a server, our own checkpoint makes WAL.
 const IDLE_BYTES: u64 = 16 * 1024 * 1024;
+/// Frames taken in a row before anything else is looked at.
+const AT_ONCE: usize = 2048;
 /// How long the source may wait for the answer to a reply request before we get out of its way: in a fast
 /// shutdown it waits for us, and our target may be the very server that shuts down.
 const REPLY_PATIENCE: Duration = Duration::from_secs(1);
@@ -77,8 +79,12 @@ impl Receiver {
         let mut tick = tokio::time::interval(Duration::from_millis(250));
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            // What is here already needs no waiting.
-            while !self.stage.is_full() {
+            // What is here already needs no waiting. Bounded, so that a stream that never pauses cannot keep
+            // feedback, batches and a signal waiting.
+            for _ in 0..AT_ONCE {
+                if self.stage.is_full() {
+                    break;
+                }
                 match self.session.next_now()? {
                     Some(frame) => self.accept(frame)?,
                     None => break,

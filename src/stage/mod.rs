@@ -119,12 +119,17 @@ impl Part {
     }
 }
 
-/// When a batch, or a part of one, is full.
+/// When a batch is full, looked at between transactions.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     pub rows: usize,
     pub bytes: usize,
 }
+
+/// A transaction that outgrows its batch by this much is handed on in pieces, so that memory stays bounded. Well above
+/// the limits of a batch: pieces cost more per row than a batch that is whole.
+const PIECE_ROWS: usize = 10_000;
+const PIECE_BYTES: usize = 8 * 1024 * 1024;
 
 /// The batch being filled.
 #[derive(Debug)]
@@ -274,7 +279,12 @@ impl Stage {
 
     /// No more should be added before a part was taken.
     pub fn is_full(&self) -> bool {
-        self.rows >= self.limits.rows || self.bytes >= self.limits.bytes
+        let Limits { rows, bytes } = self.limits;
+        if self.in_transaction() {
+            self.rows >= PIECE_ROWS.max(rows) || self.bytes >= PIECE_BYTES.max(bytes)
+        } else {
+            self.rows >= rows || self.bytes >= bytes
+        }
     }
 
     /// There is a batch that can be committed: whole transactions that did something.
@@ -398,6 +408,20 @@ mod tests {
         stage.commit(Lsn::from(90), SystemTime::UNIX_EPOCH);
         let end = stage.take().end.unwrap();
         assert_eq!((end.transactions, end.changes, end.end_lsn), (1, 3, Lsn::from(90)));
+    }
+
+    #[test]
+    fn a_batch_is_not_cut_inside_a_transaction_that_is_nearly_done() {
+        let mut stage = Stage::new(Limits { rows: 2, bytes: 1000 }, None);
+        stage.begin();
+        stage.add(10);
+        stage.add(10);
+        assert!(!stage.is_full(), "its commit may be the next message");
+        stage.rows = PIECE_ROWS;
+        assert!(stage.is_full(), "memory is bounded all the same");
+        stage.rows = 2;
+        stage.commit(Lsn::from(9), SystemTime::UNIX_EPOCH);
+        assert!(stage.is_full());
     }
 
     #[test]
