@@ -256,6 +256,9 @@ pub enum Waited {
 /// How long a daemon may be gone (restarting, reconnecting) before nobody can be waited for.
 const ABSENCE: Duration = Duration::from_secs(20);
 
+/// The daemon looks for Open WebUI's tables and its first admin every second: what it says may be that old.
+const SECOND_LOOK: Duration = Duration::from_secs(3);
+
 /// Waits until everything committed in LiteLLM before the call is visible in Open WebUI.
 pub async fn wait_now(config: &Config, timeout: Duration) -> Result<Waited> {
     let source = Source::open(config).await?;
@@ -277,6 +280,7 @@ pub async fn wait_now(config: &Config, timeout: Duration) -> Result<Waited> {
                 if end > goal
                     && let Some((state, reason, _)) = &facts.daemon
                     && state == "waiting"
+                    && started.elapsed() > SECOND_LOOK
                 {
                     let reason = reason.clone().unwrap_or_else(|| "nothing is written yet".to_owned());
                     return Ok(Waited::Failed { reason });

@@ -492,7 +492,7 @@ impl Picture {
         for (id, new) in &after.accounts {
             match self.accounts.get(id) {
                 None => {
-                    lines.push(format!("account  {}: new, \"{}\", role {}", new.email, new.name, new.role))
+                    lines.push(format!("account  {}: new, \"{}\", role {}", new.email, new.name, new.role));
                 }
                 Some(old) if old != new => {
                     let log_in = |account: &Account| if account.is_active { "on" } else { "off" };
