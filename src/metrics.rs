@@ -189,6 +189,7 @@ impl Metrics {
             members_removed,
             conflicts: _,
             departing: _,
+            stripped: _,
             failed,
             kept_admins: _,
         } = *outcome;

@@ -158,8 +158,8 @@ pub fn setup_sql(config: &Config, role: &str, layout: &Layout) -> String {
         )
     };
     format!(
-        "-- On Open WebUI's database \"{database}\", as its owner.
--- create role {role} login password '…';
+        "-- On Open WebUI's database \"{database}\", as a superuser.
+-- If the role does not exist yet: create role {role} login password '…';
 grant connect, temporary on database {database_ident} to {role};
 grant usage on schema {webui} to {role};
 grant select, insert, update on {webui}.\"user\", {webui}.auth to {role};

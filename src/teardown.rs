@@ -25,10 +25,11 @@ pub enum Purge {
 /// What was taken away, for a person.
 pub type Lines = Vec<String>;
 
+/// Adds to `lines` what it did, as it does it.
+///
 /// # Errors
-/// When a daemon still runs, or something cannot be dropped.
-pub async fn teardown(config: &Config, purge: Purge) -> Result<Lines> {
-    let mut lines = Lines::new();
+/// When a daemon still runs, or something cannot be removed.
+pub async fn teardown(config: &Config, purge: Purge, lines: &mut Lines) -> Result<()> {
     let source = Source::open(config).await?;
     match source.slot(&config.slot).await? {
         Some(slot) if slot.active => {
@@ -41,16 +42,24 @@ pub async fn teardown(config: &Config, purge: Purge) -> Result<Lines> {
         None => lines.push(format!("there was no slot {}", config.slot)),
     }
     let drop = drop_publication_sql(&config.publication);
-    let work = source.connection.client.batch_execute(&drop).await;
-    work.map_err(on(Side::Source, "drop the publication"))?;
-    lines.push(format!("dropped publication {}", config.publication));
+    match source.connection.client.batch_execute(&drop).await {
+        Ok(()) => lines.push(format!("dropped publication {}", config.publication)),
+        // A DBA made it, so a DBA drops it; the rest is ours to do.
+        Err(error) if error.code().is_some_and(|code| code.code() == "42501") => {
+            lines.push(format!(
+                "kept publication {}, which is not ours: its owner can run: {drop}",
+                config.publication
+            ));
+        }
+        Err(error) => return Err(on(Side::Source, "drop the publication")(error)),
+    }
 
     let target = Target::open(config).await?;
     let text =
         "select exists (select from pg_catalog.pg_tables where schemaname = $1 and tablename = 'checkpoint')";
     let row = target.client().query_one(text, &[&config.schema]).await;
     if !row.map_err(on(Side::Target, "look at our schema"))?.get::<_, bool>(0) {
-        return Ok(lines);
+        return Ok(());
     }
     if purge == Purge::Nothing {
         // Without a checkpoint the next run copies everything and merges it; the ledger stays.
@@ -60,15 +69,15 @@ pub async fn teardown(config: &Config, purge: Purge) -> Result<Lines> {
         lines.push(
             "kept every Open WebUI row and our schema; the next run copies LiteLLM's rows afresh".to_owned(),
         );
-        return Ok(lines);
+        return Ok(());
     }
     target.begin_large().await?;
-    purge_rows(&target, config, purge, &mut lines).await?;
+    purge_rows(&target, config, purge, lines).await?;
     let text = format!("drop schema {} cascade", quote_ident(&config.schema));
     target.execute("drop our schema", &text).await?;
     target.execute("commit the teardown", "commit").await?;
     lines.push(format!("dropped schema {}", config.schema));
-    Ok(lines)
+    Ok(())
 }
 
 async fn purge_rows(target: &Target, config: &Config, purge: Purge, lines: &mut Lines) -> Result<()> {

@@ -38,7 +38,7 @@ with :account_difference, fresh as materialized (
     insert into dead_letter (kind, key, operation, reason, first_seen, last_seen)
     select 'account', user_id, 'SYNC_USER', reason, $1, $1 from conflict
     on conflict (kind, key) do update
-        set reason = excluded.reason, sqlstate = null, last_seen = excluded.last_seen, attempts = dead_letter.attempts + 1
+        set reason = excluded.reason, sqlstate = null, critical = false, last_seen = excluded.last_seen, attempts = dead_letter.attempts + 1
 ), resolved as (
     delete from dead_letter l using difference d
      where l.kind = 'account' and l.key = d.user_id and d.action is distinct from 'conflict'

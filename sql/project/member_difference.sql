@@ -26,4 +26,15 @@ touched_account as materialized (
     select m.group_id, m.user_id from touched_group t join member m on m.group_id = t.id
 ), gone as materialized (
     select group_id, user_id from owned except select group_id, user_id from wanted
+), stripped as materialized (
+    -- Active people who are in no group of ours after this.
+    select distinct g.user_id
+      from gone g
+      left join account by_id on by_id.webui_id = g.user_id
+      left join account by_user on by_user.webui_id is null and by_user.user_id = substr(g.user_id, 5)
+      join person p on p.user_id = coalesce(by_id.user_id, by_user.user_id) and p.unusable_because is null
+     where g.user_id not in (select w.user_id from wanted w)
+       and not exists (select from member m
+                        where m.user_id = g.user_id
+                          and (m.group_id, m.user_id) not in (select group_id, user_id from gone))
 )

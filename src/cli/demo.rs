@@ -382,12 +382,12 @@ impl<'a> Show<'a> {
                 format!("{program} status"),
             ],
         );
-        let rename = "update \"LiteLLM_TeamTable\" set team_alias = 'Labs' where team_id = 'research'";
+        let rename = "update \"LiteLLM_TeamTable\" set team_alias = $$Labs$$ where team_id = $$research$$";
         let names = "select name, email from \"user\" order by 1";
         block(
             "A change of your own",
             &[
-                format!("psql {} -c '{}'", self.litellm_url, rename.replace('\'', "'\\''")),
+                format!("psql {} -c '{rename}'", self.litellm_url),
                 format!("{program} status --wait now"),
                 format!("psql {} -c '{names}'", self.webui_url),
             ],

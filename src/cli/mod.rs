@@ -37,9 +37,9 @@ enum Command {
     Run,
     /// Prepare both databases, or print the SQL for a DBA
     Setup {
-        /// Print the SQL for both databases and change nothing
-        #[arg(long)]
-        print_sql: bool,
+        /// Print the SQL for a DBA, for one database or for both, and change nothing
+        #[arg(long, value_name = "DATABASE", num_args = 0..=1, default_missing_value = "both")]
+        print_sql: Option<Which>,
         /// The role that runs the daemon on LiteLLM's database, for --print-sql [default: the URL's user]
         #[arg(long, value_name = "ROLE")]
         source_role: Option<String>,
@@ -82,6 +82,14 @@ enum Command {
     },
 }
 
+/// Whose SQL `setup --print-sql` prints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Which {
+    Source,
+    Target,
+    Both,
+}
+
 /// Parses the command line and runs the command.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -116,8 +124,8 @@ async fn dispatch(cli: Cli) -> ExitCode {
     run::start_log(log_format, if matches!(cli.command, Command::Run) { "info" } else { "warn" });
     match cli.command {
         Command::Run => finish(run::run(config).await),
-        Command::Setup { print_sql: true, source_role, target_role } => {
-            finish(print_setup(&config, source_role, target_role).await)
+        Command::Setup { print_sql: Some(which), source_role, target_role } => {
+            finish(print_setup(&config, which, source_role, target_role).await)
         }
         Command::Setup { .. } => finish(set_up(&config).await),
         Command::Status { json, wait: None, .. } => finish(show_status(&config, json).await),
@@ -155,18 +163,25 @@ fn finish(result: anyhow::Result<()>) -> ExitCode {
 
 async fn print_setup(
     config: &Config,
+    which: Which,
     source_role: Option<String>,
     target_role: Option<String>,
 ) -> anyhow::Result<()> {
-    let source = Source::open(config).await?;
-    let tables = source.tables(config).await?;
-    let role = source_role.unwrap_or_else(|| config.source.user.clone());
-    print!("{}", source::setup_sql(config, &tables, &role));
-    println!();
-    let target = Target::open(config).await?;
-    let layout = crate::project::layout::find(&target, config).await?;
-    let role = target_role.unwrap_or_else(|| config.target.user.clone());
-    print!("{}", schema::setup_sql(config, &role, &layout));
+    if which != Which::Target {
+        let source = Source::open(config).await?;
+        let tables = source.tables(config).await?;
+        let role = source_role.unwrap_or_else(|| config.source.user.clone());
+        print!("{}", source::setup_sql(config, &tables, &role));
+    }
+    if which == Which::Both {
+        println!();
+    }
+    if which != Which::Source {
+        let target = Target::open(config).await?;
+        let layout = crate::project::layout::find(&target, config).await?;
+        let role = target_role.unwrap_or_else(|| config.target.user.clone());
+        print!("{}", schema::setup_sql(config, &role, &layout));
+    }
     Ok(())
 }
 
@@ -217,7 +232,8 @@ async fn wait(config: &Config, json: bool, timeout: Duration) -> ExitCode {
     match waited {
         Waited::Reached { dead_letters: 0 } => ExitCode::SUCCESS,
         Waited::Reached { dead_letters } => {
-            eprintln!("up to date, but {dead_letters} entities could not be written: see `status`");
+            let entities = if dead_letters == 1 { "entity" } else { "entities" };
+            eprintln!("up to date, but {dead_letters} {entities} could not be written: see `status`");
             ExitCode::from(3)
         }
         Waited::Failed { reason } => {
@@ -240,8 +256,10 @@ async fn approve(config: &Config, id: i64) -> anyhow::Result<()> {
 }
 
 async fn teardown(config: &Config, purge: Purge) -> anyhow::Result<()> {
-    for line in teardown::teardown(config, purge).await? {
+    let mut lines = teardown::Lines::new();
+    let result = teardown::teardown(config, purge, &mut lines).await;
+    for line in lines {
         println!("{line}");
     }
-    Ok(())
+    Ok(result?)
 }

@@ -205,7 +205,8 @@ impl Applier {
     /// Stops before the commit when unusually many people would be locked out at once (DESIGN invariant 8).
     async fn hold_against_brake(&self, outcome: &Outcome, end_lsn: Lsn) -> Result<()> {
         let policy = &self.daemon.config.policy.brake;
-        let people = outcome.departing;
+        // Locked out, or left without any group of ours.
+        let people = outcome.departing + outcome.stripped;
         if people <= i64::from(policy.people) {
             return Ok(());
         }
@@ -213,7 +214,7 @@ impl Applier {
         let action = "hold a batch against the brake";
         // Those who depart are marked already; before, they were active.
         let row = client.query_one("select count(*) from account where active", &[]).await;
-        let active = row.map_err(on(Side::Target, action))?.get::<_, i64>(0) + people;
+        let active = row.map_err(on(Side::Target, action))?.get::<_, i64>(0) + outcome.departing;
         let limit = i64::from(policy.people).max(active * i64::from(policy.percent) / 100);
         if people <= limit {
             return Ok(());
@@ -221,7 +222,7 @@ impl Applier {
         // An approval lets as many pass as it was given for, and the usual number on top.
         let text = "update brake set used_at = now()
                      where id = (select id from brake where approved_at is not null and used_at is null
-                                    and people + $2 >= $1 order by id limit 1) returning id";
+                                    and people + $2::bigint >= $1::bigint order by id limit 1) returning id";
         let row = client.query_opt(text, &[&people, &limit]).await.map_err(on(Side::Target, action))?;
         if row.is_some() {
             return Ok(());
@@ -233,7 +234,7 @@ impl Applier {
                          where approved_at is null and used_at is null returning id
                     ), raised as (
                         insert into brake (end_lsn, people, active, reason)
-                        select $1, $2::bigint::int, $3::bigint::int, 'accounts to be locked'
+                        select $1, $2::bigint::int, $3::bigint::int, 'accounts to be locked or left without a group'
                          where not exists (select from open) returning id
                     )
                     select id from open union all select id from raised";

@@ -246,14 +246,12 @@ impl Daemon {
         tasks.spawn(applier.run(received));
         tasks.spawn(watcher.run(cancel.clone()));
         let mut outcome = Ok(());
-        while let Some(ended) = tasks.join_next().await {
+        while let Some(ended) = first_ended(&mut tasks, outcome.is_ok()).await {
             match ended {
                 // While draining, everybody ends by itself.
                 Ok(Ok(())) if cancel.is_cancelled() => {}
-                Ok(Ok(())) => {
-                    outcome = Err(Error::Superseded);
-                    break;
-                }
+                // Somebody's end ended this one: the reason is still to come.
+                Ok(Ok(())) => outcome = Err(Error::Superseded),
                 Ok(Err(error)) => {
                     outcome = Err(error);
                     break;
@@ -277,6 +275,17 @@ impl Daemon {
             target.client().query_opt(text, &[]).await.map_err(on(Side::Target, "look at the brake"))?;
         Ok(row.map(|row| Error::Brake { id: row.get(0), people: row.get(1), active: row.get(2) }))
     }
+}
+
+/// The next task to end; once one has ended, the others are not waited for long.
+async fn first_ended<T: 'static>(
+    tasks: &mut JoinSet<T>,
+    patiently: bool,
+) -> Option<std::result::Result<T, tokio::task::JoinError>> {
+    if patiently {
+        return tasks.join_next().await;
+    }
+    tokio::time::timeout(Duration::from_millis(500), tasks.join_next()).await.ok().flatten()
 }
 
 /// Ends a drain that takes too long.

@@ -45,8 +45,10 @@ pub struct Outcome {
     pub members_added: i64,
     pub members_removed: i64,
     pub conflicts: i64,
-    /// Active people this locks out; the caller holds it against the brake.
+    /// Active people this locks out, and those it leaves without any group of ours; the caller holds
+    /// both against the brake.
     pub departing: i64,
+    pub stripped: i64,
     /// Entities that became dead letters because a write failed.
     pub failed: i64,
     /// Changes that were not applied because they would take the last admin away.
@@ -70,6 +72,7 @@ impl Outcome {
         self.members_removed += other.members_removed;
         self.conflicts += other.conflicts;
         self.departing += other.departing;
+        self.stripped += other.stripped;
         self.failed += other.failed;
         self.kept_admins += other.kept_admins;
     }
@@ -298,6 +301,7 @@ impl Projection {
         };
         outcome.members_added += members.get::<_, i64>(0);
         outcome.members_removed += members.get::<_, i64>(1);
+        outcome.stripped += members.get::<_, i64>(2);
         if groups {
             let action = "remove groups";
             let row = run.one(target, &run.texts.remove_groups, action, KeyKinds::RemovedGroups).await?;

@@ -180,8 +180,8 @@ pub fn setup_sql(config: &Config, tables: &BTreeMap<String, SourceTable>, role: 
         .map(|name| format!("{}.{}", quote_ident(&config.litellm_schema), quote_ident(name)))
         .collect();
     format!(
-        "-- On LiteLLM's database \"{database}\", as its owner. wal_level must be logical (needs a restart).
--- create role {role} login replication password '…';
+        "-- On LiteLLM's database \"{database}\", as a superuser. wal_level must be logical (needs a restart).
+-- If the role does not exist yet: create role {role} login password '…';
 alter role {role} replication;
 grant connect on database {database_ident} to {role};
 grant usage on schema {schema} to {role};

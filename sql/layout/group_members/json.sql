@@ -1,6 +1,6 @@
 -- Brings group.user_ids in line (Open WebUI before 0.6.37). Runs on: target, after the groups.
 -- $1 now (timestamptz), $2 end of the batch (pg_lsn), $3 one audit row per group (boolean; else a summary).
--- Returns one row: added, removed.
+-- Returns one row: added, removed, stripped (people left without any group of ours).
 --
 -- The array is rebuilt from the row as it is under its lock: other people's entries stay, each id
 -- stands in it once (a repeated one stops Open WebUI's own upgrade), and it stays an array.
@@ -30,4 +30,5 @@ with :member_difference, missing as materialized (
 ), audit as (
     :member_audit
 )
-select (select count(*) from missing) as added, (select count(*) from gone) as removed
+select (select count(*) from missing) as added, (select count(*) from gone) as removed,
+       (select count(*) from stripped) as stripped
