@@ -86,6 +86,11 @@ pub async fn take_lead(target: &Target, known: &Checkpoint, timeline: i32) -> Re
     row.map(|row| row.get(0)).ok_or(Error::Superseded)
 }
 
+/// Forgets the position: the next start copies everything into a new generation.
+pub async fn forget(target: &Target) -> Result<()> {
+    target.execute("forget the position", "delete from checkpoint").await
+}
+
 /// Makes the next start copy everything: called before the publication is changed, so that a crash in between cannot
 /// leave a gap that nobody remembers.
 pub async fn distrust(target: &Target) -> Result<()> {

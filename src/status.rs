@@ -77,7 +77,17 @@ pub struct BrakeReport {
 #[derive(Debug)]
 struct TargetFacts {
     checkpoint: Option<CheckpointReport>,
-    daemon: Option<(String, Option<String>, Option<String>)>,
+    daemon: Option<DaemonRow>,
+}
+
+/// What the daemon last said of itself.
+#[derive(Debug)]
+struct DaemonRow {
+    state: String,
+    reason: Option<String>,
+    layout: Option<String>,
+    /// It said so within the last seconds.
+    is_fresh: bool,
 }
 
 async fn installed(target: &Target, config: &Config) -> Result<bool> {
@@ -85,6 +95,17 @@ async fn installed(target: &Target, config: &Config) -> Result<bool> {
         "select exists (select from pg_catalog.pg_tables where schemaname = $1 and tablename = 'checkpoint')";
     let row = target.client().query_one(text, &[&config.schema]).await;
     Ok(row.map_err(on(Side::Target, "look at our schema"))?.get(0))
+}
+
+/// `None` while the first `run` is still making our schema.
+async fn facts(target: &Target, config: &Config) -> Result<Option<TargetFacts>> {
+    if !installed(target, config).await? {
+        return Ok(None);
+    }
+    match target_facts(target).await {
+        Err(error) if matches!(error.sqlstate(), Some("42P01" | "3F000")) => Ok(None),
+        other => other.map(Some),
+    }
 }
 
 async fn target_facts(target: &Target) -> Result<TargetFacts> {
@@ -100,9 +121,14 @@ async fn target_facts(target: &Target) -> Result<TargetFacts> {
         projected: row.get("projected"),
         age_seconds: row.get("age_seconds"),
     });
-    let text = "select state, reason, layout from daemon";
+    let text = "select state, reason, layout, heartbeat_at > now() - interval '25 seconds' from daemon";
     let row = target.client().query_opt(text, &[]).await.map_err(on(Side::Target, action))?;
-    let daemon = row.map(|row| (row.get(0), row.get(1), row.get(2)));
+    let daemon = row.map(|row| DaemonRow {
+        state: row.get(0),
+        reason: row.get(1),
+        layout: row.get(2),
+        is_fresh: row.get(3),
+    });
     Ok(TargetFacts { checkpoint, daemon })
 }
 
@@ -127,24 +153,22 @@ pub async fn report(config: &Config) -> Result<StatusReport> {
         dead_letters: Vec::new(),
         brake: None,
     };
-    if !installed(&target, config).await? {
+    let Some(facts) = facts(&target, config).await? else {
         report.reason = Some("nothing was set up yet: start `litellm-webui-sync run`".to_owned());
         return Ok(report);
-    }
-    let facts = target_facts(&target).await?;
-    report.state = match (&slot, facts.daemon) {
-        (Some(slot), Some((state, reason, layout))) if slot.active => {
-            report.reason = reason;
-            report.layout = layout;
-            state
-        }
-        (_, Some((state, reason, layout))) => {
-            report.layout = layout;
-            report.reason = reason.or_else(|| Some(format!("last seen {state}")));
-            "not running".to_owned()
-        }
-        _ => "not running".to_owned(),
     };
+    report.state = "not running".to_owned();
+    if let Some(daemon) = facts.daemon {
+        report.layout = daemon.layout;
+        let is_active = slot.as_ref().is_some_and(|slot| slot.active);
+        // Held by the brake, it has let go of the slot but still says so.
+        if is_active || (daemon.is_fresh && daemon.state == "braked") {
+            report.state = daemon.state;
+            report.reason = daemon.reason;
+        } else {
+            report.reason = daemon.reason.or_else(|| Some(format!("last seen {}", daemon.state)));
+        }
+    }
     if let (Some(slot), Some(checkpoint)) = (&slot, &facts.checkpoint) {
         let end: u64 = checkpoint.end_lsn.parse::<Lsn>().map_or(0, u64::from);
         let behind = u64::from(slot.wal_end).saturating_sub(end);
@@ -268,8 +292,7 @@ pub async fn wait_now(config: &Config, timeout: Duration) -> Result<Waited> {
     let mut last_seen = Instant::now();
     let mut looks = 0_u32;
     loop {
-        if installed(&target, config).await? {
-            let facts = target_facts(&target).await?;
+        if let Some(facts) = facts(&target, config).await? {
             if let Some(checkpoint) = &facts.checkpoint {
                 let end: Lsn = checkpoint.end_lsn.parse().unwrap_or(Lsn::from(0));
                 if end > goal && checkpoint.projected {
@@ -278,11 +301,11 @@ pub async fn wait_now(config: &Config, timeout: Duration) -> Result<Waited> {
                     return Ok(Waited::Reached { dead_letters });
                 }
                 if end > goal
-                    && let Some((state, reason, _)) = &facts.daemon
-                    && state == "waiting"
+                    && let Some(daemon) = &facts.daemon
+                    && daemon.state == "waiting"
                     && started.elapsed() > SECOND_LOOK
                 {
-                    let reason = reason.clone().unwrap_or_else(|| "nothing is written yet".to_owned());
+                    let reason = daemon.reason.clone().unwrap_or_else(|| "nothing is written yet".to_owned());
                     return Ok(Waited::Failed { reason });
                 }
             }

@@ -3,6 +3,7 @@
 //! The slot and the publication always; with `purge` also exactly the Open WebUI rows the ledger
 //! names, and our schema. Rows we adopted get back what they had.
 
+use crate::checkpoint;
 use crate::config::Config;
 use crate::error::{Error, Result, Side, on};
 use crate::postgres::quote_ident;
@@ -32,6 +33,10 @@ pub type Lines = Vec<String>;
 pub async fn teardown(config: &Config, purge: Purge, lines: &mut Lines) -> Result<()> {
     let source = Source::open(config).await?;
     match source.slot(&config.slot).await? {
+        Some(slot) if slot.database.as_deref() != Some(config.source.database.as_str()) => {
+            lines
+                .push(format!("kept slot {}, which belongs to another database of that server", config.slot));
+        }
         Some(slot) if slot.active => {
             return Err(Error::Usage(format!("slot \"{}\" is in use: stop the daemon first", config.slot)));
         }
@@ -63,9 +68,9 @@ pub async fn teardown(config: &Config, purge: Purge, lines: &mut Lines) -> Resul
     }
     if purge == Purge::Nothing {
         // Without a checkpoint the next run copies everything and merges it; the ledger stays.
-        let text =
-            "update checkpoint set columns_fingerprint = ''; delete from backfill where finished_at is null";
-        target.execute("forget the position", text).await?;
+        checkpoint::forget(&target).await?;
+        let text = "delete from backfill where finished_at is null";
+        target.execute("forget an unfinished copy", text).await?;
         lines.push(
             "kept every Open WebUI row and our schema; the next run copies LiteLLM's rows afresh".to_owned(),
         );

@@ -7,7 +7,7 @@
 with :account_difference, adopted as (
     insert into account (user_id, webui_id, email, origin, before)
     select d.user_id, nullif(d.target_id, 'usr_' || d.user_id), d.email, 'adopted',
-           jsonb_build_object('name', w.name, 'role', w.role, 'active', au.active)
+           jsonb_build_object('name', w.name, 'role', w.role, 'email', w.email, 'auth_email', au.email, 'active', au.active)
       from difference d
       join "user" w on w.id = d.target_id collate "default"
       left join auth au on au.id = w.id

@@ -88,7 +88,7 @@ pub struct Settings {
     #[arg(long, value_name = "NAME", env = "DATABASE_SCHEMA", global = true)]
     pub webui_schema: Option<String>,
 
-    /// Address of the status page, health checks and metrics, or "off"
+    /// Address of the metrics and health checks, or "off"
     #[arg(
         long,
         value_name = "ADDRESS:PORT",

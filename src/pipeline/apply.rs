@@ -14,7 +14,7 @@ use crate::checkpoint::{self, Checkpoint, PENDING};
 use crate::error::{Error, Result, Side, on};
 use crate::failpoint;
 use crate::mirror;
-use crate::progress::State;
+use crate::progress::{State, Status};
 use crate::project::layout;
 use crate::project::touched::Touched;
 use crate::project::{Outcome, Projection, Scope, Stamp};
@@ -39,6 +39,8 @@ pub(super) struct Applier {
     /// `None` while Open WebUI has no tables or no admin yet.
     projection: Option<Projection>,
     acknowledge: watch::Sender<Lsn>,
+    /// A brake was open when this session began.
+    was_braked: bool,
     /// A batch that comes in parts has begun.
     large: bool,
     ticks: u64,
@@ -60,6 +62,7 @@ impl Applier {
             projected_with: known.projected_with.clone(),
             projection: None,
             acknowledge,
+            was_braked: true,
             large: false,
             ticks: 0,
         }
@@ -67,6 +70,9 @@ impl Applier {
 
     /// Applies parts until the channel closes.
     pub(super) async fn run(mut self, mut parts: mpsc::Receiver<Part>) -> Result<()> {
+        let text = "select exists (select from brake where used_at is null)";
+        let row = self.target.client().query_one(text, &[]).await;
+        self.was_braked = row.map_err(on(Side::Target, "look at the brake"))?.get(0);
         self.find_projection().await?;
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -207,17 +213,17 @@ impl Applier {
         let policy = &self.daemon.config.policy.brake;
         // Locked out, or left without any group of ours.
         let people = outcome.departing + outcome.stripped;
-        if people <= i64::from(policy.people) {
-            return Ok(());
-        }
         let client = self.target.client();
         let action = "hold a batch against the brake";
+        if people <= i64::from(policy.people) {
+            return self.release_brake(end_lsn).await;
+        }
         // Those who depart are marked already; before, they were active.
         let row = client.query_one("select count(*) from account where active", &[]).await;
         let active = row.map_err(on(Side::Target, action))?.get::<_, i64>(0) + outcome.departing;
         let limit = i64::from(policy.people).max(active * i64::from(policy.percent) / 100);
         if people <= limit {
-            return Ok(());
+            return self.release_brake(end_lsn).await;
         }
         // An approval lets as many pass as it was given for, and the usual number on top.
         let text = "update brake set used_at = now()
@@ -241,6 +247,18 @@ impl Applier {
         let row = client.query_one(text, &[&end_lsn, &people, &active]).await;
         let id = row.map_err(on(Side::Target, action))?.get(0);
         Err(Error::Brake { id, people, active })
+    }
+
+    /// A brake that this batch gets past without needing it is over: an approval given later must not be kept for
+    /// some other accident.
+    async fn release_brake(&self, end_lsn: Lsn) -> Result<()> {
+        if !self.was_braked {
+            return Ok(());
+        }
+        let text = "update brake set used_at = now() where used_at is null and end_lsn <= $1";
+        let done = self.target.client().execute(text, &[&end_lsn]).await;
+        done.map_err(on(Side::Target, "release the brake"))?;
+        Ok(())
     }
 
     /// Finds the layout, and whether Open WebUI is ready to be written.
@@ -371,15 +389,25 @@ impl Applier {
 
     /// Tells `status` how we are.
     async fn heartbeat(&self) -> Result<()> {
-        let status = self.daemon.progress.status();
         let layout = self.projection.as_ref().map(|projection| projection.layout().describe());
-        let text = "insert into daemon (instance, state, reason, layout) values ($1::text::uuid, $2, $3, $4)
-                    on conflict (one) do update set instance = excluded.instance, state = excluded.state,
-                        reason = excluded.reason, layout = excluded.layout, heartbeat_at = now()";
-        let instance = self.daemon.instance.to_string();
-        let state = status.state.name();
-        let done = self.target.client().execute(text, &[&instance, &state, &status.reason, &layout]).await;
-        done.map_err(on(Side::Target, "write the heartbeat"))?;
-        Ok(())
+        heartbeat(&self.target, self.daemon.instance, &self.daemon.progress.status(), layout).await
     }
+}
+
+/// Writes what `status` reads when the daemon's own pages are out of reach.
+pub(super) async fn heartbeat(
+    target: &Target,
+    instance: uuid::Uuid,
+    status: &Status,
+    layout: Option<String>,
+) -> Result<()> {
+    let text = "insert into daemon (instance, state, reason, layout) values ($1::text::uuid, $2, $3, $4)
+                on conflict (one) do update set instance = excluded.instance, state = excluded.state,
+                    reason = excluded.reason, layout = coalesce(excluded.layout, daemon.layout), heartbeat_at = now()";
+    let done = target
+        .client()
+        .execute(text, &[&instance.to_string(), &status.state.name(), &status.reason, &layout])
+        .await;
+    done.map_err(on(Side::Target, "write the heartbeat"))?;
+    Ok(())
 }

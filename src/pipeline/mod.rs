@@ -29,7 +29,7 @@ use crate::schema;
 use crate::source::Source;
 use crate::source::publication::columns_fingerprint;
 use crate::source::session::Session;
-use crate::source::start::{Facts, Start, decide};
+use crate::source::start::{Facts, Start, check, decide};
 use crate::stage::signatures::Signatures;
 use crate::target::Target;
 
@@ -61,6 +61,8 @@ impl Backoff {
 
 /// A session that lasted this long was fine: the next failure starts with a short delay again.
 const STABLE: Duration = Duration::from_secs(20);
+/// How often a batch held by the brake is tried again without an approval.
+const BRAKE_RETRY: Duration = Duration::from_secs(15);
 /// How soon a waiting daemon looks whether the slot is free.
 const STANDBY_DELAY: Duration = Duration::from_secs(1);
 
@@ -71,10 +73,18 @@ impl Daemon {
     /// An error whose reaction is [`Reaction::Stop`].
     pub async fn run(self: Arc<Self>, cancel: CancellationToken) -> Result<()> {
         let mut backoff = Backoff { attempt: 0 };
+        let mut braked_at: Option<Instant> = None;
         loop {
             let started = Instant::now();
+            let attempt = async {
+                match self.open_brake().await? {
+                    // LiteLLM's data may have been repaired since: now and then the batch is tried again.
+                    Some(brake) if braked_at.is_some_and(|at| at.elapsed() < BRAKE_RETRY) => Err(brake),
+                    _ => Arc::clone(&self).lead(cancel.clone()).await,
+                }
+            };
             let result = tokio::select! {
-                result = Arc::clone(&self).lead(cancel.clone()) => result,
+                result = attempt => result,
                 // A leader drains by itself; this is for everything before and between.
                 () = drained_too_long(&cancel) => Ok(()),
             };
@@ -93,8 +103,15 @@ impl Daemon {
             if started.elapsed() > STABLE {
                 backoff.attempt = 0;
             }
-            let delay = self.react(&error, &mut backoff)?;
-            let Some(delay) = delay else { return Err(error) };
+            match (&error, braked_at) {
+                (Error::Brake { .. }, None) => braked_at = Some(Instant::now()),
+                (Error::Brake { .. }, Some(at)) if at.elapsed() >= BRAKE_RETRY => {
+                    braked_at = Some(Instant::now())
+                }
+                (Error::Brake { .. }, Some(_)) => {}
+                _ => braked_at = None,
+            }
+            let Some(delay) = self.react(&error, &mut backoff) else { return Err(error) };
             tokio::select! {
                 () = cancel.cancelled() => return Ok(()),
                 () = tokio::time::sleep(delay) => {}
@@ -103,17 +120,17 @@ impl Daemon {
     }
 
     /// How long to wait before the next attempt; `None` to stop.
-    fn react(&self, error: &Error, backoff: &mut Backoff) -> Result<Option<Duration>> {
+    fn react(&self, error: &Error, backoff: &mut Backoff) -> Option<Duration> {
         let reason = error_chain(error);
         match (error, error.reaction()) {
             (Error::SlotHeld { .. } | Error::Superseded, _) => {
                 self.progress.set_state(State::Standby, Some(reason));
-                Ok(Some(STANDBY_DELAY))
+                Some(STANDBY_DELAY)
             }
             (_, _) if error.sqlstate() == Some("55006") => {
                 self.progress
                     .set_state(State::Standby, Some("the slot is in use by another session".to_owned()));
-                Ok(Some(STANDBY_DELAY))
+                Some(STANDBY_DELAY)
             }
             // Held until somebody approves; looked at again regularly.
             (Error::Brake { .. }, _) => {
@@ -122,19 +139,19 @@ impl Daemon {
                     tracing::error!(error = reason, remedy, "held back");
                 }
                 self.progress.set_state(State::Braked, Some(format!("{reason}; {remedy}")));
-                Ok(Some(Duration::from_secs(2)))
+                Some(Duration::from_secs(2))
             }
             (_, Reaction::Retry) => {
                 let delay = backoff.next();
                 tracing::warn!(error = reason, delay_ms = delay.as_millis(), "trying again");
                 self.progress.set_state(State::Reconnecting, Some(reason));
-                Ok(Some(delay))
+                Some(delay)
             }
             (_, Reaction::Stop) => {
                 let remedy = error.remedy().unwrap_or_default();
                 tracing::error!(error = reason, remedy, "stopped");
                 self.progress.set_state(State::Stopped, Some(reason));
-                Ok(None)
+                None
             }
         }
     }
@@ -142,9 +159,6 @@ impl Daemon {
     /// One session as leader: everything from the first connection to the first error.
     async fn lead(self: Arc<Self>, cancel: CancellationToken) -> Result<()> {
         let config = &self.config;
-        if let Some(brake) = self.open_brake().await? {
-            return Err(brake);
-        }
         let target = Target::open(config).await?;
         schema::ensure(&target, config).await?;
         let mut known = checkpoint::read(&target).await?;
@@ -160,39 +174,37 @@ impl Daemon {
         let mut session = Session::open(config, &name, start).await?;
         let identity = session.identify().await?;
         let slot = source.slot(&config.slot).await?;
-        if slot.as_ref().is_some_and(|slot| slot.active) {
-            return Err(Error::SlotHeld { slot: config.slot.clone() });
-        }
-        // Nobody else leads now, so it is ours to repair what is missing.
-        let publication = source.publication(config).await?;
-        let repair = Source::publication_repair(config, publication.as_ref(), &tables)?;
-        if let Some(repair) = &repair {
-            checkpoint::distrust(&target).await?;
-            tracing::info!(problem = repair.problem, "writing the publication");
-            source.repair_publication(config, repair).await?;
-        }
-        let publication = source.publication(config).await?.unwrap_or_default();
-        let fingerprint = columns_fingerprint(&tables, &publication);
-        if repair.is_some() {
-            known = checkpoint::read(&target).await?;
-        }
+        let unfinished_copy = backfill::is_unfinished(&target, &config.slot).await?;
         let followed = known.as_ref().map_or(identity.timeline, |known| known.generation.timeline);
         let switch_point = if identity.timeline > followed {
             session.switch_point(identity.timeline, followed).await?
         } else {
             None
         };
-        let decision = decide(&Facts {
+        let mut facts = Facts {
             checkpoint: known.as_ref(),
-            unfinished_copy: backfill::is_unfinished(&target, &config.slot).await?,
+            unfinished_copy,
             slot: slot.as_ref(),
             slot_name: &config.slot,
             identity: &identity,
             database: &config.source.database,
             database_oid,
             switch_point,
-            columns_fingerprint: &fingerprint,
-        })?;
+            columns_fingerprint: "",
+        };
+        check(&facts)?;
+        // This is our source and nobody else leads, so it is ours to repair what is missing. Distrusting the mirror
+        // first: a crash in between must not leave a gap that nobody remembers.
+        let mut publication = source.publication(config).await?;
+        if let Some(repair) = Source::publication_repair(config, publication.as_ref(), &tables)? {
+            checkpoint::distrust(&target).await?;
+            tracing::info!(problem = repair.problem, "writing the publication");
+            source.repair_publication(config, &repair).await?;
+            publication = source.publication(config).await?;
+        }
+        let fingerprint = columns_fingerprint(&tables, &publication.unwrap_or_default());
+        facts.columns_fingerprint = &fingerprint;
+        let decision = decide(&facts)?;
         schema::write_policy(&target, config).await?;
         let mut signatures = self.remember_rows.then(Signatures::new);
         if let Start::Copy { reason, drop_slot } = decision {
@@ -263,12 +275,14 @@ impl Daemon {
         outcome
     }
 
-    /// The brake that holds us, as long as it is not approved.
+    /// The brake that holds us, as long as it is not approved. Tells `status` that we wait.
     async fn open_brake(&self) -> Result<Option<Error>> {
-        if self.progress.status().state != State::Braked {
+        let status = self.progress.status();
+        if status.state != State::Braked {
             return Ok(None);
         }
         let target = Target::open(&self.config).await?;
+        apply::heartbeat(&target, self.instance, &status, None).await?;
         let text = "select id, people::bigint, active::bigint from brake
                      where approved_at is null and used_at is null order by id desc limit 1";
         let row =

@@ -34,12 +34,9 @@ pub struct Facts<'a> {
     pub columns_fingerprint: &'a str,
 }
 
-/// The start-up decision. Pure.
-///
-/// `confirmed_flush_lsn <= checkpoint` always holds while only we move the slot, because we acknowledge nothing before
-/// it is committed. A server asked to stream from before `confirmed_flush_lsn` skips silently to it, so anything else
-/// is a gap.
-pub fn decide(facts: &Facts<'_>) -> Result<Start> {
+/// Whether this is the source the checkpoint belongs to, and the slot is ours to take. Looked at before anything is
+/// written anywhere: a wrong URL must leave no trace.
+pub fn check(facts: &Facts<'_>) -> Result<()> {
     if let Some(slot) = facts.slot {
         let foreign =
             slot.plugin.as_deref() != Some("pgoutput") || slot.database.as_deref() != Some(facts.database);
@@ -50,12 +47,10 @@ pub fn decide(facts: &Facts<'_>) -> Result<Start> {
             return Err(Error::SlotHeld { slot: facts.slot_name.to_owned() });
         }
     }
-    let copy = |reason: &str| Ok(Start::Copy { reason: reason.to_owned(), drop_slot: facts.slot.is_some() });
     let Some(checkpoint) = facts.checkpoint else {
         return match facts.slot {
-            None => copy("first run"),
-            Some(_) if facts.unfinished_copy => copy("the first copy did not finish"),
-            Some(_) => Err(Error::StraySlot { slot: facts.slot_name.to_owned() }),
+            Some(_) if !facts.unfinished_copy => Err(Error::StraySlot { slot: facts.slot_name.to_owned() }),
+            _ => Ok(()),
         };
     };
     let generation = &checkpoint.generation;
@@ -77,6 +72,21 @@ pub fn decide(facts: &Facts<'_>) -> Result<Start> {
             found: "the server is on an older timeline than the one we followed".to_owned(),
         });
     }
+    Ok(())
+}
+
+/// The start-up decision. Pure.
+///
+/// `confirmed_flush_lsn <= checkpoint` always holds while only we move the slot, because we acknowledge nothing before
+/// it is committed. A server asked to stream from before `confirmed_flush_lsn` skips silently to it, so anything else
+/// is a gap.
+pub fn decide(facts: &Facts<'_>) -> Result<Start> {
+    check(facts)?;
+    let copy = |reason: &str| Ok(Start::Copy { reason: reason.to_owned(), drop_slot: facts.slot.is_some() });
+    let Some(checkpoint) = facts.checkpoint else {
+        return copy(if facts.slot.is_none() { "first run" } else { "the first copy did not finish" });
+    };
+    let generation = &checkpoint.generation;
     if facts.identity.timeline > generation.timeline
         && facts.switch_point.is_none_or(|point| checkpoint.end_lsn > point)
     {
