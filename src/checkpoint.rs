@@ -4,7 +4,7 @@
 //! applies what it covers, and locked and compared at the start of each batch: a stale leader,
 //! whose epoch is old, finds no row and cannot commit.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
@@ -14,6 +14,9 @@ use crate::error::{Error, Result, Side, on};
 use crate::sql;
 use crate::stage::BatchEnd;
 use crate::target::{QUICK, Target};
+
+/// How long writing nothing but an idle position may take.
+const IDLE_PATIENCE: Duration = Duration::from_secs(2);
 
 /// `projected_with` of a target whose Open WebUI rows were not made yet.
 pub const PENDING: &str = "pending";
@@ -106,7 +109,9 @@ pub async fn advance(target: &Target, epoch: i64, from: Lsn, end: BatchEnd) -> R
     let rows = target
         .query(
             "advance the checkpoint",
-            QUICK,
+            // An idle position is often asked for by a source that shuts down and waits for us: where the
+            // target cannot be written, get out of its way.
+            if end.transactions == 0 { IDLE_PATIENCE } else { QUICK },
             &statement,
             &[&epoch, &from, &end.end_lsn, &transactions, &changes, &end.committed_at],
         )

@@ -77,6 +77,8 @@ pub enum Error {
     Systemic { failed: usize, sqlstate: String },
     #[error("the source's wal_level is \"{found}\", logical replication needs \"logical\"")]
     WalLevel { found: String },
+    #[error("the stream holds a message of {bytes} bytes, more than we take")]
+    MessageTooLarge { bytes: usize },
     #[error("LiteLLM's tables or the publication changed")]
     SourceChanged,
     #[error("{0}")]
@@ -114,6 +116,7 @@ impl Error {
             | Self::Superseded
             | Self::SlotBlocked { .. }
             | Self::SourceChanged
+            | Self::MessageTooLarge { .. }
             | Self::NoLiteLlm { .. }
             | Self::NoOpenWebUi { .. } => Reaction::Retry,
             Self::Decode(_)
@@ -177,6 +180,7 @@ impl Error {
             | Self::Superseded
             | Self::SlotBlocked { .. }
             | Self::SourceChanged
+            | Self::MessageTooLarge { .. }
             | Self::NoLiteLlm { .. }
             | Self::NoOpenWebUi { .. }
             | Self::Usage(_) => return None,

@@ -104,7 +104,7 @@ pub fn with_keys(text: &str, keys: Keys, first_parameter: usize) -> String {
         }
         let from = match keys {
             Keys::Arrays => format!("unnest(${parameter}::text[])"),
-            Keys::Touched => format!("(select distinct id from touched where kind = '{kind}')"),
+            Keys::Touched => format!("(select id from touched where kind = '{kind}')"),
             Keys::Everything => (*everything).to_owned(),
         };
         out = fill(&out, &marker, &from);

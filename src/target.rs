@@ -95,10 +95,16 @@ impl Target {
 
     /// Begins a transaction whose statements handle many rows: planned for what the tables hold now.
     pub async fn begin_large(&self) -> Result<()> {
+        self.execute("begin a large batch", "begin").await?;
+        self.plan_large().await
+    }
+
+    /// From here to the end of the transaction, statements are planned for many rows.
+    pub async fn plan_large(&self) -> Result<()> {
         self.execute(
-            "begin a large batch",
-            "begin; set local plan_cache_mode = force_custom_plan; set local enable_seqscan = on;
-             set local enable_hashjoin = on; set local enable_mergejoin = on; set local work_mem = '64MB'",
+            "plan for many rows",
+            "set local plan_cache_mode = force_custom_plan; set local enable_seqscan = on;
+             set local enable_hashjoin = on; set local enable_mergejoin = on; set local work_mem = '256MB'",
         )
         .await
     }

@@ -16,6 +16,10 @@ begin
         if walker = any (seen) then
             return true;
         end if;
+        -- A longer chain is not followed: its people get dead letters and move a few at a time.
+        if cardinality(seen) >= 32 then
+            return false;
+        end if;
         seen := seen || walker;
         select p.email, p.created_at into goal, born
           from person p where p.user_id = walker and p.unusable_because is null;
@@ -29,7 +33,7 @@ begin
             return false;
         end if;
         select a.user_id, a.active into holder
-          from account a where a.email = goal and not a.in_step and a.user_id <> walker;
+          from account a where a.email = goal and not a.in_step and a.user_id <> walker limit 1;
         if not found then
             return true;
         end if;

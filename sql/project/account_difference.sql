@@ -1,5 +1,7 @@
 -- What is to be done about each touched person's account: the CTEs shared by the statements that do it.
 -- :users gives the LiteLLM user ids, :email_holder is the CTE of sql/layout/account_email/.
+-- $4 people who cannot get the e-mail they want (text[]), so that nobody waits for theirs; $5 whether every e-mail
+-- that will be freed is free by now (boolean): who still has to wait then gets a dead letter.
 -- One row per person in "difference"; its column action says what is to be done:
 --   create   insert user and auth             adopt   take over the account with this e-mail
 --   update   name, e-mail or role differ      relink  a departed account belongs to this person now
@@ -35,7 +37,9 @@ candidate as materialized (
       left join (select h.user_id, h.webui_id, h.email from account h
                   where not h.in_step
                     and not exists (select from person p
-                                     where p.user_id = h.user_id and p.unusable_because is null)) departed
+                                     where p.user_id = h.user_id and p.unusable_because is null)
+                    and not exists (select from account h2
+                                     where h2.email = h.email and not h2.in_step and h2.user_id < h.user_id)) departed
              on not c.has_account and departed.email = c.claim
 ), judged as (
     select c.*,
@@ -44,19 +48,25 @@ candidate as materialized (
                    when departed_user_id is not null then
                        case when relink then 'relink' else 'conflict' end
                    when email_id is not null and email_owner is not null then
-                       case when exists (select from desired_account o
-                                          where o.user_id = c.email_owner and o.email <> c.email)
+                       case when not $5 and c.email_owner <> all ($4)
+                                  and exists (select from desired_account o
+                                               where o.user_id = c.email_owner and o.email <> c.email)
                             then 'wait' else 'conflict' end
                    when email_id is not null then
                        case when account_adopt and (email_role <> 'admin' or adopt_admins)
                             then 'adopt' else 'conflict' end
-                   when has_user then 'conflict'
+                   when has_user then
+                       -- The account we would make is there already, with the same e-mail: kept from an earlier life.
+                       case when lower(w_email) = email collate "default" and account_adopt
+                                 and (w_role <> 'admin' or adopt_admins)
+                            then 'adopt' else 'conflict' end
                    else 'create'
                end
                when wanted then case
                    when email_id is not null then
-                       case when exists (select from desired_account o
-                                          where o.user_id = c.email_owner and o.email <> c.email)
+                       case when not $5 and c.email_owner <> all ($4)
+                                  and exists (select from desired_account o
+                                               where o.user_id = c.email_owner and o.email <> c.email)
                             then 'wait' else 'conflict' end
                    when not has_user then 'create'
                    when not active then 'return'
@@ -83,7 +93,7 @@ candidate as materialized (
       from compared c cross join policy
 ), difference as materialized (
     select j.*,
-           case action when 'adopt' then email_id when 'relink' then departed_id else id end as target_id,
+           case action when 'adopt' then coalesce(email_id, id) when 'relink' then departed_id else id end as target_id,
            case
                when action = 'skip' then
                    (select p.unusable_because from person p where p.user_id = j.user_id)

@@ -1,7 +1,7 @@
 -- Inserts the accounts that are missing, and keeps the books of who gets none and why.
 -- Runs on: target, first of the projection. $1 now (timestamptz), $2 end of the batch (pg_lsn),
--- $3 one audit row per person (boolean; else a summary), :users (see account_difference.sql).
--- Returns one row of counts by action.
+-- $3 one audit row per person (boolean; else a summary), $4, $5 and :users (see account_difference.sql).
+-- Returns one row: counts by action, and who gave up an e-mail in vacate_emails.sql for nothing (text[]).
 with :account_difference, fresh as materialized (
     select * from difference where action = 'create'
 ), new_user as (
@@ -65,5 +65,7 @@ select count(*) filter (where action = 'create') as created,
                           and user_id not in (select r.departed_user_id from difference r
                                                where r.action = 'relink')) as departing,
        count(*) filter (where action = 'conflict') as conflicts,
+       coalesce(array_agg(user_id) filter (where w_email like 'moving-%' and action not in ('update', 'return')),
+                '{}') as stranded,
        count(*) filter (where action = 'skip') as skipped
   from difference d

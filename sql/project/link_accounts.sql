@@ -2,7 +2,7 @@
 -- gives a departed person's account to whoever has its e-mail now. Only our ledger is written here;
 -- update_accounts.sql brings the rows in line.
 -- Runs on: target, after create_accounts.sql. $1 now (timestamptz), $2 end of the batch (pg_lsn),
--- $3 one audit row per person (boolean; else a summary), :users (see account_difference.sql).
+-- $3 one audit row per person (boolean; else a summary), $4, $5 and :users (see account_difference.sql).
 -- Returns the user ids that were linked.
 with :account_difference, adopted as (
     insert into account (user_id, webui_id, email, origin, before)

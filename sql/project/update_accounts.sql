@@ -1,8 +1,8 @@
 -- Updates accounts that differ from what they should be: the last statement before COMMIT, so that
 -- its row locks (which stall a person's API requests) are short.
--- Runs on: target. $1 now (timestamptz), $2 end of the batch (pg_lsn), $3 one audit row per person
--- (boolean; else a summary), $4 user ids that have their audit row already (text[]),
--- :users (see account_difference.sql). Returns one row: updated, kept_admins.
+-- Runs on: target. $1 now (timestamptz), $2 end of the batch (pg_lsn), $3 one audit row per person (boolean; else
+-- a summary), $4, $5 and :users (see account_difference.sql), $6 user ids that have their audit row already (text[]).
+-- Returns one row: updated, kept_admins.
 --
 -- Written: name, e-mail, role, auth.active. Everything else a person or Open WebUI edits stays.
 with :account_difference, planned as materialized (
@@ -38,7 +38,12 @@ with :account_difference, planned as materialized (
        and (select count(*) from losing) >=
            (select count(*) from "user" w join auth au on au.id = w.id where w.role = 'admin' and au.active)
 ), done as materialized (
-    select p.* from planned p where not exists (select from kept_admin k where k.user_id = p.user_id)
+    -- Of the admin who is kept only the role stays as it is; a departure does not happen at all.
+    select p.user_id, p.action, p.email, p.name, p.role, p.id, p.w_name, p.w_email, p.w_role, p.has_auth, p.auth_active,
+           p.was_active, p.gave_admin, p.role_before,
+           case when k.user_id is not null then p.w_role else p.new_role end as new_role
+      from planned p left join kept_admin k on k.user_id = p.user_id
+     where k.user_id is null or p.action <> 'depart'
 ), changed_user as (
     update "user" w
        set name = coalesce(d.name, w.name), email = coalesce(d.email, w.email), role = d.new_role,
@@ -68,14 +73,15 @@ with :account_difference, planned as materialized (
       from kept_admin
     on conflict (kind, key) do update set last_seen = excluded.last_seen, attempts = dead_letter.attempts + 1
 ), resolved as (
-    delete from dead_letter l using done d where l.kind = 'last_admin' and l.key = d.user_id
+    delete from dead_letter l using done d
+     where l.kind = 'last_admin' and l.key = d.user_id and d.user_id not in (select user_id from kept_admin)
 ), happened as (
     select case action when 'depart' then 'DEACTIVATE_USER' when 'return' then 'REACTIVATE_USER'
                        else 'SYNC_USER' end as operation,
            'SUCCESS' as result, user_id, null as error,
            jsonb_build_object('email', w_email, 'name', w_name, 'role', w_role, 'active', auth_active) as old_data,
            jsonb_strip_nulls(jsonb_build_object('webui_id', id, 'email', email, 'name', name, 'role', new_role)) as new_data
-      from done where user_id <> all ($4)
+      from done where user_id <> all ($6)
     union all
     select 'SYNC_USER', 'FAILED', k.user_id, 'last active admin kept', null, null from kept_admin k
      where not exists (select from dead_letter l where l.kind = 'last_admin' and l.key = k.user_id)

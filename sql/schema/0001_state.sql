@@ -59,7 +59,7 @@ comment on column account.gave_admin is 'The admin role came from us, so we may 
 comment on column account.former_role is 'The role it had before it was locked.';
 comment on column account.before is 'Adopted accounts: name, role and active flag as they were found.';
 create unique index account_webui_id on account (webui_id) where webui_id is not null;
-create unique index account_email on account (email) where not in_step;
+create index account_email on account (email) where not in_step;
 
 create table group_link (
     kind       text collate "C" not null check (kind in ('organization', 'team')),

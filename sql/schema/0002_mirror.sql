@@ -1,6 +1,9 @@
 -- Our copy of the LiteLLM columns the projection needs. Runs on: target, search_path = our schema.
 -- Values are text, text[] or jsonb as LiteLLM's server sent them: staging cannot fail on a value.
 -- The columns are those of src/catalog.rs, in its order (a test compares them).
+--
+-- Indexes on anything but a primary key of LiteLLM's are hash indexes: those columns are free text of any length, and
+-- a btree refuses a long one.
 
 create table litellm_user (
     user_id text collate "C" primary key,
@@ -9,15 +12,15 @@ create table litellm_user (
 );
 comment on column litellm_user.email is 'user_email, usable: trimmed, lower case, one @; NULL if it cannot be used.';
 create index litellm_user_email on litellm_user (email);
-create index litellm_user_team_id on litellm_user (team_id) where team_id is not null;
-create index litellm_user_organization_id on litellm_user (organization_id) where organization_id is not null;
+create index litellm_user_team_id on litellm_user using hash (team_id) where team_id is not null;
+create index litellm_user_organization_id on litellm_user using hash (organization_id) where organization_id is not null;
 
 create table litellm_team (
     team_id text collate "C" primary key,
     team_alias text, organization_id text collate "C", members_with_roles jsonb, models text[], blocked text,
     model_id text, access_group_ids text[], metadata jsonb
 );
-create index litellm_team_organization_id on litellm_team (organization_id) where organization_id is not null;
+create index litellm_team_organization_id on litellm_team using hash (organization_id) where organization_id is not null;
 
 create table litellm_organization (
     organization_id text collate "C" primary key,
@@ -40,7 +43,7 @@ create table litellm_key (
     user_id text collate "C", team_id text collate "C", organization_id text, project_id text, models text[], aliases jsonb,
     blocked text, expires text, allowed_routes text[], key_type text, access_group_ids text[], metadata jsonb, created_at text
 );
-create index litellm_key_user_id on litellm_key (user_id) where user_id is not null;
+create index litellm_key_user_id on litellm_key using hash (user_id) where user_id is not null;
 
 create table litellm_budget (budget_id text collate "C" primary key, allowed_models text[]);
 
@@ -67,8 +70,7 @@ create table team_roster (
     email   text collate "C",
     check ((user_id is null) <> (email is null))
 );
-create unique index team_roster_user on team_roster (team_id, user_id) where user_id is not null;
-create unique index team_roster_entry on team_roster (team_id, email) where email is not null;
-create index team_roster_user_id on team_roster (user_id) where user_id is not null;
-create index team_roster_email on team_roster (email) where email is not null;
+create index team_roster_team_id on team_roster (team_id);
+create index team_roster_user_id on team_roster using hash (user_id) where user_id is not null;
+create index team_roster_email on team_roster using hash (email) where email is not null;
 comment on table team_roster is 'Who is in which team: by user id, or by e-mail where LiteLLM only has that.';

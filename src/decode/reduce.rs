@@ -34,6 +34,7 @@ pub fn email(sent: &str) -> Option<String> {
         && !domain.is_empty()
         && !domain.contains('@')
         && !email.contains(char::is_whitespace)
+        && !has_nul(&email)
         && email.chars().count() <= EMAIL_MAX_CHARS;
     usable.then_some(email)
 }
@@ -56,6 +57,11 @@ fn json(sent: &str) -> Option<Value> {
     }
 }
 
+/// Whether Postgres can store the text. JSON inside a JSON string can hold an escaped NUL, which jsonb refuses.
+fn has_nul(text: &str) -> bool {
+    text.contains('\0')
+}
+
 /// `members_with_roles` as `[{"user_id": …}]` and, for entries without a user id,
 /// `[{"user_email": …}]` (normalised). It is `{}` where a roster was never set.
 fn roster(sent: &str) -> String {
@@ -68,6 +74,7 @@ fn roster(sent: &str) -> String {
         .filter_map(|entry| {
             let mut kept = Map::new();
             match entry.get("user_id").and_then(Value::as_str) {
+                Some(user_id) if has_nul(user_id) => return None,
                 Some(user_id) => kept.insert("user_id".to_owned(), user_id.into()),
                 None => {
                     let email = entry.get("user_email").and_then(Value::as_str).and_then(email)?;
@@ -85,7 +92,9 @@ fn fields(sent: &str, names: &[&str]) -> String {
     let mut kept = Map::new();
     if let Some(Value::Object(mut object)) = json(sent) {
         for name in names {
-            if let Some(value) = object.remove(*name) {
+            if let Some(value) = object.remove(*name)
+                && !value.to_string().contains("\\u0000")
+            {
                 kept.insert((*name).to_owned(), value);
             }
         }
@@ -123,6 +132,16 @@ mod tests {
         let sent = r#"{"scim_active": false, "api_key": "secret"}"#;
         assert_eq!(fields(sent, &["scim_active"]), r#"{"scim_active":false}"#);
         assert_eq!(fields("[]", &["scim_active"]), "{}");
+    }
+
+    #[test]
+    fn an_escaped_nul_in_json_inside_json_never_reaches_the_mirror() {
+        let sent =
+            serde_json::to_string(r#"[{"user_id":"a\u0000b"},{"user_email":"a\u0000@b"},{"user_id":"c"}]"#)
+                .unwrap();
+        assert_eq!(roster(&sent), r#"[{"user_id":"c"}]"#);
+        let sent = serde_json::to_string(r#"{"scim_active":"\u0000"}"#).unwrap();
+        assert_eq!(fields(&sent, &["scim_active"]), "{}");
     }
 
     #[test]

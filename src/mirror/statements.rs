@@ -152,8 +152,7 @@ pub fn into_touched(statement: &str) -> Option<String> {
     let (ctes, query) = statement.split_at_checked(at)?;
     let ctes = ctes.trim_end();
     Some(format!(
-        "{ctes}, touching (kind, id) as (\n{query}\n)\ninsert into touched (kind, id) select distinct kind, id from touching \
-         on conflict do nothing"
+        "{ctes}, touching (kind, id) as (\n{query}\n)\ninsert into touched (kind, id) select kind, id from touching"
     ))
 }
 

@@ -17,7 +17,7 @@ use crate::mirror;
 use crate::progress::{State, Status};
 use crate::project::layout;
 use crate::project::touched::Touched;
-use crate::project::{Outcome, Projection, Scope, Stamp};
+use crate::project::{MANY, Outcome, Projection, Scope, Stamp};
 use crate::sql::Keys;
 use crate::stage::{BatchEnd, Part};
 use crate::target::Target;
@@ -121,6 +121,9 @@ impl Applier {
         let mut touched = touched?;
         mirror::propagate(target, &mut touched, Keys::Arrays).await?;
         failpoint::hit(failpoint::STAGED_NOT_PROJECTED)?;
+        if touched.len() > MANY {
+            target.plan_large().await?;
+        }
         let outcome = match &self.projection {
             Some(projection) => {
                 let stamp = Stamp { now: SystemTime::now(), lsn: end.end_lsn, audit_each: true };
@@ -139,10 +142,10 @@ impl Applier {
     async fn apply_piece(&mut self, part: &Part) -> Result<()> {
         let target = &self.target;
         if !self.large {
-            let text = "create temporary table if not exists touched (kind text, id text collate \"C\", primary key (kind, id))
-                        on commit delete rows";
+            // No index: whoever reads it sorts out the repetitions.
+            let text = "create temporary table if not exists touched (kind text, id text collate \"C\")
+                        on commit delete rows; begin";
             target.execute("prepare for a large batch", text).await?;
-            target.begin_large().await?;
             checkpoint::begin(target, self.epoch, self.end_lsn).await?;
             self.large = true;
         }
@@ -153,6 +156,8 @@ impl Applier {
 
     async fn finish_large(&mut self, end: BatchEnd) -> Result<()> {
         let target = &self.target;
+        // The pieces were written by look-ups, each small beside the tables. What follows is not.
+        target.plan_large().await?;
         target.execute("analyze the touched keys", "analyze touched").await?;
         mirror::propagate(target, &mut Touched::default(), Keys::Touched).await?;
         mirror::check_missing(target).await?;

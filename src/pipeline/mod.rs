@@ -272,6 +272,10 @@ impl Daemon {
             }
         }
         tasks.shutdown().await;
+        if matches!(outcome, Err(Error::MessageTooLarge { .. })) {
+            // The stream would meet it again for ever: go around it, by a copy.
+            checkpoint::distrust(&Target::open(config).await?).await?;
+        }
         outcome
     }
 

@@ -24,10 +24,6 @@ const IDLE_INTERVAL: Duration = Duration::from_secs(10);
 const IDLE_BYTES: u64 = 16 * 1024 * 1024;
 /// Frames taken in a row before anything else is looked at.
 const AT_ONCE: usize = 2048;
-/// How long the source may wait for the answer to a reply request before we get out of its way: in a fast
-/// shutdown it waits for us, and our target may be the very server that shuts down.
-const REPLY_PATIENCE: Duration = Duration::from_secs(1);
-
 pub(super) struct Receiver {
     daemon: Arc<Daemon>,
     session: Session,
@@ -37,8 +33,6 @@ pub(super) struct Receiver {
     committed: watch::Receiver<Lsn>,
     /// The last position handed on, and when.
     handed: (Lsn, Instant),
-    /// A position the source asked us to confirm, and when.
-    asked: Option<(Lsn, Instant)>,
 }
 
 /// What the loop does next.
@@ -61,16 +55,7 @@ impl Receiver {
     ) -> Self {
         let decoder = Decoder::new(&daemon.config.litellm_schema);
         let handed = (*committed.borrow(), Instant::now());
-        Self {
-            daemon,
-            session,
-            decoder,
-            stage: Stage::new(limits, signatures),
-            parts,
-            committed,
-            handed,
-            asked: None,
-        }
+        Self { daemon, session, decoder, stage: Stage::new(limits, signatures), parts, committed, handed }
     }
 
     /// Runs until cancelled or until the stream ends. When cancelled, what is complete is handed on and its
@@ -173,7 +158,6 @@ impl Receiver {
                 self.stage.keepalive(lsn);
                 if reply_requested {
                     self.stage.set_urgent();
-                    self.asked.get_or_insert((lsn, Instant::now()));
                 }
             }
         }
@@ -183,29 +167,20 @@ impl Receiver {
     fn acknowledge(&mut self) {
         let committed = *self.committed.borrow_and_update();
         self.session.acknowledge(committed);
-        if self.asked.is_some_and(|(lsn, _)| lsn <= committed) {
-            self.asked = None;
-        }
     }
 
-    /// Notices a dead link, and a source that waits for us in vain.
+    /// Notices a dead link.
     fn look_around(&mut self) -> Result<()> {
+        if self.stage.is_full() {
+            // We are not reading, so nothing can arrive.
+            self.session.not_reading();
+        }
         if self.session.is_silent() {
             return Err(Error::Silent {
                 side: Side::Source,
                 action: "read the stream",
                 seconds: WAL_SENDER_TIMEOUT.as_secs(),
             });
-        }
-        // Only when the target is idle otherwise: a batch that takes its time is no reason to leave.
-        let idle = !self.stage.has_batch() && !self.stage.in_transaction();
-        if let Some((_, at)) = self.asked
-            && idle
-            && at.elapsed() > REPLY_PATIENCE
-            && *self.committed.borrow() < self.handed.0
-        {
-            let action = "confirm a position to LiteLLM's server";
-            return Err(Error::Silent { side: Side::Target, action, seconds: REPLY_PATIENCE.as_secs() });
         }
         Ok(())
     }

@@ -106,6 +106,10 @@ pub struct Projection {
     everything: Texts,
 }
 
+/// More touched entities than this are planned for, and waited for, like everything there is. One changed row can
+/// touch many: a team's name is part of its members' names.
+pub const MANY: usize = 5_000;
+
 /// More failures than this in one batch are not about rows any more.
 const FAILURE_BUDGET: i64 = 200;
 
@@ -246,8 +250,9 @@ impl Projection {
             return Ok(outcome);
         }
         // Sent together: nearly always nothing has to be done in between.
+        let first = Moves::default();
         let (counts, rest) = tokio::join!(
-            run.create_accounts(target),
+            run.create_accounts(target, &first),
             self.groups_and_members(target, &run, groups, &mut outcome),
         );
         let counts = counts?;
@@ -260,7 +265,7 @@ impl Projection {
         }
         outcome.count_accounts(&counts);
         if counts.updates > 0 {
-            outcome.accounts_updated = run.update_accounts(target, &[], &mut outcome).await?;
+            outcome.accounts_updated = run.update_accounts(target, &first, &[], &mut outcome).await?;
         }
         Ok(outcome)
     }
@@ -268,18 +273,32 @@ impl Projection {
     /// The same where e-mails have to be freed or accounts linked first.
     async fn attempt_in_order(&self, target: &Target, run: &Run<'_>, groups: bool) -> Result<Outcome> {
         let mut outcome = Outcome::default();
-        let mut counts = run.create_accounts(target).await?;
+        let mut moves = Moves::default();
+        let counts = loop {
+            let counts = run.create_accounts(target, &moves).await?;
+            if counts.waiting == 0 {
+                break counts;
+            }
+            run.vacate_emails(target, &moves).await?;
+            moves.settled = true;
+            let mut settled = run.create_accounts(target, &moves).await?;
+            if settled.stranded.is_empty() {
+                settled.created += counts.created;
+                settled.departing = counts.departing;
+                break settled;
+            }
+            // Somebody gave up an e-mail and could not get the other: they stay where they are, and so does
+            // whoever waits for them.
+            target.execute("begin again", "rollback to savepoint project").await?;
+            moves.pinned.append(&mut settled.stranded);
+            moves.settled = false;
+        };
+        moves.settled = true;
         outcome.count_accounts(&counts);
-        if counts.waiting > 0 {
-            run.simple(target, &run.texts.vacate, "free e-mails for others").await?;
-            counts = run.create_accounts(target).await?;
-            outcome.accounts_created += counts.created;
-            outcome.conflicts = counts.conflicts;
-        }
-        let linked = if counts.links > 0 { run.link_accounts(target).await? } else { Vec::new() };
+        let linked = if counts.links > 0 { run.link_accounts(target, &moves).await? } else { Vec::new() };
         outcome.accounts_linked = i64::try_from(linked.len()).unwrap_or(i64::MAX);
         self.groups_and_members(target, run, groups, &mut outcome).await?;
-        outcome.accounts_updated = run.update_accounts(target, &linked, &mut outcome).await?;
+        outcome.accounts_updated = run.update_accounts(target, &moves, &linked, &mut outcome).await?;
         Ok(outcome)
     }
 
@@ -354,10 +373,10 @@ impl Texts {
         let groups = fill(&groups, ":extra_values", values);
         let remove = fill(sql::REMOVE_GROUPS, ":references", &layout.group_references());
         Self {
-            create: account(sql::CREATE_ACCOUNTS, 4),
-            vacate: with_keys(sql::VACATE_EMAILS, keys, 1),
-            link: account(sql::LINK_ACCOUNTS, 4),
-            update: account(sql::UPDATE_ACCOUNTS, 5),
+            create: account(sql::CREATE_ACCOUNTS, 6),
+            vacate: with_keys(sql::VACATE_EMAILS, keys, 2),
+            link: account(sql::LINK_ACCOUNTS, 6),
+            update: account(sql::UPDATE_ACCOUNTS, 7),
             groups: with_keys(&groups, keys, 4),
             members: with_keys(&members, keys, 4),
             remove_groups: with_keys(&remove, keys, 3),
@@ -380,6 +399,16 @@ struct AccountCounts {
     links: i64,
     departing: i64,
     conflicts: i64,
+    stranded: Vec<String>,
+}
+
+/// What is known of the e-mails that change hands in this difference.
+#[derive(Debug, Default)]
+struct Moves {
+    /// People who cannot get the e-mail they want: nobody waits for theirs.
+    pinned: Vec<String>,
+    /// Every e-mail that will be freed is free by now.
+    settled: bool,
 }
 
 struct Run<'a> {
@@ -390,7 +419,10 @@ struct Run<'a> {
 
 impl Run<'_> {
     fn patience(&self) -> std::time::Duration {
-        if self.scope.keys() == Keys::Arrays { QUICK } else { SLOW }
+        match self.scope {
+            Scope::These(touched) if touched.len() <= MANY => QUICK,
+            Scope::These(_) | Scope::Touched | Scope::Everything => SLOW,
+        }
     }
 
     async fn prepare(&self, target: &Target, text: &str) -> Result<Statement> {
@@ -406,15 +438,8 @@ impl Run<'_> {
         }
     }
 
-    async fn create_accounts(&self, target: &Target) -> Result<AccountCounts> {
-        let statement = self.prepare(target, &self.texts.create).await?;
-        let Stamp { now, lsn, audit_each } = self.stamp;
-        let users = self.users();
-        let mut parameters: Vec<&(dyn ToSql + Sync)> = vec![&now, &lsn, &audit_each];
-        if let Some(users) = &users {
-            parameters.push(users);
-        }
-        let rows = target.query("create accounts", self.patience(), &statement, &parameters).await?;
+    async fn create_accounts(&self, target: &Target, moves: &Moves) -> Result<AccountCounts> {
+        let rows = self.accounts(target, &self.texts.create, "create accounts", moves, None).await?;
         let row = only(rows)?;
         Ok(AccountCounts {
             created: row.get("created"),
@@ -423,48 +448,59 @@ impl Run<'_> {
             links: row.get("links"),
             departing: row.get("departing"),
             conflicts: row.get("conflicts"),
+            stranded: row.get("stranded"),
         })
     }
 
-    async fn link_accounts(&self, target: &Target) -> Result<Vec<String>> {
-        let statement = self.prepare(target, &self.texts.link).await?;
-        let Stamp { now, lsn, audit_each } = self.stamp;
-        let users = self.users();
-        let mut parameters: Vec<&(dyn ToSql + Sync)> = vec![&now, &lsn, &audit_each];
-        if let Some(users) = &users {
-            parameters.push(users);
-        }
-        let rows = target.query("link accounts", self.patience(), &statement, &parameters).await?;
+    async fn link_accounts(&self, target: &Target, moves: &Moves) -> Result<Vec<String>> {
+        let rows = self.accounts(target, &self.texts.link, "link accounts", moves, None).await?;
         Ok(rows.iter().map(|row| row.get(0)).collect())
     }
 
     async fn update_accounts(
         &self,
         target: &Target,
+        moves: &Moves,
         linked: &[String],
         outcome: &mut Outcome,
     ) -> Result<i64> {
-        let statement = self.prepare(target, &self.texts.update).await?;
-        let Stamp { now, lsn, audit_each } = self.stamp;
-        let users = self.users();
-        let mut parameters: Vec<&(dyn ToSql + Sync)> = vec![&now, &lsn, &audit_each, &linked];
-        if let Some(users) = &users {
-            parameters.push(users);
-        }
-        let rows = target.query("update accounts", self.patience(), &statement, &parameters).await?;
+        let rows = self.accounts(target, &self.texts.update, "update accounts", moves, Some(linked)).await?;
         let row = only(rows)?;
         outcome.kept_admins = row.get("kept_admins");
         Ok(row.get("updated"))
     }
 
-    async fn simple(&self, target: &Target, text: &str, action: &'static str) -> Result<()> {
-        let statement = target.prepare(text, &[]).await?;
+    /// One of the statements over `account_difference.sql`.
+    async fn accounts(
+        &self,
+        target: &Target,
+        text: &str,
+        action: &'static str,
+        moves: &Moves,
+        linked: Option<&[String]>,
+    ) -> Result<Vec<Row>> {
+        let statement = self.prepare(target, text).await?;
+        let Stamp { now, lsn, audit_each } = self.stamp;
         let users = self.users();
-        let parameters: Vec<&(dyn ToSql + Sync)> = match &users {
-            Some(users) => vec![users],
-            None => Vec::new(),
-        };
-        target.query(action, self.patience(), &statement, &parameters).await?;
+        let mut parameters: Vec<&(dyn ToSql + Sync)> =
+            vec![&now, &lsn, &audit_each, &moves.pinned, &moves.settled];
+        if let Some(linked) = &linked {
+            parameters.push(linked);
+        }
+        if let Some(users) = &users {
+            parameters.push(users);
+        }
+        target.query(action, self.patience(), &statement, &parameters).await
+    }
+
+    async fn vacate_emails(&self, target: &Target, moves: &Moves) -> Result<()> {
+        let statement = target.prepare(&self.texts.vacate, &[Type::TEXT_ARRAY]).await?;
+        let users = self.users();
+        let mut parameters: Vec<&(dyn ToSql + Sync)> = vec![&moves.pinned];
+        if let Some(users) = &users {
+            parameters.push(users);
+        }
+        target.query("free e-mails for others", self.patience(), &statement, &parameters).await?;
         Ok(())
     }
 

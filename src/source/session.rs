@@ -24,8 +24,9 @@ const FEEDBACK_INTERVAL: Duration = Duration::from_millis(200);
 /// Above half of WAL_SENDER_TIMEOUT, so that the server pings: a server that hears from us
 /// regularly sends nothing, and a silent link would look the same as a dead one.
 const IDLE_WAKEUP: Duration = Duration::from_secs(20);
-/// A row larger than this stops the daemon instead of its memory.
-const MAX_MESSAGE_SIZE: usize = 64 * 1024 * 1024;
+/// A larger message is refused before it takes memory, and everything is copied afresh instead: anybody who may connect
+/// to LiteLLM's database may emit one.
+const MAX_MESSAGE_SIZE: usize = 256 * 1024 * 1024;
 /// Events buffered between the socket and us.
 const BUFFER_EVENTS: usize = 1024;
 const CONNECT_PATIENCE: Duration = Duration::from_secs(30);
@@ -202,9 +203,9 @@ impl Session {
         self.last_event.elapsed() > WAL_SENDER_TIMEOUT
     }
 
-    /// Seconds since anything arrived.
-    pub fn silence(&self) -> Duration {
-        self.last_event.elapsed()
+    /// While nobody reads, silence means nothing.
+    pub fn not_reading(&mut self) {
+        self.last_event = Instant::now();
     }
 
     /// Tells the source that everything before `checkpoint` is durable on the target.
@@ -289,6 +290,9 @@ async fn patiently<T>(
 
 /// The client reports a server's error as text that ends in "(SQLSTATE …)". This is the only place that reads it.
 fn wire_error(action: &'static str, error: &PgWireError) -> Error {
+    if let PgWireError::MessageTooLarge { payload_bytes, .. } = error {
+        return Error::MessageTooLarge { bytes: *payload_bytes };
+    }
     let message = error.to_string();
     let sqlstate = message
         .rsplit_once("SQLSTATE ")
