@@ -37,6 +37,7 @@ fn settings(config: &Config) -> Vec<(&'static str, String)> {
         ("enable_seqscan", "off"),
         ("enable_hashjoin", "off"),
         ("enable_mergejoin", "off"),
+        ("enable_material", "off"),
     ]
     .map(|(name, value)| (name, value.to_owned()))
     .to_vec()
@@ -104,7 +105,8 @@ impl Target {
         self.execute(
             "plan for many rows",
             "set local plan_cache_mode = force_custom_plan; set local enable_seqscan = on;
-             set local enable_hashjoin = on; set local enable_mergejoin = on; set local work_mem = '256MB'",
+             set local enable_hashjoin = on; set local enable_mergejoin = on; set local enable_material = on;
+             set local work_mem = '256MB'",
         )
         .await
     }

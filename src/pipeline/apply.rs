@@ -144,7 +144,8 @@ impl Applier {
         if !self.large {
             // No index: whoever reads it sorts out the repetitions.
             let text = "create temporary table if not exists touched (kind text, id text collate \"C\")
-                        on commit delete rows; begin";
+                        on commit delete rows;
+                        begin; set local plan_cache_mode = force_custom_plan";
             target.execute("prepare for a large batch", text).await?;
             checkpoint::begin(target, self.epoch, self.end_lsn).await?;
             self.large = true;

@@ -55,7 +55,15 @@ impl Receiver {
     ) -> Self {
         let decoder = Decoder::new(&daemon.config.litellm_schema);
         let handed = (*committed.borrow(), Instant::now());
-        Self { daemon, session, decoder, stage: Stage::new(limits, signatures), parts, committed, handed }
+        Self {
+            daemon,
+            session,
+            decoder,
+            stage: Stage::new(limits, signatures, handed.0),
+            parts,
+            committed,
+            handed,
+        }
     }
 
     /// Runs until cancelled or until the stream ends. When cancelled, what is complete is handed on and its

@@ -145,14 +145,17 @@ pub struct Stage {
     /// Changes of the source transaction being received.
     open: Option<u64>,
     end: Option<(Lsn, Option<SystemTime>)>,
+    /// Everything up to here was handed on already. A server that missed our last feedback says positions before
+    /// the checkpoint when a session begins; they mean nothing.
+    floor: Lsn,
     /// The end was asked for: by a reply request or a barrier. It is not delayed.
     urgent: bool,
     signatures: Option<Signatures>,
 }
 
 impl Stage {
-    /// `signatures`: with or without the memory of rows that said nothing new.
-    pub fn new(limits: Limits, signatures: Option<Signatures>) -> Self {
+    /// `signatures`: with or without the memory of rows that said nothing new. `floor`: the checkpoint.
+    pub fn new(limits: Limits, signatures: Option<Signatures>, floor: Lsn) -> Self {
         Self {
             limits,
             tables: empty_tables(),
@@ -163,6 +166,7 @@ impl Stage {
             changes: 0,
             open: None,
             end: None,
+            floor,
             urgent: false,
             signatures,
         }
@@ -258,7 +262,7 @@ impl Stage {
 
     /// The source has decoded everything before `lsn`. Only meaningful between transactions.
     pub fn keepalive(&mut self, lsn: Lsn) {
-        if self.open.is_none() && self.end.is_none_or(|(end, _)| end < lsn) {
+        if self.open.is_none() && lsn > self.floor && self.end.is_none_or(|(end, _)| end < lsn) {
             let committed_at = self.end.and_then(|(_, at)| at);
             self.end = Some((lsn, committed_at));
         }
@@ -309,7 +313,8 @@ impl Stage {
             }),
             _ => None,
         };
-        if end.is_some() {
+        if let Some(end) = end {
+            self.floor = end.end_lsn;
             self.parts = 0;
             self.end = None;
             self.urgent = false;
@@ -399,7 +404,7 @@ mod tests {
 
     #[test]
     fn a_batch_ends_only_between_transactions_and_counts_what_changed() {
-        let mut stage = Stage::new(Limits { rows: 10, bytes: 1000 }, None);
+        let mut stage = Stage::new(Limits { rows: 10, bytes: 1000 }, None, Lsn::from(0));
         stage.begin();
         stage.change(Change::Other, 1).unwrap();
         assert!(!stage.has_batch());
@@ -411,8 +416,20 @@ mod tests {
     }
 
     #[test]
+    fn a_position_before_the_checkpoint_is_not_an_end() {
+        let mut stage = Stage::new(Limits { rows: 2, bytes: 1000 }, None, Lsn::from(100));
+        stage.keepalive(Lsn::from(90));
+        stage.keepalive(Lsn::from(100));
+        assert_eq!(stage.idle_end(), None);
+        stage.keepalive(Lsn::from(101));
+        assert_eq!(stage.take().end.unwrap().end_lsn, Lsn::from(101));
+        stage.keepalive(Lsn::from(101));
+        assert_eq!(stage.idle_end(), None);
+    }
+
+    #[test]
     fn a_batch_is_not_cut_inside_a_transaction_that_is_nearly_done() {
-        let mut stage = Stage::new(Limits { rows: 2, bytes: 1000 }, None);
+        let mut stage = Stage::new(Limits { rows: 2, bytes: 1000 }, None, Lsn::from(0));
         stage.begin();
         stage.add(10);
         stage.add(10);
@@ -426,7 +443,7 @@ mod tests {
 
     #[test]
     fn an_empty_transaction_moves_the_position_but_counts_as_nothing() {
-        let mut stage = Stage::new(Limits { rows: 10, bytes: 1000 }, None);
+        let mut stage = Stage::new(Limits { rows: 10, bytes: 1000 }, None, Lsn::from(0));
         stage.begin();
         stage.commit(Lsn::from(50), SystemTime::UNIX_EPOCH);
         assert_eq!(stage.idle_end(), Some(Lsn::from(50)));
