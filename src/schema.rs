@@ -100,7 +100,8 @@ async fn install_views(target: &Target) -> Result<()> {
         return Ok(());
     }
     // A view whose columns change cannot be replaced.
-    let drop = "drop view if exists desired_member, team_person, desired_group, desired_account, person";
+    let drop =
+        "drop view if exists desired_member, team_person, desired_group, desired_account, profile, person";
     client.batch_execute(drop).await.map_err(on(Side::Target, action))?;
     client.batch_execute(&text).await.map_err(on(Side::Target, action))?;
     client

@@ -93,7 +93,7 @@ const KINDS: &[(&str, &str, &str)] = &[
 ];
 
 /// Fills in where the keys come from. Array parameters are numbered from `first_parameter`, in the order
-/// in which [`KINDS`] lists those the text uses.
+/// in which the kinds below lists those the text uses.
 pub fn with_keys(text: &str, keys: Keys, first_parameter: usize) -> String {
     let mut out = text.to_owned();
     let mut parameter = first_parameter;

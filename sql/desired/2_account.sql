@@ -24,8 +24,8 @@ begin
         select p.email, p.created_at into goal, born
           from person p where p.user_id = walker and p.unusable_because is null;
         if not found then
-            -- The person left. The account keeps its e-mail while it is locked.
-            return false;
+            -- The person left. A locked account gives its e-mail up.
+            return true;
         end if;
         if exists (select from person p left join account a using (user_id)
                     where p.email = goal and p.user_id <> walker and p.unusable_because is null
@@ -34,20 +34,17 @@ begin
         end if;
         select a.user_id, a.active into holder
           from account a where a.email = goal and not a.in_step and a.user_id <> walker limit 1;
-        if not found then
+        if not found or not holder.active then
             return true;
-        end if;
-        if not holder.active then
-            return false;
         end if;
         walker := holder.user_id;
     end loop;
 end
 $$;
 
-create or replace view desired_account as
-select p.user_id,
-       p.email,
+-- What somebody's account should look like: one row per person with a usable e-mail.
+create or replace view profile as
+select p.user_id, p.email, p.created_at,
        -- {team_alias}-{user_alias}, {user_alias}, else the e-mail's local part.
        left(case
                 when btrim(p.user_alias) <> '' then
@@ -70,10 +67,14 @@ select p.user_id,
             end, 255) as name,
        case when p.user_role = 'proxy_admin' then 'admin' else 'user' end as role
   from person p
+ where p.unusable_because is null;
+
+create or replace view desired_account as
+select p.user_id, p.email, p.name, p.role
+  from profile p
   left join account mine on mine.user_id = p.user_id
- where p.unusable_because is null
-   -- An account that holds the e-mail keeps it while its person is active; among those without, the older wins.
-   and not exists (select from person rival left join account theirs on theirs.user_id = rival.user_id
+ -- An account that holds the e-mail keeps it while its person is active; among those without, the older wins.
+ where not exists (select from person rival left join account theirs on theirs.user_id = rival.user_id
                     where rival.email = p.email and rival.user_id <> p.user_id
                       and rival.unusable_because is null
                       and mine.in_step is not true
@@ -83,8 +84,5 @@ select p.user_id,
    and not exists (select from account holder left join person h
                        on h.user_id = holder.user_id and h.unusable_because is null
                     where holder.email = p.email and not holder.in_step and holder.user_id <> p.user_id
-                      and case
-                              when h.user_id is not null then not leaves_its_email(holder.user_id)
-                              -- A departed account is linked again, but only by somebody without one.
-                              else mine.user_id is not null
-                          end);
+                      -- A departed account is linked again, or gives its e-mail up to somebody who has one.
+                      and case when h.user_id is null then false else not leaves_its_email(holder.user_id) end);

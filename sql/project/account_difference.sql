@@ -7,8 +7,10 @@
 --   update   name, e-mail or role differ      relink  a departed account belongs to this person now
 --   return   unlock a locked account          depart  lock the account
 --   wait     the e-mail is still held by one of ours that moves away in this very batch
---   conflict a dead letter (reason)           skip    gets no account (reason)
+--   conflict no account, a dead letter        skip    gets no account (reason)
 --   forget   somebody deleted the account in Open WebUI, and nobody wants it           same  nothing
+-- Whoever has an account but cannot get the e-mail they want keeps the one they have: a dead letter (reason), while
+-- name and role follow all the same.
 candidate as materialized (
     select t.user_id, d.user_id is not null as wanted, d.email, d.name, d.role,
            a.user_id is not null as has_account,
@@ -38,20 +40,38 @@ candidate as materialized (
                   where not h.in_step
                     and not exists (select from person p
                                      where p.user_id = h.user_id and p.unusable_because is null)
+                    and exists (select from "user" hw
+                                 where hw.id = coalesce(h.webui_id, 'usr_' || h.user_id) collate "default")
                     and not exists (select from account h2
                                      where h2.email = h.email and not h2.in_step and h2.user_id < h.user_id)) departed
              on not c.has_account and departed.email = c.claim
+), weighed as (
+    select c.*,
+           -- Will whoever of ours holds the e-mail leave it: for another one, or because the account is locked?
+           email_owner is not null and not $5 and email_owner <> all ($4)
+               and (exists (select from desired_account o where o.user_id = c.email_owner and o.email <> c.email)
+                    or not exists (select from person o
+                                    where o.user_id = c.email_owner and o.unusable_because is null)) as may_wait,
+           -- A person with an active account whose e-mail somebody else has a better claim to.
+           not wanted and has_account and active
+               and exists (select from person p where p.user_id = c.user_id and p.unusable_because is null) as outdone
+      from compared c
+), settled as (
+    select c.user_id, c.wanted, c.has_account, c.id, c.held_email, c.active, c.in_step, c.gave_admin, c.former_role,
+           c.has_user, c.w_name, c.w_email, c.w_role, c.has_auth, c.auth_email, c.auth_active,
+           c.email_id, c.email_role, c.email_owner, c.departed_user_id, c.departed_id, c.may_wait,
+           contested, case when contested then held_email else email end as email,
+           case when outdone then (select p.name from profile p where p.user_id = c.user_id) else name end as name,
+           case when outdone then (select p.role from profile p where p.user_id = c.user_id) else role end as role
+      from (select w.*, outdone or (wanted and has_account and active and email_id is not null and not may_wait)
+                       as contested from weighed w) c
 ), judged as (
     select c.*,
            case
                when wanted and not has_account then case
                    when departed_user_id is not null then
                        case when relink then 'relink' else 'conflict' end
-                   when email_id is not null and email_owner is not null then
-                       case when not $5 and c.email_owner <> all ($4)
-                                  and exists (select from desired_account o
-                                               where o.user_id = c.email_owner and o.email <> c.email)
-                            then 'wait' else 'conflict' end
+                   when email_owner is not null then case when may_wait then 'wait' else 'conflict' end
                    when email_id is not null then
                        case when account_adopt and (email_role <> 'admin' or adopt_admins)
                             then 'adopt' else 'conflict' end
@@ -62,16 +82,12 @@ candidate as materialized (
                             then 'adopt' else 'conflict' end
                    else 'create'
                end
-               when wanted then case
-                   when email_id is not null then
-                       case when not $5 and c.email_owner <> all ($4)
-                                  and exists (select from desired_account o
-                                               where o.user_id = c.email_owner and o.email <> c.email)
-                            then 'wait' else 'conflict' end
+               when wanted or contested then case
+                   when not contested and email_id is not null then case when may_wait then 'wait' else 'conflict' end
                    when not has_user then 'create'
                    when not active then 'return'
                    when (w_name, w_email, auth_email, held_email, in_step)
-                            is distinct from (name, email, email, email, true) then 'update'
+                            is distinct from (name, email, email, email, not contested) then 'update'
                    -- Somebody an Open WebUI admin set to pending stays so.
                    when w_role = 'pending' then 'same'
                    when role = 'admin' and w_role <> 'admin' then 'update'
@@ -80,9 +96,6 @@ candidate as materialized (
                    else 'same'
                end
                when has_account then case
-                   when active and exists (select from person p
-                                            where p.user_id = c.user_id and p.unusable_because is null)
-                       then 'conflict'
                    when not has_user then 'forget'
                    when active or auth_active or w_role <> 'pending' then 'depart'
                    else 'same'
@@ -90,14 +103,15 @@ candidate as materialized (
                else (select case when p.unusable_because is null then 'conflict' else 'skip' end
                        from person p where p.user_id = c.user_id)
            end as action
-      from compared c cross join policy
+      from settled c cross join policy
 ), difference as materialized (
-    select j.*,
+    select user_id, has_account, id, email, name, role, held_email, active, gave_admin, former_role, contested,
+           w_name, w_email, w_role, has_auth, auth_active, departed_user_id, action,
            case action when 'adopt' then coalesce(email_id, id) when 'relink' then departed_id else id end as target_id,
            case
                when action = 'skip' then
                    (select p.unusable_because from person p where p.user_id = j.user_id)
-               when action <> 'conflict' then null
+               when action is distinct from 'conflict' and not contested then null
                when not wanted then 'another LiteLLM user has a better claim to the e-mail'
                when departed_user_id is not null then
                    'the e-mail belongs to a locked account and accounts.relink is "skip"'
@@ -108,7 +122,7 @@ candidate as materialized (
                    'the e-mail belongs to an Open WebUI admin (accounts.adopt_admins is off)'
                when email_id is not null then
                    'the e-mail belongs to an Open WebUI account and accounts.adopt is "skip"'
-               else 'the account id is taken by an Open WebUI account we do not own'
+               else 'the account id is taken by another Open WebUI account'
            end as reason
       from judged j
 )

@@ -16,12 +16,17 @@ with :account_difference, fresh as materialized (
     select id, email, '', true from fresh order by id
     on conflict (id) do update set email = excluded.email, password = '', active = true
 ), new_account as (
-    insert into account (user_id, webui_id, email, origin, gave_admin)
-    select user_id, nullif(id, 'usr_' || user_id), email, 'created', role = 'admin' from fresh order by user_id
+    insert into account (user_id, webui_id, email, origin, gave_admin, in_step)
+    select user_id, nullif(id, 'usr_' || user_id), email, 'created', role = 'admin', not contested from fresh order by user_id
     on conflict (user_id) do update
-        set email = excluded.email, active = true, in_step = true, gave_admin = excluded.gave_admin, former_role = null
+        set email = excluded.email, active = true, in_step = excluded.in_step, gave_admin = excluded.gave_admin, former_role = null
 ), forgotten as (
     delete from account a using difference d where a.user_id = d.user_id and d.action = 'forget'
+), ghosts as (
+    -- A locked account that somebody deleted in Open WebUI holds no e-mail any more.
+    delete from account a using fresh f
+     where a.email = f.email and not a.in_step and a.user_id <> f.user_id
+       and not exists (select from "user" w where w.id = coalesce(a.webui_id, 'usr_' || a.user_id) collate "default")
 ), new_skip as (
     insert into skipped (user_id, reason, since)
     select user_id, reason, $1 from difference where action = 'skip'
@@ -33,7 +38,7 @@ with :account_difference, fresh as materialized (
 ), conflict as (
     select d.user_id, d.reason, l.reason is distinct from d.reason as is_news
       from difference d left join dead_letter l on l.kind = 'account' and l.key = d.user_id
-     where d.action = 'conflict'
+     where d.reason is not null and d.action <> 'skip'
 ), new_letter as (
     insert into dead_letter (kind, key, operation, reason, first_seen, last_seen)
     select 'account', user_id, 'SYNC_USER', reason, $1, $1 from conflict
@@ -41,7 +46,10 @@ with :account_difference, fresh as materialized (
         set reason = excluded.reason, sqlstate = null, critical = false, last_seen = excluded.last_seen, attempts = dead_letter.attempts + 1
 ), resolved as (
     delete from dead_letter l using difference d
-     where l.kind = 'account' and l.key = d.user_id and d.action is distinct from 'conflict'
+     where l.key = d.user_id
+       and (l.kind = 'account' and (d.reason is null or d.action = 'skip')
+            -- update_accounts.sql writes this letter again where the last admin still is to be kept.
+            or l.kind = 'last_admin' and d.action not in ('update', 'return', 'depart'))
 ), happened as (
     select 'SUCCESS' as result, user_id, null as error,
            jsonb_build_object('webui_id', id, 'email', email, 'name', name, 'role', role) as new_data from fresh
@@ -64,7 +72,7 @@ select count(*) filter (where action = 'create') as created,
        count(*) filter (where action = 'depart' and active
                           and user_id not in (select r.departed_user_id from difference r
                                                where r.action = 'relink')) as departing,
-       count(*) filter (where action = 'conflict') as conflicts,
+       count(*) filter (where reason is not null and action <> 'skip') as conflicts,
        coalesce(array_agg(user_id) filter (where w_email like 'moving-%' and action not in ('update', 'return')),
                 '{}') as stranded,
        count(*) filter (where action = 'skip') as skipped

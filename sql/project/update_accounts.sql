@@ -8,7 +8,7 @@
 with :account_difference, planned as materialized (
     select d.user_id, d.action, d.email, d.name, d.role, d.id,
            d.w_name, d.w_email, d.w_role, w.created_at, d.has_auth, d.auth_active,
-           d.active as was_active, d.gave_admin,
+           d.active as was_active, d.gave_admin, d.contested,
            case when d.active then d.w_role else d.former_role end as role_before,
            case
                when d.action = 'depart' then 'pending'
@@ -40,7 +40,7 @@ with :account_difference, planned as materialized (
 ), done as materialized (
     -- Of the admin who is kept only the role stays as it is; a departure does not happen at all.
     select p.user_id, p.action, p.email, p.name, p.role, p.id, p.w_name, p.w_email, p.w_role, p.has_auth, p.auth_active,
-           p.was_active, p.gave_admin, p.role_before,
+           p.was_active, p.gave_admin, p.contested, p.role_before,
            case when k.user_id is not null then p.w_role else p.new_role end as new_role
       from planned p left join kept_admin k on k.user_id = p.user_id
      where k.user_id is null or p.action <> 'depart'
@@ -61,7 +61,7 @@ with :account_difference, planned as materialized (
     update account a
        set email = coalesce(d.email, a.email),
            active = d.action <> 'depart',
-           in_step = d.action <> 'depart',
+           in_step = d.action <> 'depart' and not d.contested,
            former_role = case when d.action <> 'depart' then null when a.active then d.w_role else a.former_role end,
            gave_admin = case when d.action = 'depart' then a.gave_admin
                              else d.new_role = 'admin' and (a.gave_admin or d.role_before is distinct from 'admin') end

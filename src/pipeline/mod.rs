@@ -159,11 +159,16 @@ impl Daemon {
     /// One session as leader: everything from the first connection to the first error.
     async fn lead(self: Arc<Self>, cancel: CancellationToken) -> Result<()> {
         let config = &self.config;
+        let source = Source::open(config).await?;
+        let slot = source.slot(&config.slot).await?;
+        if slot.as_ref().is_some_and(|slot| slot.active) {
+            // Somebody else leads. Nothing of theirs is touched: not their schema, not their views, not their policy.
+            return Err(Error::SlotHeld { slot: config.slot.clone() });
+        }
         let target = Target::open(config).await?;
         schema::ensure(&target, config).await?;
         let mut known = checkpoint::read(&target).await?;
 
-        let source = Source::open(config).await?;
         let (server_version, wal_level, database_oid) = source.server().await?;
         if wal_level != "logical" {
             return Err(Error::WalLevel { found: wal_level });
@@ -173,7 +178,6 @@ impl Daemon {
         let start = known.as_ref().map_or(Lsn::from(0), |known| known.end_lsn);
         let mut session = Session::open(config, &name, start).await?;
         let identity = session.identify().await?;
-        let slot = source.slot(&config.slot).await?;
         let unfinished_copy = backfill::is_unfinished(&target, &config.slot).await?;
         let followed = known.as_ref().map_or(identity.timeline, |known| known.generation.timeline);
         let switch_point = if identity.timeline > followed {
@@ -205,7 +209,6 @@ impl Daemon {
         let fingerprint = columns_fingerprint(&tables, &publication.unwrap_or_default());
         facts.columns_fingerprint = &fingerprint;
         let decision = decide(&facts)?;
-        schema::write_policy(&target, config).await?;
         let mut signatures = self.remember_rows.then(Signatures::new);
         if let Start::Copy { reason, drop_slot } = decision {
             if known.is_some() && backfill::finished_lately(&target).await? >= backfill::BUDGET_PER_HOUR {
@@ -242,6 +245,7 @@ impl Daemon {
         };
         session.start().await?;
         let epoch = checkpoint::take_lead(&target, &known, identity.timeline).await?;
+        schema::write_policy(&target, config).await?;
         self.progress.session_begins(known.end_lsn);
         tracing::info!(lsn = %known.end_lsn, epoch, "streaming");
 

@@ -23,8 +23,9 @@ pub struct PublicationState {
     pub tables: Vec<String>,
     /// Tables with a column list or a row filter: these make LiteLLM's own writes fail.
     pub narrowed: Vec<String>,
-    /// The catalog's ids of the publication and its entries, by table: one that was dropped and made again is another one.
-    pub identity: BTreeMap<String, u32>,
+    /// Row versions of the publication and its entries in the catalog, by table: whatever was altered, or dropped and
+    /// made again, has another one.
+    pub identity: BTreeMap<String, String>,
 }
 
 /// Tables the people and groups come from.
@@ -55,14 +56,14 @@ impl Source {
             ours: first.get("ours"),
             ..PublicationState::default()
         };
-        state.identity.insert(String::new(), first.get("publication_oid"));
+        state.identity.insert(String::new(), first.get("publication_version"));
         for row in &rows {
             let (schema, table): (Option<String>, Option<String>) =
                 (row.get("schemaname"), row.get("tablename"));
             if let (Some(schema), Some(table)) = (schema, table)
                 && schema == config.litellm_schema
             {
-                let entry: Option<u32> = row.get("entry_oid");
+                let entry: Option<String> = row.get("entry_version");
                 state.identity.insert(table.clone(), entry.unwrap_or_default());
                 if row.get("narrowed") {
                     state.narrowed.push(table.clone());

@@ -9,16 +9,17 @@
 
 mod support;
 
-mod first_copy;
-mod mapping;
-mod stream;
-mod churn;
 mod brake;
-mod failures;
-mod network;
-mod crash;
-mod setup;
+mod churn;
 mod cli;
-mod upgrades;
-mod sql;
+mod crash;
+mod failures;
+mod first_copy;
 mod layering;
+mod mapping;
+mod network;
+mod projection;
+mod setup;
+mod sql;
+mod stream;
+mod upgrades;

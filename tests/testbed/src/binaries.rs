@@ -39,13 +39,23 @@ impl Binaries {
             }
         }
         #[cfg(feature = "fetch")]
-        return crate::fetch::server()
-            .with_context(|| format!("no PostgreSQL server on this machine: {REMEDY}"));
+        return crate::fetch::server().with_context(|| {
+            format!("no PostgreSQL server on this machine, and none could be downloaded; {REMEDY}")
+        });
         #[cfg(not(feature = "fetch"))]
         {
             let broken = broken.iter().map(|text| format!("\n  {text}")).collect::<String>();
             bail!("no PostgreSQL server found: {REMEDY}{broken}")
         }
+    }
+
+    /// Whether [`Binaries::find`] has nothing on this machine to take, and may have to wait for a
+    /// download.
+    #[cfg(feature = "fetch")]
+    pub fn is_fetch_needed() -> bool {
+        env::var_os(BIN_DIR_VARIABLE).is_none()
+            && !candidates().iter().any(|dir| holds_a_server(dir) && Self::at(dir).is_ok())
+            && !crate::fetch::is_cached()
     }
 
     /// The server in `dir`, which must hold `initdb` and a `postgres` that runs.

@@ -48,7 +48,13 @@ if [ -n "$pid" ] && { [ ! -d /proc/self ] || [ "$(readlink "/proc/$pid/cwd")" = 
         tries=$((tries + 1))
     done
 fi
-[ -n "$TESTBED_KEEP" ] || rm -rf "$1"
+[ -z "$TESTBED_KEEP" ] || exit
+# A cp or a server that the owner had just begun may still be writing there.
+tries=0
+while ! rm -rf "$1" 2>/dev/null && [ $tries -lt 100 ]; do
+    sleep 0.1
+    tries=$((tries + 1))
+done
 "#;
 
 /// What a cluster is made of. `ClusterOptions::default()` is right for a test.

@@ -25,6 +25,11 @@ pub(crate) fn server() -> Result<Binaries> {
     thread::spawn(move || download(&cache)).join().map_err(|_| anyhow!("the download panicked"))?
 }
 
+/// Whether an earlier download is still there.
+pub(crate) fn is_cached() -> bool {
+    cache_dir().is_ok_and(|cache| cached(&cache).is_some())
+}
+
 fn download(cache: &Path) -> Result<Binaries> {
     fs::create_dir_all(cache).with_context(|| format!("could not make {}", cache.display()))?;
     let wanted = VersionReq::parse(WANTED).context("the wanted version")?;

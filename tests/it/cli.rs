@@ -1,0 +1,130 @@
+//! Exit codes, pages and signals.
+
+use std::time::Duration;
+
+use testbed::{Cluster, ClusterOptions, Mode};
+
+use crate::support::compare::assert_in_step;
+use crate::support::daemon::{answer, command, run};
+use crate::support::{DEADLINE, Daemon, Pair, PairOptions, eventually, people, person};
+
+fn nowhere() -> Pair {
+    let url = |name: &str| format!("postgresql://postgres:zqsecret@127.0.0.1:1/{name}");
+    Pair {
+        source: url("a"),
+        target: url("b"),
+        daemon_source: url("a"),
+        daemon_target: url("b"),
+        slot: "nowhere".to_owned(),
+    }
+}
+
+#[test]
+fn a_configuration_that_cannot_be_used_is_exit_code_2_with_every_problem() {
+    let pair = nowhere();
+    let mut without = command(&pair);
+    without.env_remove("LITELLM_DATABASE_URL").env("WEBUI_DATABASE_URL", "mysql://x/y");
+    let (code, said, error) = answer(without.args(["run", "--http", "nonsense"]).output().unwrap());
+    assert_eq!((code, said.as_str()), (2, ""));
+    for word in ["LITELLM_DATABASE_URL", "WEBUI_DATABASE_URL", "--http"] {
+        assert!(error.contains(word), "{word}: {error}");
+    }
+    assert_eq!(run(&pair, &["no-such-command"]).0, 2);
+    assert_eq!(run(&pair, &["status", "--wait", "tomorrow"]).0, 2);
+    assert_eq!(run(&pair, &["--help"]).0, 0);
+    assert_eq!(run(&pair, &["--version"]).0, 0);
+}
+
+#[test]
+fn a_server_that_is_not_there_is_exit_code_1_and_no_password_is_shown() {
+    let pair = nowhere();
+    let (code, said, error) = run(&pair, &["status"]);
+    assert_eq!(code, 1);
+    assert!(!error.is_empty() && !(said + &error).contains("zqsecret"), "{error}");
+}
+
+#[tokio::test]
+async fn a_daemon_whose_servers_are_not_there_keeps_trying_and_answers() {
+    let mut daemon = Daemon::start(&nowhere());
+    eventually("an answer", || async { daemon.get("/healthz").0 == 200 }).await;
+    eventually("a try", || async { daemon.get("/readyz").1.contains("reconnecting") }).await;
+    assert!(!daemon.log().contains("zqsecret") && !daemon.get("/readyz").1.contains("zqsecret"));
+    let (_, status) = daemon.terminate();
+    assert!(status.success(), "{status}");
+}
+
+#[tokio::test]
+async fn waiting_for_now_ends_with_the_right_exit_code() {
+    let pair = Pair::new().await;
+    pair.litellm(&people("a", 3)).await;
+    let (code, _, error) = run(&pair, &["status", "--wait", "now", "--timeout", "1"]);
+    assert_eq!(code, 1, "{error}");
+    let (code, said, _) = run(&pair, &["status"]);
+    assert!(code == 0 && said.contains("not installed"), "{said}");
+    let mut daemon = Daemon::start(&pair);
+    assert_eq!(run(&pair, &["status", "--wait", "now"]).0, 0);
+    pair.litellm(&person("b", "a1@x.test")).await;
+    assert_eq!(run(&pair, &["status", "--wait", "now"]).0, 3);
+    let (code, json, _) = run(&pair, &["status", "--json"]);
+    assert_eq!(code, 0);
+    let report: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(report["accounts_active"], 3);
+    assert_eq!(report["checkpoint"]["transactions_applied"], 1);
+    assert_eq!(report["slot"]["active"], true);
+    daemon.kill9();
+    let (code, said, _) = run(&pair, &["status"]);
+    assert!(code == 0 && said.contains("not running"), "{said}");
+}
+
+#[tokio::test]
+async fn the_pages_tell_what_goes_on() {
+    let pair = Pair::new().await;
+    pair.litellm(&people("a", 3)).await;
+    let daemon = Daemon::start(&pair);
+    pair.settle().await;
+    daemon.ready().await;
+    assert_eq!(daemon.get("/healthz").0, 200);
+    assert_eq!(daemon.get("/nothing").0, 404);
+    pair.litellm(&person("b", "b@x.test")).await;
+    pair.settle().await;
+    let (code, metrics) = daemon.get("/metrics");
+    assert_eq!(code, 200);
+    for line in metrics.lines().filter(|line| !line.starts_with('#')) {
+        assert!(line.starts_with("litellm_webui_sync_"), "{line}");
+    }
+    for line in metrics.lines().filter(|line| line.starts_with("# HELP")) {
+        assert!(line.split(' ').count() > 4, "{line}");
+    }
+    assert!(metrics.contains("transactions"), "{metrics}");
+    assert!(!metrics.contains("@x.test"));
+}
+
+#[tokio::test]
+async fn pages_answer_while_both_databases_are_down() {
+    let cluster = Cluster::start(ClusterOptions::default()).unwrap();
+    let pair = Pair::on(&cluster, &cluster, PairOptions::default()).await;
+    let daemon = Daemon::start(&pair);
+    pair.settle().await;
+    cluster.stop(Mode::Immediate, DEADLINE).unwrap();
+    eventually("readiness to end", || async { daemon.get("/readyz").0 == 503 }).await;
+    assert_eq!((daemon.get("/healthz").0, daemon.get("/metrics").0), (200, 200));
+}
+
+#[tokio::test]
+async fn a_daemon_asked_to_end_finishes_its_work_and_leaves_nothing_to_repeat() {
+    let pair = Pair::new().await;
+    crate::churn::reference::begin(&pair).await;
+    let mut daemon = Daemon::start(&pair);
+    pair.settle().await;
+    for number in 0..30 {
+        pair.litellm(&person(&format!("a{number}"), &format!("a{number}@x.test"))).await;
+    }
+    let start = std::time::Instant::now();
+    let (_, status) = daemon.terminate();
+    assert!(status.success(), "{status}");
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    let _daemon = Daemon::start(&pair);
+    pair.settle().await;
+    assert_in_step(&pair).await;
+    crate::churn::reference::assert_exactly_once(&pair).await;
+}

@@ -1,0 +1,125 @@
+//! One entity that cannot be written never stops its neighbours.
+
+use crate::support::compare::assert_in_step;
+use crate::support::daemon::run;
+use crate::support::{Daemon, Pair, change, eventually, people, person, team};
+
+const RETRY: &str = "update litellm_webui_sync.dead_letter set last_seen = now() - interval '2 hours'";
+
+async fn failed_audits(pair: &Pair, id: &str) -> String {
+    pair.ask(&format!(
+        "select count(*) from litellm_webui_sync.sync_audit where sync_result = 'FAILED' and record_id = '{id}'"
+    ))
+    .await
+}
+
+#[tokio::test]
+async fn somebody_open_webui_refuses_is_a_dead_letter_while_the_others_arrive() {
+    let pair = Pair::new().await;
+    let daemon = Daemon::start(&pair);
+    pair.settle().await;
+    pair.webui("alter table \"user\" add constraint refused check (email <> 'a7@x.test')").await;
+    pair.litellm(&people("a", 30)).await;
+    assert_eq!(pair.settle().await, 1);
+    assert_eq!(pair.dead_letters().await, "account:a7");
+    assert_eq!(pair.ask("select count(*) from \"user\" where id like 'usr_a%'").await, "29");
+    assert_eq!(failed_audits(&pair, "a7").await, "1");
+    daemon.ready().await;
+    assert_eq!(daemon.metric("dead_letters"), 1.0);
+    // Its newest state is kept, nothing is queued; it fails as long as it must.
+    pair.litellm(&[change("a7", "user_alias = 'Seven'"), team("t", "T", None, &["a7", "a8"])].concat()).await;
+    assert_eq!(pair.settle().await, 1);
+    assert_eq!(pair.members("grp_team_t").await, "usr_a8");
+    let attempts = pair.ask("select attempts from litellm_webui_sync.dead_letter").await;
+    pair.webui(RETRY).await;
+    eventually("another attempt", || async {
+        pair.ask("select attempts from litellm_webui_sync.dead_letter").await != attempts
+    })
+    .await;
+    assert_eq!(failed_audits(&pair, "a7").await, "1");
+    assert_eq!(run(&pair, &["status", "--wait", "now"]).0, 3);
+    // It heals by itself.
+    pair.webui(&format!("alter table \"user\" drop constraint refused; {RETRY}")).await;
+    eventually("the healing", || async { pair.dead_letters().await.is_empty() }).await;
+    assert_eq!(pair.account("a7@x.test").await, "usr_a7|Seven|user|active");
+    pair.settle().await;
+    assert_in_step(&pair).await;
+}
+
+#[tokio::test]
+async fn somebody_who_cannot_be_locked_is_critical() {
+    let pair = Pair::new().await;
+    pair.litellm(&people("a", 3)).await;
+    let daemon = Daemon::start(&pair);
+    pair.settle().await;
+    pair.webui(
+        "alter table \"user\" add constraint refused check (id <> 'usr_a2' or role <> 'pending') not valid",
+    )
+    .await;
+    pair.litellm("delete from \"LiteLLM_UserTable\"").await;
+    assert_eq!(pair.settle().await, 1);
+    assert_eq!(pair.account("a1@x.test").await, "usr_a1|a1|pending|locked");
+    assert_eq!(pair.account("a2@x.test").await, "usr_a2|a2|user|active");
+    eventually("readiness to end", || async { daemon.get("/readyz").0 == 503 }).await;
+    pair.webui(&format!("alter table \"user\" drop constraint refused; {RETRY}")).await;
+    eventually("the lock", || async { pair.account("a2@x.test").await == "usr_a2|a2|pending|locked" }).await;
+    daemon.ready().await;
+}
+
+#[tokio::test]
+async fn a_group_open_webui_refuses_is_a_dead_letter_and_heals() {
+    let pair = Pair::new().await;
+    pair.webui("alter table \"group\" add constraint refused check (name <> 'Bad')").await;
+    pair.litellm(
+        &[person("a", "a@x.test"), team("g", "Good", None, &["a"]), team("b", "Bad", None, &["a"])].concat(),
+    )
+    .await;
+    let _daemon = Daemon::start(&pair);
+    assert_eq!(pair.settle().await, 1);
+    assert_eq!(pair.dead_letters().await, "team:b");
+    assert_eq!(pair.members("grp_team_g").await, "usr_a");
+    pair.litellm("update \"LiteLLM_TeamTable\" set team_alias = 'Better' where team_id = 'b'").await;
+    assert_eq!(pair.settle().await, 0);
+    assert_eq!(pair.members("grp_team_b").await, "usr_a");
+    assert_in_step(&pair).await;
+}
+
+#[tokio::test]
+async fn in_a_huge_transaction_too_only_the_one_fails() {
+    let pair = Pair::new().await;
+    pair.webui("alter table \"user\" add constraint refused check (email <> 'a777@x.test')").await;
+    let _daemon = Daemon::start(&pair);
+    pair.settle().await;
+    pair.litellm(&people("a", 5000)).await;
+    assert_eq!(pair.settle().await, 1);
+    assert_eq!(pair.dead_letters().await, "account:a777");
+    assert_eq!(pair.ask("select count(*) from \"user\" where id like 'usr_a%'").await, "4999");
+}
+
+#[tokio::test]
+async fn a_permission_taken_away_is_no_heap_of_dead_letters() {
+    let pair = Pair::new().await;
+    let daemon = Daemon::start(&pair);
+    pair.settle().await;
+    pair.webui("alter table \"user\" add constraint refused check (role <> 'user') not valid").await;
+    pair.litellm(&people("a", 400)).await;
+    eventually("a word about it", || async {
+        daemon.log().contains("23514") || daemon.get("/readyz").0 != 200
+    })
+    .await;
+    assert_eq!(pair.dead_letters().await, "");
+    pair.webui("alter table \"user\" drop constraint refused").await;
+}
+
+#[tokio::test]
+async fn a_column_added_by_an_upgrade_does_not_stop_the_stream() {
+    let pair = Pair::new().await;
+    let _daemon = Daemon::start(&pair);
+    pair.settle().await;
+    pair.webui("alter table \"user\" add column fancy text not null default 'x'; alter table \"group\" add column fancy text").await;
+    pair.litellm(&[person("a", "a@x.test"), team("t", "T", None, &["a"])].concat()).await;
+    assert_eq!(pair.settle().await, 0);
+    pair.litellm("alter table \"LiteLLM_UserTable\" add column fancy text default 'x'; update \"LiteLLM_UserTable\" set user_alias = 'A'").await;
+    assert_eq!(pair.settle().await, 0);
+    assert_eq!(pair.account("a@x.test").await, "usr_a|A|user|active");
+}
