@@ -25,7 +25,7 @@ use crate::error::{Error, Result, Side, on};
 use crate::failpoint;
 use crate::mirror::statements;
 use crate::postgres::quote_literal;
-use crate::source::session::Session;
+use crate::source::session::{NewSlot, Session};
 use crate::source::{SLOT_PATIENCE, Source, SourceTable};
 use crate::sql::{self, Keys};
 use crate::stage::signatures::Signatures;
@@ -64,9 +64,9 @@ pub async fn is_unfinished(target: &Target, slot: &str) -> Result<bool> {
     Ok(row.map_err(on(Side::Target, "look for an unfinished copy"))?.get(0))
 }
 
-/// Copies that were finished within the last hour.
-pub async fn finished_lately(target: &Target) -> Result<i64> {
-    let text = "select count(*) from backfill where finished_at > now() - interval '1 hour'";
+/// Copies that were started within the last hour.
+pub async fn started_lately(target: &Target) -> Result<i64> {
+    let text = "select count(*) from backfill where started_at > now() - interval '1 hour'";
     let row = target.client().query_one(text, &[]).await;
     Ok(row.map_err(on(Side::Target, "count copies"))?.get(0))
 }
@@ -77,7 +77,7 @@ pub async fn copy(
     source: &Source,
     target: &Target,
     request: &Request<'_>,
-    mut signatures: Option<&mut Signatures>,
+    signatures: Option<&mut Signatures>,
 ) -> Result<Drift> {
     tracing::info!(reason = request.reason, "copying LiteLLM's rows");
     let text = "insert into backfill (reason, slot) values ($1, $2) returning id";
@@ -101,10 +101,34 @@ pub async fn copy(
         other => other?,
     };
 
+    let copied = copy_at(config, target, request, session, &slot, id, signatures).await;
+    if copied.is_err() {
+        // Nothing uses it yet, and it would make LiteLLM's server keep WAL for nobody. (After a kill, the next start does this.)
+        if let Err(error) = source.drop_slot(&config.slot).await {
+            tracing::warn!(
+                error = crate::postgres::error_chain(&error),
+                "could not drop the slot of a failed copy"
+            );
+        }
+    }
+    copied
+}
+
+/// Copies at the slot's snapshot, which `session` keeps alive, and merges.
+async fn copy_at(
+    config: &Config,
+    target: &Target,
+    request: &Request<'_>,
+    session: Session,
+    slot: &NewSlot,
+    id: i64,
+    mut signatures: Option<&mut Signatures>,
+) -> Result<Drift> {
     failpoint::hit(failpoint::SLOT_WITHOUT_COPY)?;
     let reader = Source::open(config).await?;
     let begin = format!(
-        "begin isolation level repeatable read read only; set transaction snapshot {}",
+        "begin isolation level repeatable read read only; set transaction snapshot {};
+         set local idle_in_transaction_session_timeout = '60s'",
         quote_literal(&slot.snapshot)
     );
     reader.connection.client.batch_execute(&begin).await.map_err(on(Side::Source, "open the snapshot"))?;
@@ -112,13 +136,19 @@ pub async fn copy(
         let table = id.table();
         let mirror = table.mirror;
         let text = format!(
-            "create unlogged table if not exists stage_{mirror} (like {mirror}); truncate stage_{mirror}"
+            "drop table if exists stage_{mirror}; create unlogged table stage_{mirror} (like {mirror})"
         );
         target.execute("prepare the staging tables", &text).await?;
         let Some(found) = request.tables.get(table.source) else { continue };
         let columns: Vec<String> = found.columns.keys().cloned().collect();
         let out = statements::copy_out(table, &config.litellm_schema, &columns);
-        let rows = copy_table(&reader, target, id, &out, signatures.as_deref_mut()).await?;
+        let work = copy_table(&reader, target, id, &out, signatures.as_deref_mut());
+        // A target that no longer takes rows must not keep LiteLLM's snapshot open.
+        let rows = tokio::time::timeout(SLOW, work).await.map_err(|_| Error::Silent {
+            side: Side::Target,
+            action: "copy a table",
+            seconds: SLOW.as_secs(),
+        })??;
         tracing::info!(table = table.source, rows, "copied");
     }
     failpoint::hit(failpoint::COPIED_NOT_MERGED)?;

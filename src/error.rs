@@ -49,6 +49,8 @@ pub enum Error {
     SlotHeld { slot: String },
     #[error("another daemon took over (the checkpoint was changed by somebody else)")]
     Superseded,
+    #[error("another daemon is at work on this Open WebUI database")]
+    LeaseHeld,
     #[error("cannot understand the stream from LiteLLM")]
     Decode(#[from] DecodeError),
     #[error("the mirror of {table} has lost a row that LiteLLM updates")]
@@ -114,6 +116,7 @@ impl Error {
             Self::Silent { .. }
             | Self::SlotHeld { .. }
             | Self::Superseded
+            | Self::LeaseHeld
             | Self::SlotBlocked { .. }
             | Self::SourceChanged
             | Self::MessageTooLarge { .. }
@@ -178,6 +181,7 @@ impl Error {
             Self::Silent { .. }
             | Self::SlotHeld { .. }
             | Self::Superseded
+            | Self::LeaseHeld
             | Self::SlotBlocked { .. }
             | Self::SourceChanged
             | Self::MessageTooLarge { .. }
@@ -200,6 +204,7 @@ impl Error {
             Self::Silent { .. } => "silent".to_owned(),
             Self::SlotHeld { .. } => "slot_held".to_owned(),
             Self::Superseded => "superseded".to_owned(),
+            Self::LeaseHeld => "lease_held".to_owned(),
             Self::Brake { .. } => "brake".to_owned(),
             _ => "other".to_owned(),
         }

@@ -30,6 +30,11 @@ fn settings(config: &Config) -> Vec<(&'static str, String)> {
         // A dead leader's locks end in bounded time.
         ("idle_in_transaction_session_timeout", "120s"),
         ("lock_timeout", "10s"),
+        // A leader that vanished without a word lets go of its lease and its locks as soon as its slot does.
+        ("tcp_keepalives_idle", "5"),
+        ("tcp_keepalives_interval", "2"),
+        ("tcp_keepalives_count", "3"),
+        ("tcp_user_timeout", "15s"),
         // A session of ours that was dropped stops its running statement too.
         ("client_connection_check_interval", "5s"),
         ("jit", "off"),
@@ -75,6 +80,15 @@ impl Target {
         let mut prepared = self.prepared.lock().unwrap_or_else(PoisonError::into_inner);
         prepared.insert(text.to_owned(), statement.clone());
         Ok(statement)
+    }
+
+    /// Takes the lease, for the life of this session: only one daemon at a time prepares, copies or leads. The slot
+    /// alone does not say so, because nobody holds it while rows are copied.
+    pub async fn take_lease(&self, schema: &str) -> Result<bool> {
+        let text = "select pg_try_advisory_lock(hashtext('litellm_webui_sync'), hashtext($1))";
+        let client = &self.connection.client;
+        let row = within(Side::Target, "take the lease", QUICK, client.query_one(text, &[&schema])).await?;
+        Ok(row.get(0))
     }
 
     /// Runs a statement without parameters.

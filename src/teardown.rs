@@ -31,6 +31,12 @@ pub type Lines = Vec<String>;
 /// # Errors
 /// When a daemon still runs, or something cannot be removed.
 pub async fn teardown(config: &Config, purge: Purge, lines: &mut Lines) -> Result<()> {
+    let target = Target::open(config).await?;
+    if !target.take_lease(&config.schema).await? {
+        return Err(Error::Usage(
+            "a daemon is at work on this Open WebUI database: stop it first".to_owned(),
+        ));
+    }
     let source = Source::open(config).await?;
     match source.slot(&config.slot).await? {
         Some(slot) if slot.database.as_deref() != Some(config.source.database.as_str()) => {

@@ -15,6 +15,9 @@ candidate as materialized (
     select t.user_id, d.user_id is not null as wanted, d.email, d.name, d.role,
            a.user_id is not null as has_account,
            coalesce(a.webui_id, case when a.user_id is not null then 'usr_' || a.user_id
+                                     -- That account went to somebody else with its e-mail: another id.
+                                     when given.user_id is not null
+                                         then 'usr_h_' || encode(sha256(convert_to(t.user_id, 'UTF8')), 'hex')
                                      else webui_user_id(t.user_id) end) as id,
            a.email as held_email, a.active, a.in_step, a.gave_admin, a.former_role,
            -- Whoever has the e-mail already need not be looked for.
@@ -22,6 +25,7 @@ candidate as materialized (
       from (select distinct id as user_id from :users as given(id)) t
       left join desired_account d on d.user_id = t.user_id
       left join account a on a.user_id = t.user_id
+      left join account given on given.webui_id = 'usr_' || t.user_id and given.user_id <> t.user_id
 ), :email_holder, compared as (
     select c.*,
            w.id is not null as has_user, w.name as w_name, w.email as w_email, w.role as w_role,

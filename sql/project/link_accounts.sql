@@ -5,8 +5,11 @@
 -- $3 one audit row per person (boolean; else a summary), $4, $5 and :users (see account_difference.sql).
 -- Returns the user ids that were linked.
 with :account_difference, adopted as (
-    insert into account (user_id, webui_id, email, origin, before)
+    -- pending *and* a closed log-in is what we do to accounts, and nobody else: kept by a purge, it comes back.
+    insert into account (user_id, webui_id, email, origin, active, in_step, former_role, before)
     select d.user_id, nullif(d.target_id, 'usr_' || d.user_id), d.email, 'adopted',
+           not (w.role = 'pending' and au.active is false), not (w.role = 'pending' and au.active is false),
+           case when w.role = 'pending' and au.active is false then 'user' end,
            jsonb_build_object('name', w.name, 'role', w.role, 'email', w.email, 'auth_email', au.email, 'active', au.active)
       from difference d
       join "user" w on w.id = d.target_id collate "default"

@@ -123,7 +123,7 @@ impl Daemon {
     fn react(&self, error: &Error, backoff: &mut Backoff) -> Option<Duration> {
         let reason = error_chain(error);
         match (error, error.reaction()) {
-            (Error::SlotHeld { .. } | Error::Superseded, _) => {
+            (Error::SlotHeld { .. } | Error::Superseded | Error::LeaseHeld, _) => {
                 self.progress.set_state(State::Standby, Some(reason));
                 Some(STANDBY_DELAY)
             }
@@ -166,6 +166,9 @@ impl Daemon {
             return Err(Error::SlotHeld { slot: config.slot.clone() });
         }
         let target = Target::open(config).await?;
+        if !target.take_lease(&config.schema).await? {
+            return Err(Error::LeaseHeld);
+        }
         schema::ensure(&target, config).await?;
         let mut known = checkpoint::read(&target).await?;
 
@@ -211,7 +214,7 @@ impl Daemon {
         let decision = decide(&facts)?;
         let mut signatures = self.remember_rows.then(Signatures::new);
         if let Start::Copy { reason, drop_slot } = decision {
-            if known.is_some() && backfill::finished_lately(&target).await? >= backfill::BUDGET_PER_HOUR {
+            if known.is_some() && backfill::started_lately(&target).await? >= backfill::BUDGET_PER_HOUR {
                 return Err(Error::Gap {
                     reason: format!("{reason} (and more copies than {} an hour)", backfill::BUDGET_PER_HOUR),
                 });
@@ -249,13 +252,14 @@ impl Daemon {
         self.progress.session_begins(known.end_lsn);
         tracing::info!(lsn = %known.end_lsn, epoch, "streaming");
 
+        let linger = self.progress.status().state == State::Braked;
         let (parts, received) = mpsc::channel(1);
         let (acknowledge, committed) = watch::channel(known.end_lsn);
         let applier = apply::Applier::new(Arc::clone(&self), target, &known, epoch, acknowledge);
         let limits =
             crate::stage::Limits { rows: config.policy.batch.changes, bytes: config.policy.batch.bytes };
         let receiver =
-            receive::Receiver::new(Arc::clone(&self), session, signatures, limits, parts, committed);
+            receive::Receiver::new(Arc::clone(&self), session, signatures, limits, parts, committed, linger);
         let watcher = monitor::Monitor::new(Arc::clone(&self), source, fingerprint);
         let mut tasks = JoinSet::new();
         tasks.spawn(receiver.run(cancel.clone()));

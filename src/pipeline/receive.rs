@@ -22,6 +22,8 @@ use crate::stage::{Limits, Part, Stage};
 const IDLE_INTERVAL: Duration = Duration::from_secs(10);
 /// … or this much WAL went by. Where both databases share a server, our own checkpoint makes WAL.
 const IDLE_BYTES: u64 = 16 * 1024 * 1024;
+/// How long the first batch after a brake gathers what came since: LiteLLM's data may have been repaired.
+const LINGER: Duration = Duration::from_secs(3);
 /// Frames taken in a row before anything else is looked at.
 const AT_ONCE: usize = 2048;
 pub(super) struct Receiver {
@@ -33,6 +35,8 @@ pub(super) struct Receiver {
     committed: watch::Receiver<Lsn>,
     /// The last position handed on, and when.
     handed: (Lsn, Instant),
+    /// After a brake the first batch waits for what may undo it.
+    linger_until: Option<Instant>,
 }
 
 /// What the loop does next.
@@ -52,6 +56,7 @@ impl Receiver {
         limits: Limits,
         parts: mpsc::Sender<Part>,
         committed: watch::Receiver<Lsn>,
+        linger: bool,
     ) -> Self {
         let decoder = Decoder::new(&daemon.config.litellm_schema);
         let handed = (*committed.borrow(), Instant::now());
@@ -59,6 +64,7 @@ impl Receiver {
             daemon,
             session,
             decoder,
+            linger_until: linger.then(|| Instant::now() + LINGER),
             stage: Stage::new(limits, signatures, handed.0),
             parts,
             committed,
@@ -125,8 +131,11 @@ impl Receiver {
 
     /// Whether there is something to hand on now.
     fn is_due(&self) -> bool {
-        if self.stage.has_batch() || self.stage.is_full() {
+        if self.stage.is_full() {
             return true;
+        }
+        if self.stage.has_batch() {
+            return self.linger_until.is_none_or(|until| until <= Instant::now());
         }
         let Some(idle) = self.stage.idle_end() else { return false };
         let (handed, at) = self.handed;
