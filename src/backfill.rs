@@ -12,6 +12,7 @@
 
 use std::collections::BTreeMap;
 use std::pin::pin;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::{SinkExt, TryStreamExt};
@@ -91,7 +92,10 @@ pub async fn copy(
     // slot would wait for it for ever.
     let mut session = Session::open(config, request.application_name, Lsn::from(0)).await?;
     let failover = request.server_version >= 170_000;
-    let created = session.create_slot(&config.slot, failover, SLOT_PATIENCE).await;
+    let created = tokio::select! {
+        created = session.create_slot(&config.slot, failover, SLOT_PATIENCE) => created,
+        error = stay_alive(target) => Err(error),
+    };
     let slot = match created {
         Err(Error::Silent { seconds, .. }) => {
             let blockers = source.blockers().await;
@@ -112,6 +116,16 @@ pub async fn copy(
         }
     }
     copied
+}
+
+/// Shows that the holder of the lease is alive while it waits; ends only with an error.
+async fn stay_alive(target: &Target) -> Error {
+    loop {
+        tokio::time::sleep(Duration::from_secs(4)).await;
+        if let Err(error) = target.execute("stay alive", "select 1").await {
+            return error;
+        }
+    }
 }
 
 /// Copies at the slot's snapshot, which `session` keeps alive, and merges.

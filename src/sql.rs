@@ -47,6 +47,7 @@ files! {
     NEW_GENERATION = "target/new_generation.sql";
     DEAD_LETTER = "target/dead_letter.sql";
     COLUMNS = "target/columns.sql";
+    BREAK_LEASE = "target/break_lease.sql";
     LAYOUT = "target/layout.sql";
     STATUS = "target/status.sql";
     PURGE_ACCOUNTS = "target/purge_accounts.sql";

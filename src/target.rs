@@ -13,6 +13,7 @@ use tokio_postgres::{Client, Row, Statement};
 use crate::config::Config;
 use crate::error::{Error, Result, Side, on};
 use crate::postgres::{self, Connection, quote_ident};
+use crate::sql;
 
 /// Settings of every session of ours on the target.
 ///
@@ -83,12 +84,21 @@ impl Target {
     }
 
     /// Takes the lease, for the life of this session: only one daemon at a time prepares, copies or leads. The slot
-    /// alone does not say so, because nobody holds it while rows are copied.
+    /// alone does not say so, because nobody holds it while rows are copied. To be asked only while the slot is free: a
+    /// holder that has done nothing for a while is ended, and the next try gets the lease.
     pub async fn take_lease(&self, schema: &str) -> Result<bool> {
         let text = "select pg_try_advisory_lock(hashtext('litellm_webui_sync'), hashtext($1))";
         let client = &self.connection.client;
         let row = within(Side::Target, "take the lease", QUICK, client.query_one(text, &[&schema])).await?;
-        Ok(row.get(0))
+        if row.get(0) {
+            return Ok(true);
+        }
+        let ended =
+            within(Side::Target, "take the lease", QUICK, client.query(sql::BREAK_LEASE, &[&schema])).await?;
+        if !ended.is_empty() {
+            tracing::warn!("ended the session of a leader that had stopped working");
+        }
+        Ok(false)
     }
 
     /// Runs a statement without parameters.

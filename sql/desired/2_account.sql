@@ -84,5 +84,6 @@ select p.user_id, p.email, p.name, p.role
    and not exists (select from account holder left join person h
                        on h.user_id = holder.user_id and h.unusable_because is null
                     where holder.email = p.email and not holder.in_step and holder.user_id <> p.user_id
-                      -- A departed account is linked again, or gives its e-mail up to somebody who has one.
-                      and case when h.user_id is null then false else not leaves_its_email(holder.user_id) end);
+                      -- A locked account is linked again, or gives its e-mail up.
+                      and case when h.user_id is null or not holder.active then false
+                               else not leaves_its_email(holder.user_id) end);

@@ -15,9 +15,6 @@ candidate as materialized (
     select t.user_id, d.user_id is not null as wanted, d.email, d.name, d.role,
            a.user_id is not null as has_account,
            coalesce(a.webui_id, case when a.user_id is not null then 'usr_' || a.user_id
-                                     -- That account went to somebody else with its e-mail: another id.
-                                     when given.user_id is not null
-                                         then 'usr_h_' || encode(sha256(convert_to(t.user_id, 'UTF8')), 'hex')
                                      else webui_user_id(t.user_id) end) as id,
            a.email as held_email, a.active, a.in_step, a.gave_admin, a.former_role,
            -- Whoever has the e-mail already need not be looked for.
@@ -25,7 +22,6 @@ candidate as materialized (
       from (select distinct id as user_id from :users as given(id)) t
       left join desired_account d on d.user_id = t.user_id
       left join account a on a.user_id = t.user_id
-      left join account given on given.webui_id = 'usr_' || t.user_id and given.user_id <> t.user_id
 ), :email_holder, compared as (
     select c.*,
            w.id is not null as has_user, w.name as w_name, w.email as w_email, w.role as w_role,
@@ -54,8 +50,9 @@ candidate as materialized (
            -- Will whoever of ours holds the e-mail leave it: for another one, or because the account is locked?
            email_owner is not null and not $5 and email_owner <> all ($4)
                and (exists (select from desired_account o where o.user_id = c.email_owner and o.email <> c.email)
-                    or not exists (select from person o
-                                    where o.user_id = c.email_owner and o.unusable_because is null)) as may_wait,
+                    or not exists (select from person o join account oa using (user_id)
+                                    where o.user_id = c.email_owner and o.unusable_because is null and oa.active))
+               as may_wait,
            -- A person with an active account whose e-mail somebody else has a better claim to.
            not wanted and has_account and active
                and exists (select from person p where p.user_id = c.user_id and p.unusable_because is null) as outdone
@@ -65,7 +62,12 @@ candidate as materialized (
            c.has_user, c.w_name, c.w_email, c.w_role, c.has_auth, c.auth_email, c.auth_active,
            c.email_id, c.email_role, c.email_owner, c.departed_user_id, c.departed_id, c.may_wait,
            contested, case when contested then held_email else email end as email,
-           case when outdone then (select p.name from profile p where p.user_id = c.user_id) else name end as name,
+           case when contested then
+                    -- Made of the e-mail they wanted: of the one they have, then.
+                    (select case when p.name = left(split_part(p.email, '@', 1), 255)
+                                 then left(split_part(c.held_email, '@', 1), 255) else p.name end
+                       from profile p where p.user_id = c.user_id)
+                else name end as name,
            case when outdone then (select p.role from profile p where p.user_id = c.user_id) else role end as role
       from (select w.*, outdone or (wanted and has_account and active and email_id is not null and not may_wait)
                        as contested from weighed w) c

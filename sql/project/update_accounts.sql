@@ -76,8 +76,9 @@ with :account_difference, planned as materialized (
     delete from dead_letter l using done d
      where l.kind = 'last_admin' and l.key = d.user_id and d.user_id not in (select user_id from kept_admin)
 ), happened as (
-    select case action when 'depart' then 'DEACTIVATE_USER' when 'return' then 'REACTIVATE_USER'
-                       else 'SYNC_USER' end as operation,
+    -- A contested account has its SYNC_USER row from the dead letter already.
+    select case when contested then 'SYNC_PROFILE' when action = 'depart' then 'DEACTIVATE_USER'
+                when action = 'return' then 'REACTIVATE_USER' else 'SYNC_USER' end as operation,
            'SUCCESS' as result, user_id, null as error,
            jsonb_build_object('email', w_email, 'name', w_name, 'role', w_role, 'active', auth_active) as old_data,
            jsonb_strip_nulls(jsonb_build_object('webui_id', id, 'email', email, 'name', name, 'role', new_role)) as new_data

@@ -24,7 +24,8 @@ use crate::target::Target;
 
 const TICK: Duration = Duration::from_secs(1);
 const DEAD_LETTERS_EVERY: u64 = 15;
-const HEARTBEAT_EVERY: u64 = 10;
+/// Well within the patience of sql/target/break_lease.sql.
+const HEARTBEAT_EVERY: u64 = 4;
 const COUNTS_EVERY: u64 = 15;
 const RECONCILE_EVERY: u64 = 600;
 const RETENTION_EVERY: u64 = 3600;

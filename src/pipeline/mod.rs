@@ -106,7 +106,7 @@ impl Daemon {
             match (&error, braked_at) {
                 (Error::Brake { .. }, None) => braked_at = Some(Instant::now()),
                 (Error::Brake { .. }, Some(at)) if at.elapsed() >= BRAKE_RETRY => {
-                    braked_at = Some(Instant::now())
+                    braked_at = Some(Instant::now());
                 }
                 (Error::Brake { .. }, Some(_)) => {}
                 _ => braked_at = None,

@@ -39,7 +39,7 @@ pub async fn run(rig: &Rig, options: &Options) -> Result<()> {
 
 async fn daemon(rig: &Rig, existing: usize, users: usize) -> Result<(Duration, f64)> {
     let pair = rig.pair(existing).await?;
-    let mut daemon = pair.start_daemon().await?;
+    let mut daemon = pair.start_daemon()?;
     let meter = pair.meter().await?;
     let before = meter.applied().await?;
     let client = connect(&pair.source).await?;

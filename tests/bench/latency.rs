@@ -40,13 +40,13 @@ pub async fn run(rig: &Rig, options: &Options) -> Result<()> {
     let mut peak = Figures::default();
     for run in 0..options.runs {
         let pair = rig.pair(existing).await?;
-        pair.start_daemon().await?.stop()?;
+        pair.start_daemon()?.stop()?;
         let durable = Native::subscribe(&pair, "native_on", "on").await?;
         let default = Native::subscribe(&pair, "native_off", "off").await?;
         for turn in 0..3 {
             let which = (run + turn) % 3;
             let measured = if which == 0 {
-                let daemon = pair.start_daemon().await?;
+                let daemon = pair.start_daemon()?;
                 rig.settle().await?;
                 let look = "select 1 from \"user\" where id = 'usr_' || $1::text and name = $2";
                 let measured = measure(&pair.source, &pair.target, look, which, count).await?;

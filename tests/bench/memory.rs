@@ -12,7 +12,7 @@ pub async fn run(rig: &Rig, options: &Options) -> Result<()> {
     let rows = options.users.unwrap_or(1_000_000);
     title(&format!("memory: {existing} users, then a transaction of {rows} new ones"));
     let pair = rig.pair(existing).await?;
-    let mut daemon = pair.start_daemon().await?;
+    let mut daemon = pair.start_daemon()?;
     limit(&format!("with {existing} users, now"), daemon.memory().now, 64.0);
     line("peak so far", &format!("{:.1} MiB", daemon.memory().peak));
     let meter = pair.meter().await?;

@@ -119,7 +119,7 @@ pub struct Pair<'a> {
 
 impl Pair<'_> {
     /// Starts the daemon and waits until it has copied everything and streams.
-    pub async fn start_daemon(&self) -> Result<Daemon> {
+    pub fn start_daemon(&self) -> Result<Daemon> {
         let mut daemon = self.spawn_daemon()?;
         let started = Instant::now();
         loop {

@@ -25,7 +25,7 @@ pub async fn run(rig: &Rig, options: &Options) -> Result<()> {
     let (mut start, mut peak) = (Figures::default(), Figures::default());
     for run in 0..options.runs {
         let pair = rig.pair(existing).await?;
-        pair.start_daemon().await?.stop()?;
+        pair.start_daemon()?.stop()?;
         let meter = pair.meter().await?;
         let before = meter.applied().await?;
         let durable = Native::subscribe(&pair, "native_on", "on").await?;

@@ -38,7 +38,7 @@ pub async fn run(rig: &Rig, options: &Options) -> Result<()> {
         let pair = rig.pair(users).await?;
         for turn in 0..2 {
             if (run + turn).is_multiple_of(2) {
-                let mut daemon = pair.start_daemon().await?;
+                let mut daemon = pair.start_daemon()?;
                 let meter = pair.meter().await?;
                 let before = meter.applied().await?;
                 rig.settle().await?;

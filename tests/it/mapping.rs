@@ -482,7 +482,7 @@ async fn odd_ids_become_hashes_and_stay_apart() {
     sql += &team("x", "a team", None, &[]);
     sql += &organization("models_x", "models");
     sql += &organization("h_x", "h");
-    sql += &"update \"LiteLLM_TeamTable\" set members_with_roles =
+    sql += "update \"LiteLLM_TeamTable\" set members_with_roles =
                (select jsonb_agg(jsonb_build_object('user_id', user_id)) from \"LiteLLM_UserTable\");";
     pair.litellm(&sql).await;
     let _daemon = Daemon::start(&pair);

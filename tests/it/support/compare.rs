@@ -165,7 +165,7 @@ pub(crate) async fn differences(pair: &Pair, foreign: &Foreign) -> Vec<String> {
                     role_of(user)
                 )),
                 None => {
-                    found.push(format!("account {id} of {email} fits none of its people: {name:?}, {role}"))
+                    found.push(format!("account {id} of {email} fits none of its people: {name:?}, {role}"));
                 }
             }
         }
@@ -228,7 +228,7 @@ async fn group_differences(
         match actual.remove(id) {
             None => found.push(format!("no group {id}")),
             Some((is, _)) if is != *name => {
-                found.push(format!("group {id} is called {:.60?}, should be {:.60?}", is, name));
+                found.push(format!("group {id} is called {is:.60?}, should be {name:.60?}"));
             }
             Some((_, is)) if is != *members => {
                 let missing: Vec<_> = members.difference(&is).take(5).collect();
@@ -318,7 +318,7 @@ async fn invalid_rows(pair: &Pair) -> Vec<String> {
             select from json_array_elements_text(g.user_ids) m (id)
              group by id having count(*) > 1 or not exists (select from \"user\" u where u.id = m.id))";
         for row in rows(&pair.target, sql).await {
-            found.push(format!("user_ids that stop the next upgrade: {:?}", row));
+            found.push(format!("user_ids that stop the next upgrade: {row:?}"));
         }
     }
     found

@@ -85,12 +85,12 @@ impl Pair {
 
     /// Runs statements in LiteLLM's database; several are one transaction.
     pub(crate) async fn litellm(&self, sql: &str) {
-        execute(&self.source, sql).await.unwrap_or_else(|error| panic!("{error:#}: {:.300}", sql));
+        execute(&self.source, sql).await.unwrap_or_else(|error| panic!("{error:#}: {sql:.300}"));
     }
 
     /// Runs statements in Open WebUI's database.
     pub(crate) async fn webui(&self, sql: &str) {
-        execute(&self.target, sql).await.unwrap_or_else(|error| panic!("{error:#}: {:.300}", sql));
+        execute(&self.target, sql).await.unwrap_or_else(|error| panic!("{error:#}: {sql:.300}"));
     }
 
     /// The first column of the first row of a query on Open WebUI's database; "" for NULL or no row.
@@ -237,7 +237,7 @@ pub(crate) fn quote(text: &str) -> String {
 /// Every row of a query as text.
 pub(crate) async fn rows(url: &str, sql: &str) -> Vec<Vec<Option<String>>> {
     let client = connect(url).await.unwrap();
-    let messages = client.simple_query(sql).await.unwrap_or_else(|error| panic!("{error:?}: {:.300}", sql));
+    let messages = client.simple_query(sql).await.unwrap_or_else(|error| panic!("{error:?}: {sql:.300}"));
     messages
         .iter()
         .filter_map(|message| match message {
