@@ -13,6 +13,9 @@ const NOBODY: &str = "select null::text as kind, null::text as id where false";
 /// Writes rows: `$1…$n` the columns as `text[]`, `$n+1` for each row a bit mask (`bigint[]`) of
 /// the columns whose value the source did not send because it did not change.
 ///
+/// Neither the look-up nor the update is a join, so no plan of it can read the whole table: one made while the table was
+/// empty, and kept, would otherwise.
+///
 /// Only rows that differ are written. A row with unsent values that the mirror does not have is
 /// reported as kind `missing`: the mirror has lost it, and guessing NULL would be a silent gap.
 pub fn upsert(table: &Table) -> String {
@@ -29,19 +32,20 @@ pub fn upsert(table: &Table) -> String {
     let keys = each(table.key(), |c, _| format!("s.{0} as k_{0}", c.name));
     let o_list = each(columns, |c, _| format!("o_{}", c.name));
     let n_list = each(columns, |c, _| format!("n_{}", c.name));
-    let assign = each(columns, |c, _| format!("{0} = n_{0}", c.name));
-    let by_key = on_changed(table);
+    let assign = each(columns, |c, _| format!("{0} = excluded.{0}", c.name));
+    let key_names = each(table.key(), |c, _| c.name.to_owned());
     let first_key = key_column(table);
     format!(
         "with sent as materialized (
     select {typed}, s.unsent from unnest({sent}, ${mask}::bigint[]) as s({names}, unsent)
 ), compared as (
     select {keys}, {old}, {new}, m.{first_key} is not null as existed, s.unsent
-      from sent s left join {mirror} m on {key}
+      from sent s left join lateral (select * from {mirror} m where {key} offset 0) m on true
 ), changed as materialized (
     select * from compared where not existed or ({o_list}) is distinct from ({n_list})
 ), updated as (
-    update {mirror} m set {assign} from changed where existed and {by_key}
+    insert into {mirror} ({names}) select {n_list} from changed where existed
+    on conflict ({key_names}) do update set {assign}
 ), inserted as (
     insert into {mirror} ({names}) select {n_list} from changed where not existed
 )
@@ -173,10 +177,6 @@ fn key_column(table: &Table) -> &'static str {
 
 fn join_on(table: &Table, left: &str, right: &str) -> String {
     join(table.key(), " and ", |c| format!("{left}.{0} = {right}.{0}", c.name))
-}
-
-fn on_changed(table: &Table) -> String {
-    join(table.key(), " and ", |c| format!("m.{0} = k_{0}", c.name))
 }
 
 fn each(columns: &[Column], text: impl Fn(&Column, usize) -> String) -> String {
