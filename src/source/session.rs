@@ -130,18 +130,18 @@ impl Session {
         let text =
             format!("CREATE_REPLICATION_SLOT \"{name}\" LOGICAL pgoutput (SNAPSHOT 'export'{failover})");
         let rows = patiently("create the slot", patience, self.client.simple_query(&text)).await?;
+        let nonsense = || Error::Replication {
+            action: "create the slot",
+            message: "the server's answer makes no sense".to_owned(),
+            sqlstate: None,
+            is_io: false,
+        };
         let field = |index: usize| {
             let value = rows.first().and_then(|row| row.get(index)).cloned().flatten();
-            value.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).ok_or_else(|| {
-                Error::Replication {
-                    action: "create the slot",
-                    message: "the server's answer makes no sense".to_owned(),
-                    sqlstate: None,
-                    is_io: false,
-                }
-            })
+            value.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).ok_or_else(nonsense)
         };
-        let consistent_point = field(1)?.parse().unwrap_or(Lsn::from(0));
+        // Never a made-up position: it becomes the checkpoint.
+        let consistent_point = field(1)?.parse().map_err(|_| nonsense())?;
         Ok(NewSlot { consistent_point, snapshot: field(2)? })
     }
 
