@@ -56,7 +56,7 @@ candidate as materialized (
            -- A person with an active account whose e-mail somebody else has a better claim to.
            not wanted and has_account and active
                and exists (select from person p where p.user_id = c.user_id and p.unusable_because is null) as outdone
-      from compared c
+      from compared c offset 0
 ), settled as (
     select c.user_id, c.wanted, c.has_account, c.id, c.held_email, c.active, c.in_step, c.gave_admin, c.former_role,
            c.has_user, c.w_name, c.w_email, c.w_role, c.has_auth, c.auth_email, c.auth_active,
@@ -71,6 +71,8 @@ candidate as materialized (
            case when outdone then (select p.role from profile p where p.user_id = c.user_id) else role end as role
       from (select w.*, outdone or (wanted and has_account and active and email_id is not null and not may_wait)
                        as contested from weighed w) c
+     -- Keeps the planner from writing the conditions above once more wherever their result is used.
+    offset 0
 ), judged as (
     select c.*,
            case
@@ -109,7 +111,7 @@ candidate as materialized (
                else (select case when p.unusable_because is null then 'conflict' else 'skip' end
                        from person p where p.user_id = c.user_id)
            end as action
-      from settled c cross join policy
+      from settled c cross join policy offset 0
 ), difference as materialized (
     select user_id, has_account, id, email, name, role, held_email, active, gave_admin, former_role, contested,
            w_name, w_email, w_role, has_auth, auth_active, departed_user_id, action,

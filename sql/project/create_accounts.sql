@@ -15,16 +15,19 @@ with :account_difference, fresh as materialized (
     -- '' never verifies.
     insert into auth (id, email, password, active) select id, email, '', true from fresh where not has_auth
 ), old_auth as (
-    -- A row left over from a deleted account must not bring its password back.
-    update auth au set email = f.email, password = '', active = true
-      from fresh f where f.has_auth and au.id = f.id collate "default"
+    -- A row left over from a deleted account must not bring its password back. Not an update that joins: a
+    -- kept plan of it reads all of auth, batch by batch.
+    insert into auth (id, email, password, active) select id, email, '', true from fresh where has_auth
+    on conflict (id) do update set email = excluded.email, password = '', active = true
 ), new_account as (
     insert into account (user_id, webui_id, email, origin, gave_admin)
     select user_id, nullif(id, 'usr_' || user_id), email, 'created', role = 'admin' from fresh where not has_account
 ), old_account as (
-    update account a
-       set email = f.email, active = true, in_step = not f.contested, gave_admin = f.role = 'admin', former_role = null
-      from fresh f where f.has_account and a.user_id = f.user_id
+    insert into account (user_id, webui_id, email, origin, gave_admin, in_step)
+    select user_id, nullif(id, 'usr_' || user_id), email, 'created', role = 'admin', not contested
+      from fresh where has_account
+    on conflict (user_id) do update
+        set email = excluded.email, active = true, in_step = excluded.in_step, gave_admin = excluded.gave_admin, former_role = null
 ), forgotten as (
     delete from account a using difference d where a.user_id = d.user_id and d.action = 'forget'
 ), ghosts as (

@@ -1,7 +1,16 @@
--- desired_member of the touched people and groups, in a form the planner turns into look-ups.
--- A CTE of project/member_difference.sql; :users, :teams and :organizations are arrays.
-select kind, litellm_id, user_id from desired_member where user_id = any (:user_array)
+-- desired_member of the touched people and groups, key by key: nothing of the view can be planned as a scan
+-- ("offset 0" keeps the planner from turning the look-ups into joins). A CTE of project/member_difference.sql;
+-- :users, :teams and :organizations are arrays.
+select d.kind, d.litellm_id, d.user_id
+  from unnest(:user_array) k(id)
+  cross join lateral (select kind, litellm_id, user_id from desired_member where user_id = k.id offset 0) d
 union
-select kind, litellm_id, user_id from desired_member where kind = 'team' and litellm_id = any (:team_array)
+select d.kind, d.litellm_id, d.user_id
+  from unnest(:team_array) k(id)
+  cross join lateral (select kind, litellm_id, user_id from desired_member
+                       where kind = 'team' and litellm_id = k.id offset 0) d
 union
-select kind, litellm_id, user_id from desired_member where kind = 'organization' and litellm_id = any (:organization_array)
+select d.kind, d.litellm_id, d.user_id
+  from unnest(:organization_array) k(id)
+  cross join lateral (select kind, litellm_id, user_id from desired_member
+                       where kind = 'organization' and litellm_id = k.id offset 0) d

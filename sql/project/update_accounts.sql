@@ -35,8 +35,11 @@ with :account_difference, planned as materialized (
     -- Open WebUI without an active admin cannot be administered any more, nor get a new one.
     select user_id from losing
      where place = 1
-       and (select count(*) from losing) >=
-           (select count(*) from "user" w join auth au on au.id = w.id where w.role = 'admin' and au.active)
+       -- Counting admins reads all of "user": only when somebody is to lose the role.
+       and case when exists (select from losing) then
+               (select count(*) from losing) >=
+               (select count(*) from "user" w join auth au on au.id = w.id where w.role = 'admin' and au.active)
+           end
 ), done as materialized (
     -- Of the admin who is kept only the role stays as it is; a departure does not happen at all.
     select p.user_id, p.action, p.email, p.name, p.role, p.id, p.w_name, p.w_email, p.w_role, p.has_auth, p.auth_active,

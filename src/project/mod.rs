@@ -282,7 +282,8 @@ impl Projection {
             run.vacate_emails(target, &moves).await?;
             moves.settled = true;
             let mut settled = run.create_accounts(target, &moves).await?;
-            if settled.stranded.is_empty() {
+            let news = settled.stranded.iter().any(|user| !moves.pinned.contains(user));
+            if !news {
                 settled.created += counts.created;
                 settled.departing = counts.departing;
                 break settled;

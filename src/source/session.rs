@@ -298,7 +298,8 @@ fn wire_error(action: &'static str, error: &PgWireError) -> Error {
         .rsplit_once("SQLSTATE ")
         .map(|(_, code)| code.chars().take_while(char::is_ascii_alphanumeric).collect::<String>())
         .filter(|code| code.len() == 5);
-    let is_io = matches!(error, PgWireError::Io(_) | PgWireError::Task(_));
+    // Internal: the client was asked again after its worker had ended, whose own reason is lost by then.
+    let is_io = matches!(error, PgWireError::Io(_) | PgWireError::Task(_) | PgWireError::Internal(_));
     Error::Replication { action, message, sqlstate, is_io }
 }
 
