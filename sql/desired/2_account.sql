@@ -77,6 +77,9 @@ select p.user_id, p.email, p.name, p.role
  where not exists (select from person rival left join account theirs on theirs.user_id = rival.user_id
                     where rival.email = p.email and rival.user_id <> p.user_id
                       and rival.unusable_because is null
+                      -- Who cannot have an account, because somebody else has the one with their id, is nobody's rival.
+                      and (theirs.user_id is not null
+                           or not exists (select from account taken where taken.webui_id = 'usr_' || rival.user_id))
                       and mine.in_step is not true
                       and (theirs.in_step is true
                            or (rival.created_at, rival.user_id) < (p.created_at, p.user_id)))

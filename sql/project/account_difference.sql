@@ -85,8 +85,10 @@ candidate as materialized (
                             then 'adopt' else 'conflict' end
                    when has_user then
                        -- The account we would make is there already, with the same e-mail: kept from an earlier life.
+                       -- Unless it went to somebody else of ours with its e-mail.
                        case when lower(w_email) = email collate "default" and account_adopt
                                  and (w_role <> 'admin' or adopt_admins)
+                                 and not exists (select from account o where o.webui_id = c.id)
                             then 'adopt' else 'conflict' end
                    else 'create'
                end
