@@ -31,20 +31,23 @@ pub type Lines = Vec<String>;
 /// # Errors
 /// When a daemon still runs, or something cannot be removed.
 pub async fn teardown(config: &Config, purge: Purge, lines: &mut Lines) -> Result<()> {
+    let source = Source::open(config).await?;
+    let slot = source.slot(&config.slot).await?;
+    let ours = Some(config.source.database.as_str());
+    if slot.as_ref().is_some_and(|slot| slot.active && slot.database.as_deref() == ours) {
+        return Err(Error::Usage(format!("slot \"{}\" is in use: stop the daemon first", config.slot)));
+    }
+    // Only now, with nobody on the slot: whoever holds the lease and does nothing is ended.
     let target = Target::open(config).await?;
     if !target.take_lease(&config.schema).await? {
         return Err(Error::Usage(
             "a daemon is at work on this Open WebUI database: stop it first".to_owned(),
         ));
     }
-    let source = Source::open(config).await?;
-    match source.slot(&config.slot).await? {
-        Some(slot) if slot.database.as_deref() != Some(config.source.database.as_str()) => {
+    match slot {
+        Some(slot) if slot.database.as_deref() != ours => {
             lines
                 .push(format!("kept slot {}, which belongs to another database of that server", config.slot));
-        }
-        Some(slot) if slot.active => {
-            return Err(Error::Usage(format!("slot \"{}\" is in use: stop the daemon first", config.slot)));
         }
         Some(_) => {
             source.drop_slot(&config.slot).await?;
@@ -65,7 +68,6 @@ pub async fn teardown(config: &Config, purge: Purge, lines: &mut Lines) -> Resul
         Err(error) => return Err(on(Side::Source, "drop the publication")(error)),
     }
 
-    let target = Target::open(config).await?;
     let text =
         "select exists (select from pg_catalog.pg_tables where schemaname = $1 and tablename = 'checkpoint')";
     let row = target.client().query_one(text, &[&config.schema]).await;
