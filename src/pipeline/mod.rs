@@ -18,10 +18,11 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::backfill;
+use crate::brake;
 use crate::catalog::Lsn;
 use crate::checkpoint;
 use crate::config::Config;
-use crate::error::{Error, Reaction, Result, Side, on};
+use crate::error::{Error, Reaction, Result};
 use crate::metrics::Metrics;
 use crate::postgres::error_chain;
 use crate::progress::{Progress, State};
@@ -295,11 +296,7 @@ impl Daemon {
         }
         let target = Target::open(&self.config).await?;
         apply::heartbeat(&target, self.instance, &status, None).await?;
-        let text = "select id, people::bigint, active::bigint from brake
-                     where approved_at is null and used_at is null order by id desc limit 1";
-        let row =
-            target.client().query_opt(text, &[]).await.map_err(on(Side::Target, "look at the brake"))?;
-        Ok(row.map(|row| Error::Brake { id: row.get(0), people: row.get(1), active: row.get(2) }))
+        brake::waiting(&target).await
     }
 }
 
