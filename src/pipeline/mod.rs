@@ -64,6 +64,8 @@ impl Backoff {
 const STABLE: Duration = Duration::from_secs(20);
 /// How often a batch held by the brake is tried again without an approval.
 const BRAKE_RETRY: Duration = Duration::from_secs(15);
+/// How often a daemon that cannot apply looks at what its slot costs LiteLLM's server.
+const WAL_LOOK: Duration = Duration::from_secs(5);
 /// How soon a waiting daemon looks whether the slot is free.
 const STANDBY_DELAY: Duration = Duration::from_secs(1);
 
@@ -75,6 +77,7 @@ impl Daemon {
     pub async fn run(self: Arc<Self>, cancel: CancellationToken) -> Result<()> {
         let mut backoff = Backoff { attempt: 0 };
         let mut braked_at: Option<Instant> = None;
+        let mut looked_at_wal = None;
         loop {
             let started = Instant::now();
             let attempt = async {
@@ -113,9 +116,23 @@ impl Daemon {
                 _ => braked_at = None,
             }
             let Some(delay) = self.react(&error, &mut backoff) else { return Err(error) };
+            let pause = async {
+                // Only a slot we followed ourselves is known to be ours while Open WebUI's database is out of reach.
+                let due = looked_at_wal.is_none_or(|at: Instant| at.elapsed() > WAL_LOOK);
+                let standby = self.progress.status().state == State::Standby;
+                if due && !standby && self.progress.has_led() {
+                    looked_at_wal = Some(Instant::now());
+                } else {
+                    return tokio::time::sleep(delay).await;
+                }
+                if let Err(error) = monitor::release_wal(&self).await {
+                    tracing::debug!(error = error_chain(&error), "could not look at the slot");
+                }
+                tokio::time::sleep(delay).await;
+            };
             tokio::select! {
                 () = cancel.cancelled() => return Ok(()),
-                () = tokio::time::sleep(delay) => {}
+                () = pause => {}
             }
         }
     }
