@@ -76,6 +76,16 @@ files! {
     DOCTOR_TARGET = "doctor/target.sql";
     DOCTOR_HAS_BOOKS = "doctor/has_books.sql";
     DOCTOR_BOOKS = "doctor/books.sql";
+    RESNAPSHOT_RECORD = "target/resnapshot_record.sql";
+    RESNAPSHOT_RUNS = "target/resnapshot_runs.sql";
+    RESNAPSHOT_PENDING = "target/resnapshot_pending.sql";
+    RESNAPSHOT_PROGRESS = "target/resnapshot_progress.sql";
+    RESNAPSHOT_LATER = "target/resnapshot_later.sql";
+    RESNAPSHOT_FINISH = "target/resnapshot_finish.sql";
+    RESNAPSHOT_RESULT = "target/resnapshot_result.sql";
+    RESNAPSHOT_DIFFERENCES = "target/resnapshot_differences.sql";
+    RESNAPSHOT_FOUND = "target/resnapshot_found.sql";
+    RESNAPSHOT_KEEP_DIFFERENCE = "target/resnapshot_keep_difference.sql";
     SERVER = "source/server.sql";
     SLOT_STATE = "source/slot_state.sql";
     PUBLICATION = "source/publication.sql";

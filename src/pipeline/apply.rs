@@ -20,6 +20,7 @@ use crate::progress::{State, Status};
 use crate::project::layout;
 use crate::project::touched::Touched;
 use crate::project::{MANY, Outcome, Projection, Scope, Stamp};
+use crate::resnapshot;
 use crate::sql::{self, Keys};
 use crate::stage::{BatchEnd, Part};
 use crate::target::Target;
@@ -91,6 +92,9 @@ impl Applier {
     }
 
     async fn apply(&mut self, part: Part) -> Result<()> {
+        for request in &part.requests {
+            resnapshot::record(&self.target, request).await?;
+        }
         let Some(end) = part.end else { return self.apply_piece(&part).await };
         let started = Instant::now();
         if self.large || !part.is_whole() {
@@ -215,7 +219,8 @@ impl Applier {
 
     async fn hold_against_brake(&self, outcome: &Outcome, end_lsn: Lsn) -> Result<()> {
         let people = (outcome.departing, outcome.stripped);
-        brake::hold(&self.target, &self.daemon.config.policy.brake, people, end_lsn, self.was_braked).await
+        brake::hold(&self.target, &self.daemon.config.policy.brake, people, end_lsn, self.was_braked, None)
+            .await
     }
 
     /// Finds the layout, and whether Open WebUI is ready to be written.
@@ -268,6 +273,10 @@ impl Applier {
             (every(DEAD_LETTERS_EVERY), every(HEARTBEAT_EVERY), every(COUNTS_EVERY));
         let (reconcile, retention) = (every(RECONCILE_EVERY), every(RETENTION_EVERY));
         pause::check(&self.target).await?;
+        if resnapshot::pending(&self.target).await?.is_some() {
+            // The next session begins with it.
+            return Err(Error::Resnapshot);
+        }
         if self.projection.is_none() {
             self.find_projection().await?;
         }

@@ -15,6 +15,7 @@ use std::time::SystemTime;
 use crate::catalog::{Lsn, TABLES, TableId};
 use crate::decode::message::DecodeError;
 use crate::decode::{Change, Key, Row, Value};
+use crate::resnapshot::Request;
 use signatures::Signatures;
 
 /// What a batch makes of one row.
@@ -106,6 +107,8 @@ pub struct Part {
     pub tables: Vec<TableChanges>,
     pub first: bool,
     pub end: Option<BatchEnd>,
+    /// Resnapshots asked for in the stream.
+    pub requests: Vec<Request>,
 }
 
 impl Part {
@@ -150,6 +153,7 @@ pub struct Stage {
     floor: Lsn,
     /// The end was asked for: by a reply request or a barrier. It is not delayed.
     urgent: bool,
+    requests: Vec<Request>,
     signatures: Option<Signatures>,
 }
 
@@ -168,6 +172,7 @@ impl Stage {
             end: None,
             floor,
             urgent: false,
+            requests: Vec::new(),
             signatures,
         }
     }
@@ -273,6 +278,14 @@ impl Stage {
         self.urgent = true;
     }
 
+    /// Somebody asks for a resnapshot; few at a time, because anybody may ask.
+    pub fn request(&mut self, request: Request) {
+        if self.requests.len() < 10 {
+            self.requests.push(request);
+        }
+        self.urgent = true;
+    }
+
     pub fn is_urgent(&self) -> bool {
         self.urgent
     }
@@ -323,7 +336,8 @@ impl Stage {
         }
         self.rows = 0;
         self.bytes = 0;
-        Part { tables: std::mem::replace(&mut self.tables, empty_tables()), first, end }
+        let requests = std::mem::take(&mut self.requests);
+        Part { tables: std::mem::replace(&mut self.tables, empty_tables()), first, end, requests }
     }
 }
 
