@@ -134,7 +134,9 @@ fn key_columns<'a>(table: &Table, keys: impl Iterator<Item = &'a Key>) -> Vec<Ve
 fn in_mode(text: &str, keys: Keys) -> String {
     match keys {
         Keys::Arrays => text.to_owned(),
-        Keys::Touched | Keys::Everything => statements::into_touched(text).unwrap_or_else(|| text.to_owned()),
+        Keys::Touched | Keys::Everything | Keys::Remaining => {
+            statements::into_touched(text).unwrap_or_else(|| text.to_owned())
+        }
     }
 }
 
