@@ -29,6 +29,7 @@ files! {
     MEMBERS_TABLE = "layout/group_members/table.sql";
     MEMBERS_JSON = "layout/group_members/json.sql";
     ACCOUNT_DIFFERENCE = "project/account_difference.sql";
+    PLAIN_ACCOUNTS = "project/plain_accounts.sql";
     NEW_ACCOUNTS = "project/new_accounts.sql";
     CREATE_ACCOUNTS = "project/create_accounts.sql";
     VACATE_EMAILS = "project/vacate_emails.sql";

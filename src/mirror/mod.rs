@@ -75,6 +75,25 @@ impl Writes<'_> {
     }
 }
 
+/// The users whose rows a part holds, if nothing in it can touch anybody or anything else but through an e-mail: what
+/// [`Writes::send`] will say is then known before it is sent. Sorted.
+pub fn users_alone(part: &Part) -> Option<Vec<&str>> {
+    let mut users = Vec::new();
+    for (id, changes) in TableId::all().zip(&part.tables) {
+        let table = id.table();
+        match &*changes.segments {
+            [] => {}
+            _ if table.touches.is_empty() => {}
+            [only] if table.mirror == "litellm_user" && !only.truncate && only.moves.is_empty() => {
+                users.extend(only.rows.keys().filter_map(|key| key.parts().next()));
+            }
+            _ => return None,
+        }
+    }
+    users.sort_unstable();
+    (!users.is_empty()).then_some(users)
+}
+
 fn segment_work<'a>(id: TableId, segment: &'a Segment, work: &mut Vec<Work<'a>>) {
     let table = id.table();
     if segment.truncate {

@@ -9,6 +9,7 @@
 //! a changed policy and the periodic reconcile all run the same statements.
 
 pub mod layout;
+mod plain;
 pub mod touched;
 
 use std::time::SystemTime;
