@@ -29,6 +29,8 @@ files! {
     MEMBERS_TABLE = "layout/group_members/table.sql";
     MEMBERS_JSON = "layout/group_members/json.sql";
     ACCOUNT_DIFFERENCE = "project/account_difference.sql";
+    PLAIN_ACCOUNTS = "project/plain_accounts.sql";
+    NEW_ACCOUNTS = "project/new_accounts.sql";
     CREATE_ACCOUNTS = "project/create_accounts.sql";
     VACATE_EMAILS = "project/vacate_emails.sql";
     LINK_ACCOUNTS = "project/link_accounts.sql";
@@ -108,6 +110,8 @@ pub enum Keys {
     Touched,
     /// Everything there is: the first projection, a changed policy, a reconcile.
     Everything,
+    /// The temporary table `remaining`: the people of one of the two above whom `project/new_accounts.sql` left.
+    Remaining,
 }
 
 /// The kinds of touched keys, and where everything of a kind is found.
@@ -143,6 +147,7 @@ pub fn with_keys(text: &str, keys: Keys, first_parameter: usize) -> String {
             Keys::Arrays => format!("unnest(${parameter}::text[])"),
             Keys::Touched => format!("(select id from touched where kind = '{kind}')"),
             Keys::Everything => (*everything).to_owned(),
+            Keys::Remaining => "(select id from remaining)".to_owned(),
         };
         out = fill(&out, &marker, &from);
         let array = format!(":{}_array", place.trim_end_matches('s'));

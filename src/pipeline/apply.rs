@@ -112,35 +112,53 @@ impl Applier {
     /// A batch that is in memory as a whole.
     async fn apply_small(&mut self, part: &Part, end: BatchEnd) -> Result<()> {
         let target = &self.target;
+        let stamp = Stamp { now: SystemTime::now(), lsn: end.end_lsn, audit_each: true };
         let writes = mirror::prepare(target, part, Keys::Arrays).await?;
         checkpoint::prepare(target).await?;
+        let short = self.short_way(part).await?;
         // Sent together: the lock comes before the first write, and nothing is committed unless every
         // answer was fine.
-        let (begun, locked, touched) = tokio::join!(
+        let (begun, locked, touched, plain) = tokio::join!(
             target.execute("begin a batch", "begin"),
             checkpoint::begin(target, self.epoch, self.end_lsn),
             writes.send(target),
+            async {
+                let (projection, users) = short.as_ref()?;
+                Some((*projection, projection.plain(target, users, stamp).await))
+            },
         );
         begun?;
         locked?;
         let mut touched = touched?;
+        let plain = match plain {
+            Some((projection, plain)) => projection.keep_plain(target, plain, &touched).await?,
+            None => None,
+        };
         mirror::propagate(target, &mut touched, Keys::Arrays).await?;
         failpoint::hit(failpoint::STAGED_NOT_PROJECTED)?;
-        if touched.len() > MANY {
-            target.plan_large().await?;
-        }
-        let outcome = match &self.projection {
-            Some(projection) => {
-                let stamp = Stamp { now: SystemTime::now(), lsn: end.end_lsn, audit_each: true };
+        let outcome = match (&self.projection, plain) {
+            (Some(projection), Some(plain)) => projection.after_plain(target, plain, stamp).await?,
+            (Some(projection), None) => {
+                if touched.len() > MANY {
+                    target.plan_large().await?;
+                }
                 projection.apply(target, Scope::These(&touched), stamp).await?
             }
-            None => Outcome::default(),
+            (None, _) => Outcome::default(),
         };
         self.hold_against_brake(&outcome, end.end_lsn).await?;
         failpoint::hit(failpoint::PROJECTED_NOT_COMMITTED)?;
         checkpoint::commit(target, self.epoch, end, &self.projected_with).await?;
         self.daemon.metrics.projected(&outcome);
         self.note(&outcome).await
+    }
+
+    /// The projection and the users of a batch that may be plain enough for `Projection::plain`.
+    async fn short_way<'a>(&'a self, part: &'a Part) -> Result<Option<(&'a Projection, Vec<&'a str>)>> {
+        let Some(projection) = &self.projection else { return Ok(None) };
+        let users = mirror::users_alone(part).filter(|users| users.len() <= MANY);
+        let Some(users) = users else { return Ok(None) };
+        Ok(projection.prepare_plain(&self.target).await?.then_some((projection, users)))
     }
 
     /// One part of a batch that is too large to hold: only our own tables are written yet.

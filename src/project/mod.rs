@@ -9,6 +9,7 @@
 //! a changed policy and the periodic reconcile all run the same statements.
 
 pub mod layout;
+mod plain;
 pub mod touched;
 
 use std::time::SystemTime;
@@ -176,12 +177,16 @@ impl Projection {
     }
 
     async fn apply_once(&self, target: &Target, scope: Scope<'_>, stamp: Stamp) -> Result<Outcome> {
+        let created = self.create_new(target, scope, stamp).await?;
         // Sent together; a batch whose attempt succeeds is committed without releasing the savepoint.
         let savepoint = target.execute("set a savepoint", "savepoint project");
         let (savepoint, attempt) = tokio::join!(savepoint, self.attempt(target, scope, stamp));
         savepoint?;
         let error = match attempt {
-            Ok(outcome) => return Ok(outcome),
+            Ok(mut outcome) => {
+                outcome.accounts_created += created;
+                return Ok(outcome);
+            }
             Err(error) => error,
         };
         if !error.is_about_a_row() {
@@ -194,7 +199,36 @@ impl Projection {
             Scope::These(touched) => touched.clone(),
             Scope::Touched | Scope::Everything => self.keys_of(target, scope).await?,
         };
-        self.bisect(target, touched, stamp).await
+        let mut outcome = self.bisect(target, touched, stamp).await?;
+        outcome.accounts_created += created;
+        Ok(outcome)
+    }
+
+    /// Where the keys are many, inserts the accounts of people who are simply new, and leaves the others in the temporary
+    /// table `remaining`. Should one of them not be writable, nobody counts as new and the general way finds out who it is.
+    async fn create_new(&self, target: &Target, scope: Scope<'_>, stamp: Stamp) -> Result<i64> {
+        if matches!(scope, Scope::These(_)) {
+            return Ok(0);
+        }
+        let text =
+            "create temporary table if not exists remaining (id text collate \"C\") on commit delete rows;
+                    savepoint fresh";
+        target.execute("prepare for new people", text).await?;
+        let texts = self.texts(scope);
+        let types = [Type::TIMESTAMPTZ, Type::PG_LSN, Type::BOOL];
+        let statement = target.prepare(&texts.new, &types).await?;
+        let parameters: &[&(dyn ToSql + Sync)] = &[&stamp.now, &stamp.lsn, &stamp.audit_each];
+        let created = match target.query("insert new people", SLOW, &statement, parameters).await {
+            Ok(rows) => only(rows)?.get("created"),
+            Err(error) if error.is_about_a_row() => {
+                target.execute("go back to a savepoint", "rollback to savepoint fresh").await?;
+                target.execute("list touched people", &texts.all_remain).await?;
+                0
+            }
+            Err(error) => return Err(error),
+        };
+        target.execute("analyze the remaining people", "release savepoint fresh; analyze remaining").await?;
+        Ok(created)
     }
 
     /// Halves `touched` until what fails is one entity, which becomes a dead letter.
@@ -386,6 +420,8 @@ impl Projection {
 
 #[derive(Debug)]
 struct Texts {
+    new: String,
+    all_remain: String,
     create: String,
     vacate: String,
     link: String,
@@ -399,8 +435,10 @@ impl Texts {
     fn new(layout: &Layout, keys: Keys) -> Self {
         let email_holder = if layout.unique_email { sql::EMAIL_INDEXED } else { sql::EMAIL_SCAN };
         let difference = fill(sql::ACCOUNT_DIFFERENCE, ":email_holder", email_holder);
+        // Where there are many, people who are simply new are dealt with before.
+        let rest = if keys == Keys::Arrays { keys } else { Keys::Remaining };
         let account =
-            |text: &str, first| with_keys(&fill(text, ":account_difference", &difference), keys, first);
+            |text: &str, first| with_keys(&fill(text, ":account_difference", &difference), rest, first);
         let (members, columns, values) = match layout.group_members {
             GroupMembers::Table => (sql::MEMBERS_TABLE, "", ""),
             GroupMembers::Json => (sql::MEMBERS_JSON, ", user_ids", ", '[]'::json"),
@@ -414,8 +452,14 @@ impl Texts {
         let groups = fill(&groups, ":extra_values", values);
         let remove = fill(sql::REMOVE_GROUPS, ":references", &layout.group_references());
         Self {
+            new: with_keys(sql::NEW_ACCOUNTS, keys, 4),
+            all_remain: with_keys(
+                "insert into remaining select distinct id from :users as given(id)",
+                keys,
+                1,
+            ),
             create: account(sql::CREATE_ACCOUNTS, 6),
-            vacate: with_keys(sql::VACATE_EMAILS, keys, 2),
+            vacate: with_keys(sql::VACATE_EMAILS, rest, 2),
             link: account(sql::LINK_ACCOUNTS, 6),
             update: account(sql::UPDATE_ACCOUNTS, 7),
             groups: with_keys(&groups, keys, 4),
