@@ -15,6 +15,7 @@ macro_rules! files {
 files! {
     SCHEMA_STATE = "schema/0001_state.sql";
     SCHEMA_MIRROR = "schema/0002_mirror.sql";
+    SCHEMA_ACCESS = "schema/0003_access.sql";
     IDS = "desired/0_ids.sql";
     PERSON = "desired/1_person.sql";
     DESIRED_ACCOUNT = "desired/2_account.sql";
@@ -22,6 +23,7 @@ files! {
     DESIRED_MEMBER = "desired/4_member.sql";
     TEAM_ROSTER = "mirror/team_roster.sql";
     TEAM_PEOPLE = "mirror/team_people.sql";
+    ACCESS_PEOPLE = "mirror/access_people.sql";
     EMAIL_PEERS = "mirror/email_peers.sql";
     OUT_OF_STEP = "mirror/out_of_step.sql";
     EMAIL_INDEXED = "layout/account_email/indexed.sql";
@@ -61,7 +63,7 @@ files! {
 pub const VIEWS: &[&str] = &[IDS, PERSON, DESIRED_ACCOUNT, DESIRED_GROUP, DESIRED_MEMBER];
 
 /// Migrations of our own schema, in order. A released one is never edited.
-pub const MIGRATIONS: &[&str] = &[SCHEMA_STATE, SCHEMA_MIRROR];
+pub const MIGRATIONS: &[&str] = &[SCHEMA_STATE, SCHEMA_MIRROR, SCHEMA_ACCESS];
 
 /// Where a statement reads touched keys from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -91,6 +93,12 @@ const KINDS: &[(&str, &str, &str)] = &[
     ("emails", "email", "(select email as id from account where not in_step)"),
     ("rosters", "roster", "(select team_id as id from litellm_team)"),
     ("team_people", "team_people", "(select team_id as id from litellm_team)"),
+    ("access_teams", "team_access", "(select team_id as id from litellm_team)"),
+    (
+        "access_organizations",
+        "organization_access",
+        "(select organization_id as id from litellm_organization)",
+    ),
 ];
 
 /// Fills in where the keys come from. Array parameters are numbered from `first_parameter`, in the order

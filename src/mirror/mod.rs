@@ -160,6 +160,7 @@ pub async fn propagate(target: &Target, touched: &mut Touched, keys: Keys) -> Re
     step(target, touched, keys, sql::TEAM_ROSTER, &rosters).await?;
     let team_people = list(&touched.team_people);
     step(target, touched, keys, sql::TEAM_PEOPLE, &team_people).await?;
+    access_people(target, touched, keys).await?;
     let emails = list(&touched.emails);
     if keys != Keys::Arrays || !emails.is_empty() {
         let text = sql::with_keys(sql::OUT_OF_STEP, keys, 1);
@@ -169,6 +170,21 @@ pub async fn propagate(target: &Target, touched: &mut Touched, keys: Keys) -> Re
         target.query("mark accounts", patience(keys), &statement, parameters).await?;
     }
     step(target, touched, keys, sql::EMAIL_PEERS, &emails).await
+}
+
+/// Everybody in a team or under an organization whose access may have changed.
+async fn access_people(target: &Target, touched: &mut Touched, keys: Keys) -> Result<()> {
+    let (teams, organizations) = (list(&touched.access_teams), list(&touched.access_organizations));
+    if keys == Keys::Arrays && teams.is_empty() && organizations.is_empty() {
+        return Ok(());
+    }
+    let text = sql::with_keys(sql::ACCESS_PEOPLE, keys, 1);
+    let text = if keys == Keys::Touched { in_mode(&text, keys) } else { text };
+    let statement = target.prepare(&text, &[]).await?;
+    let parameters: &[&(dyn ToSql + Sync)] =
+        if keys == Keys::Arrays { &[&teams, &organizations] } else { &[] };
+    let rows = target.query("find whose access is touched", patience(keys), &statement, parameters).await?;
+    if keys == Keys::Arrays { collect(touched, 0, rows) } else { Ok(()) }
 }
 
 async fn step(
