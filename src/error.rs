@@ -73,7 +73,9 @@ pub enum Error {
     UnknownLayout { missing: String },
     #[error("our schema was made by a newer release (version {found}, this program knows {known})")]
     NewerSchema { found: i32, known: i32 },
-    #[error("held back: {people} of {active} active people would be locked out at once (brake {id})")]
+    #[error(
+        "held back: {people} of {active} active people would be locked out, or lose groups or keys, at once (brake {id})"
+    )]
     Brake { id: i64, people: i64, active: i64 },
     #[error("{failed} entities in a row could not be written, the last with SQLSTATE {sqlstate}")]
     Systemic { failed: usize, sqlstate: String },
@@ -83,6 +85,8 @@ pub enum Error {
     MessageTooLarge { bytes: usize },
     #[error("LiteLLM's tables or the publication changed")]
     SourceChanged,
+    #[error("the operating system gave no randomness for an API key: {0}")]
+    NoRandomness(String),
     #[error("{0}")]
     Usage(String),
 }
@@ -119,6 +123,7 @@ impl Error {
             | Self::LeaseHeld
             | Self::SlotBlocked { .. }
             | Self::SourceChanged
+            | Self::NoRandomness(_)
             | Self::MessageTooLarge { .. }
             | Self::NoLiteLlm { .. }
             | Self::NoOpenWebUi { .. } => Reaction::Retry,
@@ -184,6 +189,7 @@ impl Error {
             | Self::LeaseHeld
             | Self::SlotBlocked { .. }
             | Self::SourceChanged
+            | Self::NoRandomness(_)
             | Self::MessageTooLarge { .. }
             | Self::NoLiteLlm { .. }
             | Self::NoOpenWebUi { .. }

@@ -16,20 +16,29 @@ files! {
     SCHEMA_STATE = "schema/0001_state.sql";
     SCHEMA_MIRROR = "schema/0002_mirror.sql";
     SCHEMA_ACCESS = "schema/0003_access.sql";
+    SCHEMA_API_KEY = "schema/0004_api_key.sql";
     IDS = "desired/0_ids.sql";
     PERSON = "desired/1_person.sql";
     DESIRED_ACCOUNT = "desired/2_account.sql";
     DESIRED_GROUP = "desired/3_group.sql";
     DESIRED_MEMBER = "desired/4_member.sql";
+    KEY = "desired/5_key.sql";
     TEAM_ROSTER = "mirror/team_roster.sql";
     TEAM_PEOPLE = "mirror/team_people.sql";
     ACCESS_PEOPLE = "mirror/access_people.sql";
     EMAIL_PEERS = "mirror/email_peers.sql";
     OUT_OF_STEP = "mirror/out_of_step.sql";
+    EXPIRED_KEYS = "mirror/expired_keys.sql";
     EMAIL_INDEXED = "layout/account_email/indexed.sql";
     EMAIL_SCAN = "layout/account_email/scan.sql";
     MEMBERS_TABLE = "layout/group_members/table.sql";
     MEMBERS_JSON = "layout/group_members/json.sql";
+    KEYS_TABLE_HELD = "layout/api_key/table_held.sql";
+    KEYS_TABLE_DELETE = "layout/api_key/table_delete.sql";
+    KEYS_TABLE_MINT = "layout/api_key/table_mint.sql";
+    KEYS_COLUMN_HELD = "layout/api_key/column_held.sql";
+    KEYS_COLUMN_DELETE = "layout/api_key/column_delete.sql";
+    KEYS_COLUMN_MINT = "layout/api_key/column_mint.sql";
     ACCOUNT_DIFFERENCE = "project/account_difference.sql";
     CREATE_ACCOUNTS = "project/create_accounts.sql";
     VACATE_EMAILS = "project/vacate_emails.sql";
@@ -41,6 +50,10 @@ files! {
     DESIRED_MEMBERS_OF_KEYS = "project/desired_members_of_keys.sql";
     DESIRED_MEMBERS_OF_ALL = "project/desired_members_of_all.sql";
     REMOVE_GROUPS = "project/remove_groups.sql";
+    KEY_DIFFERENCE = "project/key_difference.sql";
+    MINT_LATER = "project/mint_later.sql";
+    NEXT_TO_MINT = "project/next_to_mint.sql";
+    MINT_BOOKS = "project/mint_books.sql";
     BEGIN_BATCH = "target/begin_batch.sql";
     ADVANCE = "target/advance.sql";
     END_BATCH = "target/end_batch.sql";
@@ -48,6 +61,7 @@ files! {
     TAKE_LEAD = "target/take_lead.sql";
     NEW_GENERATION = "target/new_generation.sql";
     DEAD_LETTER = "target/dead_letter.sql";
+    EXPIRED_THROUGH = "target/expired_through.sql";
     COLUMNS = "target/columns.sql";
     BREAK_LEASE = "target/break_lease.sql";
     LAYOUT = "target/layout.sql";
@@ -60,10 +74,10 @@ files! {
 
 /// The views and functions, in the order they depend on each other. Installed whenever their text
 /// differs from what the target has.
-pub const VIEWS: &[&str] = &[IDS, PERSON, DESIRED_ACCOUNT, DESIRED_GROUP, DESIRED_MEMBER];
+pub const VIEWS: &[&str] = &[IDS, PERSON, DESIRED_ACCOUNT, DESIRED_GROUP, DESIRED_MEMBER, KEY];
 
 /// Migrations of our own schema, in order. A released one is never edited.
-pub const MIGRATIONS: &[&str] = &[SCHEMA_STATE, SCHEMA_MIRROR, SCHEMA_ACCESS];
+pub const MIGRATIONS: &[&str] = &[SCHEMA_STATE, SCHEMA_MIRROR, SCHEMA_ACCESS, SCHEMA_API_KEY];
 
 /// Where a statement reads touched keys from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -7,7 +7,7 @@ use crate::checkpoint;
 use crate::config::Config;
 use crate::error::{Error, Result, Side, on};
 use crate::postgres::quote_ident;
-use crate::project::layout::{self, GroupMembers};
+use crate::project::layout::{self, ApiKeys, GroupMembers};
 use crate::source::Source;
 use crate::source::publication::drop_publication_sql;
 use crate::sql;
@@ -97,6 +97,19 @@ async fn purge_rows(target: &Target, config: &Config, purge: Purge, lines: &mut 
     let layout = layout::find(target, config).await?;
     let client = target.client();
     let action = "remove our rows";
+    // Before the accounts: theirs would go with them, uncounted. A key is ours by account and value, wherever it is.
+    let keys = match layout.api_keys {
+        ApiKeys::Table => {
+            "delete from api_key k using minted_key m
+              where k.user_id = m.webui_id collate \"default\" and sha256(convert_to(k.key, 'UTF8')) = m.sha256"
+        }
+        ApiKeys::Column => {
+            "update \"user\" w set api_key = null from minted_key m
+              where w.id = m.webui_id collate \"default\" and sha256(convert_to(w.api_key, 'UTF8')) = m.sha256"
+        }
+    };
+    let removed = client.execute(keys, &[]).await.map_err(on(Side::Target, action))?;
+    lines.push(format!("removed {removed} API keys"));
     let members = match layout.group_members {
         GroupMembers::Table => {
             "delete from group_member gm using member m

@@ -37,6 +37,10 @@ pub(super) struct Applier {
     end_lsn: Lsn,
     /// What the Open WebUI rows were last made with.
     projected_with: String,
+    /// Keys that expired before this have had their effect.
+    expired_through: Option<SystemTime>,
+    /// When we last looked for others.
+    looked_for_expired: Instant,
     /// `None` while Open WebUI has no tables or no admin yet.
     projection: Option<Projection>,
     acknowledge: watch::Sender<Lsn>,
@@ -61,6 +65,8 @@ impl Applier {
             epoch,
             end_lsn: known.end_lsn,
             projected_with: known.projected_with.clone(),
+            expired_through: known.expired_through,
+            looked_for_expired: Instant::now(),
             projection: None,
             acknowledge,
             was_braked: true,
@@ -75,13 +81,21 @@ impl Applier {
         let row = self.target.client().query_one(text, &[]).await;
         self.was_braked = row.map_err(on(Side::Target, "look at the brake"))?.get(0);
         self.find_projection().await?;
+        // Before anything new: what expired while nobody was here.
+        self.expire_keys().await?;
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 biased;
                 part = parts.recv() => match part {
-                    Some(part) => self.apply(part).await?,
+                    Some(part) => {
+                        self.apply(part).await?;
+                        // Under load the timer below may never have its turn.
+                        if !self.large && self.looked_for_expired.elapsed() > TICK {
+                            self.expire_keys().await?;
+                        }
+                    }
                     // A batch whose end never came is rolled back with the session.
                     None => return Ok(()),
                 },
@@ -209,17 +223,52 @@ impl Applier {
         let outcome = projection.apply(target, Scope::Everything, stamp).await?;
         self.hold_against_brake(&outcome, self.end_lsn).await?;
         let end = BatchEnd { end_lsn: self.end_lsn, transactions: 0, changes: 0, committed_at: None };
+        checkpoint::expired_through(target, self.epoch, stamp.now).await?;
         checkpoint::commit(target, self.epoch, end, projected_with).await?;
         projected_with.clone_into(&mut self.projected_with);
+        self.expired_through = Some(stamp.now);
         self.daemon.metrics.projected(&outcome);
         Ok(outcome)
+    }
+
+    /// Keys expire without a row in the stream. The owners of those that did since we last looked are projected in a batch
+    /// of their own, together with the moment up to which that is done.
+    async fn expire_keys(&mut self) -> Result<()> {
+        self.looked_for_expired = Instant::now();
+        let Some(projection) = &self.projection else { return Ok(()) };
+        let target = &self.target;
+        let now = SystemTime::now();
+        if self.expired_through.is_some_and(|through| through > now) {
+            // The clock was set back, and some keys live once more: they must expire once more too.
+            checkpoint::expired_through(target, self.epoch, now).await?;
+            self.expired_through = Some(now);
+        }
+        let touched = mirror::expired(target, self.expired_through, now).await?;
+        if !touched.has_access() {
+            return Ok(());
+        }
+        target.execute("begin a batch for expired keys", "begin").await?;
+        checkpoint::begin(target, self.epoch, self.end_lsn).await?;
+        if touched.access.len() > MANY {
+            target.plan_large().await?;
+        }
+        let stamp = Stamp { now, lsn: self.end_lsn, audit_each: true };
+        let outcome = projection.apply(target, Scope::These(&touched), stamp).await?;
+        self.hold_against_brake(&outcome, self.end_lsn).await?;
+        let end = BatchEnd { end_lsn: self.end_lsn, transactions: 0, changes: 0, committed_at: None };
+        checkpoint::expired_through(target, self.epoch, now).await?;
+        checkpoint::commit(target, self.epoch, end, &self.projected_with).await?;
+        self.expired_through = Some(now);
+        self.daemon.metrics.projected(&outcome);
+        self.note(&outcome).await
     }
 
     /// Stops before the commit when unusually many people would be locked out at once (DESIGN invariant 8).
     async fn hold_against_brake(&self, outcome: &Outcome, end_lsn: Lsn) -> Result<()> {
         let policy = &self.daemon.config.policy.brake;
-        // Locked out, or left without any group of ours.
-        let people = outcome.departing + outcome.stripped;
+        // Locked out, left without any group of ours, or without the API key we gave them; the last two are often the
+        // same people.
+        let people = outcome.departing + outcome.stripped.max(outcome.unkeyed);
         let client = self.target.client();
         let action = "hold a batch against the brake";
         if people <= i64::from(policy.people) {
@@ -247,7 +296,7 @@ impl Applier {
                          where approved_at is null and used_at is null returning id
                     ), raised as (
                         insert into brake (end_lsn, people, active, reason)
-                        select $1, $2::bigint::int, $3::bigint::int, 'accounts to be locked or left without a group'
+                        select $1, $2::bigint::int, $3::bigint::int, 'accounts to be locked, or left without a group or an API key'
                          where not exists (select from open) returning id
                     )
                     select id from open union all select id from raised";
@@ -291,7 +340,7 @@ impl Applier {
         }
         let with =
             format!("{}/{}/{}", config.policy.fingerprint(), found.describe(), env!("CARGO_PKG_VERSION"));
-        self.projection = Some(Projection::new(found));
+        self.projection = Some(Projection::new(found, config.policy.api_keys));
         if self.projected_with != with {
             let first = self.projected_with == PENDING;
             tracing::info!(first, "projecting everything");
@@ -302,6 +351,7 @@ impl Applier {
                 updated = outcome.accounts_updated,
                 groups = outcome.groups_written,
                 members = outcome.members_added,
+                keys = outcome.keys_minted,
                 conflicts = outcome.conflicts,
                 "projected everything"
             );
@@ -320,6 +370,7 @@ impl Applier {
         if self.projection.is_none() {
             self.find_projection().await?;
         }
+        self.expire_keys().await?;
         if letters {
             self.retry_dead_letters().await?;
         }
@@ -356,10 +407,11 @@ impl Applier {
             match kind {
                 "account" | "last_admin" => touched.users.insert(row.get(1)),
                 "team" => touched.teams.insert(row.get(1)),
+                "api_key" => touched.access.insert(row.get(1)),
                 _ => touched.organizations.insert(row.get(1)),
             };
         }
-        if touched.is_empty() {
+        if touched.is_empty() && !touched.has_access() {
             return Ok(());
         }
         let target = &self.target;

@@ -15,6 +15,7 @@ mod cli;
 mod crash;
 mod failures;
 mod first_copy;
+mod keys;
 mod layering;
 mod mapping;
 mod network;
