@@ -83,6 +83,8 @@ pub enum Error {
     WalLevel { found: String },
     #[error("the stream holds a message of {bytes} bytes, more than we take")]
     MessageTooLarge { bytes: usize },
+    #[error("the slot keeps {bytes} bytes of WAL on LiteLLM's server, more than source.max_retained_wal")]
+    TooMuchWal { bytes: i64 },
     #[error("LiteLLM's tables or the publication changed")]
     SourceChanged,
     #[error("the operating system gave no randomness for an API key: {0}")]
@@ -124,6 +126,7 @@ impl Error {
             | Self::SlotBlocked { .. }
             | Self::SourceChanged
             | Self::NoRandomness(_)
+            | Self::TooMuchWal { .. }
             | Self::MessageTooLarge { .. }
             | Self::NoLiteLlm { .. }
             | Self::NoOpenWebUi { .. } => Reaction::Retry,
@@ -190,6 +193,7 @@ impl Error {
             | Self::SlotBlocked { .. }
             | Self::SourceChanged
             | Self::NoRandomness(_)
+            | Self::TooMuchWal { .. }
             | Self::MessageTooLarge { .. }
             | Self::NoLiteLlm { .. }
             | Self::NoOpenWebUi { .. }
@@ -212,6 +216,7 @@ impl Error {
             Self::Superseded => "superseded".to_owned(),
             Self::LeaseHeld => "lease_held".to_owned(),
             Self::Brake { .. } => "brake".to_owned(),
+            Self::TooMuchWal { .. } => "too_much_wal".to_owned(),
             _ => "other".to_owned(),
         }
     }

@@ -23,7 +23,7 @@
 //! 6. **Never a silent gap.** Whether the stream may go on is decided from the catalogs ([`source`]),
 //!    and otherwise everything is copied again ([`backfill`]).
 //! 7. **LiteLLM cannot be harmed**: a publication and a slot are all we have there.
-//! 8. **No mass accident**: a batch that would lock out unusually many people is held ([`pipeline`]).
+//! 8. **No mass accident**: a batch that would lock out unusually many people is held ([`brake`]).
 #![cfg_attr(
     test,
     allow(
@@ -43,6 +43,7 @@ pub mod project;
 pub mod source;
 pub mod stage;
 // running it
+pub mod brake;
 pub mod pipeline;
 pub mod progress;
 pub mod schema;

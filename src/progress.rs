@@ -128,6 +128,11 @@ impl Progress {
         Lsn::from(self.checkpoint.load(Ordering::Relaxed))
     }
 
+    /// Whether a session of this process followed the slot.
+    pub fn has_led(&self) -> bool {
+        self.checkpoint() > Lsn::from(0)
+    }
+
     pub fn is_caught_up(&self) -> bool {
         self.checkpoint.load(Ordering::Relaxed) >= self.received.load(Ordering::Relaxed)
     }

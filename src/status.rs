@@ -187,10 +187,7 @@ pub async fn report(config: &Config) -> Result<StatusReport> {
     report.checkpoint = facts.checkpoint;
     let client = target.client();
     let action = "read the status";
-    let text =
-        "select (select count(*) from account where active), (select count(*) from account where not active),
-                       (select count(*) from group_link where present), (select count(*) from member)";
-    let row = client.query_one(text, &[]).await.map_err(on(Side::Target, action))?;
+    let row = client.query_one(sql::ENTITIES, &[]).await.map_err(on(Side::Target, action))?;
     report.accounts_active = row.get(0);
     report.accounts_locked = row.get(1);
     report.groups = row.get(2);

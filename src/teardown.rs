@@ -97,16 +97,10 @@ async fn purge_rows(target: &Target, config: &Config, purge: Purge, lines: &mut 
     let layout = layout::find(target, config).await?;
     let client = target.client();
     let action = "remove our rows";
-    // Before the accounts: theirs would go with them, uncounted. A key is ours by account and value, wherever it is.
+    // Before the accounts: theirs would go with them, uncounted.
     let keys = match layout.api_keys {
-        ApiKeys::Table => {
-            "delete from api_key k using minted_key m
-              where k.user_id = m.webui_id collate \"default\" and sha256(convert_to(k.key, 'UTF8')) = m.sha256"
-        }
-        ApiKeys::Column => {
-            "update \"user\" w set api_key = null from minted_key m
-              where w.id = m.webui_id collate \"default\" and sha256(convert_to(w.api_key, 'UTF8')) = m.sha256"
-        }
+        ApiKeys::Table => sql::KEYS_TABLE_PURGE,
+        ApiKeys::Column => sql::KEYS_COLUMN_PURGE,
     };
     let removed = client.execute(keys, &[]).await.map_err(on(Side::Target, action))?;
     lines.push(format!("removed {removed} API keys"));

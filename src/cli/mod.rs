@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
+use crate::brake;
 use crate::config::{Config, Settings};
 use crate::error::Error;
 use crate::postgres::error_chain;
@@ -245,10 +246,9 @@ async fn wait(config: &Config, json: bool, timeout: Duration) -> ExitCode {
 
 async fn approve(config: &Config, id: i64) -> anyhow::Result<()> {
     let target = Target::open(config).await?;
-    let text = "update brake set approved_at = now() where id = $1 and used_at is null returning people";
-    match target.client().query_opt(text, &[&id]).await? {
-        Some(row) => {
-            println!("approved: {} people may be locked out at once, this time", row.get::<_, i32>(0));
+    match brake::approve(&target, id).await? {
+        Some(people) => {
+            println!("approved: {people} people may be locked out at once, this time");
             Ok(())
         }
         None => anyhow::bail!("there is no open brake {id}: see `litellm-webui-sync status`"),

@@ -17,6 +17,9 @@
 //! people = 20
 //! percent = 10           # of the active people, 0 to 100
 //!
+//! [source]
+//! max_retained_wal = 17179869184  # bytes; past this the slot is dropped, and all is copied again later. 0: never
+//!
 //! [audit]
 //! retention_days = 90
 //!
@@ -39,6 +42,7 @@ pub struct Policy {
     pub api_keys: ApiKeys,
     pub accounts: Accounts,
     pub brake: Brake,
+    pub source: Source,
     pub audit: Audit,
     pub batch: Batch,
 }
@@ -122,6 +126,15 @@ pub struct Brake {
     pub percent: u8,
 }
 
+/// `[source]`: what LiteLLM's server may have to bear.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Source {
+    /// Bytes of WAL the slot may keep on LiteLLM's server while this program runs and cannot apply it. 0 is no limit.
+    #[serde(deserialize_with = "retained_wal")]
+    pub max_retained_wal: u64,
+}
+
 /// `[audit]`: how long `sync_audit` keeps its rows.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -173,6 +186,12 @@ impl Choice for NameFormat {
 impl Default for Brake {
     fn default() -> Self {
         Self { people: 20, percent: 10 }
+    }
+}
+
+impl Default for Source {
+    fn default() -> Self {
+        Self { max_retained_wal: 16 * 1024 * 1024 * 1024 }
     }
 }
 
@@ -285,6 +304,10 @@ fn percent<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u8, D::Error> {
     in_range(deserializer, 0, 100)
 }
 
+fn retained_wal<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    in_range(deserializer, 0, i64::MAX)
+}
+
 fn retention_days<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
     in_range(deserializer, 1, 36_500)
 }
@@ -346,6 +369,7 @@ mod tests {
         let policy = Policy::parse(
             "api_keys = \"off\"\n[accounts]\nadopt = \"skip\"\nadopt_admins = true\nrelink = \"skip\"\n\
              demote = \"always\"\nname = \"user\"\n[brake]\npeople = 0\npercent = 100\n\
+             [source]\nmax_retained_wal = 1048576\n\
              [audit]\nretention_days = 1\n[batch]\nchanges = 1\nbytes = 65536\n",
         );
         let expected = Policy {
@@ -358,6 +382,7 @@ mod tests {
                 name: NameFormat::User,
             },
             brake: Brake { people: 0, percent: 100 },
+            source: Source { max_retained_wal: 1_048_576 },
             audit: Audit { retention_days: 1 },
             batch: Batch { changes: 1, bytes: 65_536 },
         };
@@ -385,7 +410,7 @@ mod tests {
                 "batch.bytes: must be a whole number from 65536 to 1073741824; \
                  correct it or remove it",
                 "blub: unknown field `blub`, expected one of `api_keys`, `accounts`, `brake`, \
-                 `audit`, `batch`; correct it or remove it",
+                 `source`, `audit`, `batch`; correct it or remove it",
                 "brake.people: must be a whole number from 0 to 1000000000; \
                  correct it or remove it",
                 "brake.percent: must be a whole number from 0 to 100; correct it or remove it",
@@ -426,6 +451,7 @@ mod tests {
             ("[accounts]\nname = \"user\"", false),
             ("api_keys = \"off\"", false),
             ("[brake]\npeople = 1\npercent = 1", true),
+            ("[source]\nmax_retained_wal = 0", true),
             ("[audit]\nretention_days = 1", true),
             ("[batch]\nchanges = 1\nbytes = 65536", true),
         ] {

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::{mpsc, watch};
 
 use super::Daemon;
+use crate::brake;
 use crate::catalog::Lsn;
 use crate::checkpoint::{self, Checkpoint, PENDING};
 use crate::error::{Error, Result, Side, on};
@@ -18,7 +19,7 @@ use crate::progress::{State, Status};
 use crate::project::layout;
 use crate::project::touched::Touched;
 use crate::project::{MANY, Outcome, Projection, Scope, Stamp};
-use crate::sql::Keys;
+use crate::sql::{self, Keys};
 use crate::stage::{BatchEnd, Part};
 use crate::target::Target;
 
@@ -77,9 +78,7 @@ impl Applier {
 
     /// Applies parts until the channel closes.
     pub(super) async fn run(mut self, mut parts: mpsc::Receiver<Part>) -> Result<()> {
-        let text = "select exists (select from brake where used_at is null)";
-        let row = self.target.client().query_one(text, &[]).await;
-        self.was_braked = row.map_err(on(Side::Target, "look at the brake"))?.get(0);
+        self.was_braked = brake::is_open(&self.target).await?;
         self.find_projection().await?;
         // Before anything new: what expired while nobody was here.
         self.expire_keys().await?;
@@ -157,11 +156,9 @@ impl Applier {
     async fn apply_piece(&mut self, part: &Part) -> Result<()> {
         let target = &self.target;
         if !self.large {
-            // No index: whoever reads it sorts out the repetitions.
-            let text = "create temporary table if not exists touched (kind text, id text collate \"C\")
-                        on commit delete rows;
-                        begin; set local plan_cache_mode = force_custom_plan";
-            target.execute("prepare for a large batch", text).await?;
+            target.execute("prepare for a large batch", sql::CREATE_TOUCHED).await?;
+            let text = "begin; set local plan_cache_mode = force_custom_plan";
+            target.execute("begin a large batch", text).await?;
             checkpoint::begin(target, self.epoch, self.end_lsn).await?;
             self.large = true;
         }
@@ -263,58 +260,11 @@ impl Applier {
         self.note(&outcome).await
     }
 
-    /// Stops before the commit when unusually many people would be locked out at once (DESIGN invariant 8).
+    /// Stops before the commit when unusually many people would lose something at once.
     async fn hold_against_brake(&self, outcome: &Outcome, end_lsn: Lsn) -> Result<()> {
-        let policy = &self.daemon.config.policy.brake;
-        // Locked out, left without any group of ours, or without the API key we gave them; the last two are often the
-        // same people.
-        let people = outcome.departing + outcome.stripped.max(outcome.unkeyed);
-        let client = self.target.client();
-        let action = "hold a batch against the brake";
-        if people <= i64::from(policy.people) {
-            return self.release_brake(end_lsn).await;
-        }
-        // Those who depart are marked already; before, they were active.
-        let row = client.query_one("select count(*) from account where active", &[]).await;
-        let active = row.map_err(on(Side::Target, action))?.get::<_, i64>(0) + outcome.departing;
-        let limit = i64::from(policy.people).max(active * i64::from(policy.percent) / 100);
-        if people <= limit {
-            return self.release_brake(end_lsn).await;
-        }
-        // An approval lets as many pass as it was given for, and the usual number on top.
-        let text = "update brake set used_at = now()
-                     where id = (select id from brake where approved_at is not null and used_at is null
-                                    and people + $2::bigint >= $1::bigint order by id limit 1) returning id";
-        let row = client.query_opt(text, &[&people, &limit]).await.map_err(on(Side::Target, action))?;
-        if row.is_some() {
-            return Ok(());
-        }
-        client.batch_execute("rollback").await.map_err(on(Side::Target, action))?;
-        // One open brake at a time, however often the batch is tried.
-        let text = "with open as (
-                        update brake set end_lsn = $1, people = $2::bigint::int, active = $3::bigint::int
-                         where approved_at is null and used_at is null returning id
-                    ), raised as (
-                        insert into brake (end_lsn, people, active, reason)
-                        select $1, $2::bigint::int, $3::bigint::int, 'accounts to be locked, or left without a group or an API key'
-                         where not exists (select from open) returning id
-                    )
-                    select id from open union all select id from raised";
-        let row = client.query_one(text, &[&end_lsn, &people, &active]).await;
-        let id = row.map_err(on(Side::Target, action))?.get(0);
-        Err(Error::Brake { id, people, active })
-    }
-
-    /// A brake that this batch gets past without needing it is over: an approval given later must not be kept for
-    /// some other accident.
-    async fn release_brake(&self, end_lsn: Lsn) -> Result<()> {
-        if !self.was_braked {
-            return Ok(());
-        }
-        let text = "update brake set used_at = now() where used_at is null and end_lsn <= $1";
-        let done = self.target.client().execute(text, &[&end_lsn]).await;
-        done.map_err(on(Side::Target, "release the brake"))?;
-        Ok(())
+        // Left without any group of ours or without the API key we gave them: often the same people.
+        let people = (outcome.departing, outcome.stripped.max(outcome.unkeyed));
+        brake::hold(&self.target, &self.daemon.config.policy.brake, people, end_lsn, self.was_braked).await
     }
 
     /// Finds the layout, and whether Open WebUI is ready to be written.
@@ -380,8 +330,7 @@ impl Applier {
         }
         if retention {
             let days = i32::try_from(self.daemon.config.policy.audit.retention_days).unwrap_or(i32::MAX);
-            let text = "delete from sync_audit where created_at < now() - make_interval(days => $1)";
-            let done = self.target.client().execute(text, &[&days]).await;
+            let done = self.target.client().execute(sql::OLD_AUDIT, &[&days]).await;
             done.map_err(on(Side::Target, "delete old audit rows"))?;
         }
         if heartbeat {
@@ -396,11 +345,8 @@ impl Applier {
     /// Retries what could not be written, less often the longer it fails: the difference for those entities.
     async fn retry_dead_letters(&mut self) -> Result<()> {
         let Some(projection) = &self.projection else { return Ok(()) };
-        let text = "select kind, key from dead_letter
-                     where last_seen < now() - least(3600, 10 * 2 ^ least(attempts, 10)) * interval '1 second'
-                     order by last_seen limit 500";
-        let rows =
-            self.target.client().query(text, &[]).await.map_err(on(Side::Target, "list dead letters"))?;
+        let rows = self.target.client().query(sql::DEAD_LETTERS_DUE, &[]).await;
+        let rows = rows.map_err(on(Side::Target, "list dead letters"))?;
         let mut touched = Touched::default();
         for row in &rows {
             let kind: &str = row.get(0);
@@ -433,10 +379,7 @@ impl Applier {
 
     async fn count(&self) -> Result<()> {
         let Daemon { metrics, progress, .. } = &*self.daemon;
-        let text =
-            "select (select count(*) from dead_letter), (select count(*) from dead_letter where critical),
-                           (select count(*) from skipped), (select count(*) from account where active)";
-        let row = self.target.client().query_one(text, &[]).await;
+        let row = self.target.client().query_one(sql::COUNTS, &[]).await;
         let row = row.map_err(on(Side::Target, "count dead letters"))?;
         metrics.dead_letters.set(row.get(0));
         metrics.critical_dead_letters.set(row.get(1));
@@ -460,12 +403,9 @@ pub(super) async fn heartbeat(
     status: &Status,
     layout: Option<String>,
 ) -> Result<()> {
-    let text = "insert into daemon (instance, state, reason, layout) values ($1::text::uuid, $2, $3, $4)
-                on conflict (one) do update set instance = excluded.instance, state = excluded.state,
-                    reason = excluded.reason, layout = coalesce(excluded.layout, daemon.layout), heartbeat_at = now()";
     let done = target
         .client()
-        .execute(text, &[&instance.to_string(), &status.state.name(), &status.reason, &layout])
+        .execute(sql::HEARTBEAT, &[&instance.to_string(), &status.state.name(), &status.reason, &layout])
         .await;
     done.map_err(on(Side::Target, "write the heartbeat"))?;
     Ok(())

@@ -18,10 +18,11 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::backfill;
+use crate::brake;
 use crate::catalog::Lsn;
 use crate::checkpoint;
 use crate::config::Config;
-use crate::error::{Error, Reaction, Result, Side, on};
+use crate::error::{Error, Reaction, Result};
 use crate::metrics::Metrics;
 use crate::postgres::error_chain;
 use crate::progress::{Progress, State};
@@ -63,6 +64,8 @@ impl Backoff {
 const STABLE: Duration = Duration::from_secs(20);
 /// How often a batch held by the brake is tried again without an approval.
 const BRAKE_RETRY: Duration = Duration::from_secs(15);
+/// How often a daemon that cannot apply looks at what its slot costs LiteLLM's server.
+const WAL_LOOK: Duration = Duration::from_secs(5);
 /// How soon a waiting daemon looks whether the slot is free.
 const STANDBY_DELAY: Duration = Duration::from_secs(1);
 
@@ -74,6 +77,7 @@ impl Daemon {
     pub async fn run(self: Arc<Self>, cancel: CancellationToken) -> Result<()> {
         let mut backoff = Backoff { attempt: 0 };
         let mut braked_at: Option<Instant> = None;
+        let mut looked_at_wal = None;
         loop {
             let started = Instant::now();
             let attempt = async {
@@ -112,9 +116,23 @@ impl Daemon {
                 _ => braked_at = None,
             }
             let Some(delay) = self.react(&error, &mut backoff) else { return Err(error) };
+            let pause = async {
+                // Only a slot we followed ourselves is known to be ours while Open WebUI's database is out of reach.
+                let due = looked_at_wal.is_none_or(|at: Instant| at.elapsed() > WAL_LOOK);
+                let standby = self.progress.status().state == State::Standby;
+                if due && !standby && self.progress.has_led() {
+                    looked_at_wal = Some(Instant::now());
+                } else {
+                    return tokio::time::sleep(delay).await;
+                }
+                if let Err(error) = monitor::release_wal(&self).await {
+                    tracing::debug!(error = error_chain(&error), "could not look at the slot");
+                }
+                tokio::time::sleep(delay).await;
+            };
             tokio::select! {
                 () = cancel.cancelled() => return Ok(()),
-                () = tokio::time::sleep(delay) => {}
+                () = pause => {}
             }
         }
     }
@@ -295,11 +313,7 @@ impl Daemon {
         }
         let target = Target::open(&self.config).await?;
         apply::heartbeat(&target, self.instance, &status, None).await?;
-        let text = "select id, people::bigint, active::bigint from brake
-                     where approved_at is null and used_at is null order by id desc limit 1";
-        let row =
-            target.client().query_opt(text, &[]).await.map_err(on(Side::Target, "look at the brake"))?;
-        Ok(row.map(|row| Error::Brake { id: row.get(0), people: row.get(1), active: row.get(2) }))
+        brake::waiting(&target).await
     }
 }
 

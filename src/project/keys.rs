@@ -112,10 +112,7 @@ impl KeyTexts {
     /// overtaken by them.
     pub(super) async fn prepare(&self, target: &Target) -> Result<Statement> {
         if self.keys != Keys::Arrays {
-            let text = "create temporary table if not exists minting
-                            (id text collate \"C\" primary key, user_id text not null, newest text not null)
-                        on commit delete rows";
-            target.execute("prepare for many keys", text).await?;
+            target.execute("prepare for many keys", sql::CREATE_MINTING).await?;
         }
         target.prepare(&self.difference, &[Type::TIMESTAMPTZ, Type::PG_LSN]).await
     }

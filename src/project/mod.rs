@@ -153,6 +153,46 @@ impl Projection {
         {
             return Ok(Outcome::default());
         }
+        let mut outcome = self.apply_once(target, scope, stamp).await?;
+        // E-mails that changed hands may have left one free that somebody else is waiting for.
+        let moved = match scope {
+            Scope::These(touched) => !touched.emails.is_empty(),
+            Scope::Touched | Scope::Everything => true,
+        };
+        if moved {
+            self.let_claimants_in(target, stamp, &mut outcome).await?;
+        }
+        Ok(outcome)
+    }
+
+    /// Looks again at people who waited for an e-mail that is free by now, until nobody is left. Each is looked at
+    /// once: whoever still cannot have it has a dead letter that says why.
+    async fn let_claimants_in(&self, target: &Target, stamp: Stamp, outcome: &mut Outcome) -> Result<()> {
+        let mut seen = Vec::new();
+        loop {
+            let statement = target.prepare(sql::CLAIMANTS, &[]).await?;
+            let rows = target.query("find who waits", SLOW, &statement, &[&seen]).await?;
+            if rows.is_empty() {
+                break;
+            }
+            let mut again = Touched::default();
+            for row in rows {
+                let user: String = row.get(0);
+                seen.push(user.clone());
+                again.users.insert(user);
+            }
+            let done = self.apply_once(target, Scope::These(&again), stamp).await?;
+            // They were counted as conflicts already.
+            outcome.add(Outcome { conflicts: 0, ..done });
+        }
+        if !seen.is_empty() {
+            let statement = target.prepare(sql::MERGE_AUDIT, &[Type::TIMESTAMPTZ, Type::PG_LSN]).await?;
+            target.query("merge audit rows", SLOW, &statement, &[&stamp.now, &stamp.lsn]).await?;
+        }
+        Ok(())
+    }
+
+    async fn apply_once(&self, target: &Target, scope: Scope<'_>, stamp: Stamp) -> Result<Outcome> {
         // Sent together; a batch whose attempt succeeds is committed without releasing the savepoint.
         let savepoint = target.execute("set a savepoint", "savepoint project");
         let (savepoint, attempt) = tokio::join!(savepoint, self.attempt(target, scope, stamp, true));

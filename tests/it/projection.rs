@@ -57,9 +57,8 @@ fn step(random: &mut StdRng) -> String {
 }
 
 async fn random_changes_end_right(webui: Schema, forget_rows: bool) {
-    // A fixed seed, so that a run says something about the change at hand. PROPERTY_TEST_SEED=random explores; it still
-    // finds rare chains of e-mails that change hands several times whose last claimant waits (seed 7 is one).
-    let seed = std::env::var("PROPERTY_TEST_SEED").unwrap_or_else(|_| "11".to_owned());
+    // A fixed seed, so that a run says something about the change at hand; PROPERTY_TEST_SEED=random explores.
+    let seed = std::env::var("PROPERTY_TEST_SEED").unwrap_or_else(|_| "7".to_owned());
     let seed: u64 = seed.parse().unwrap_or_else(|_| rand::random());
     let mut random = StdRng::seed_from_u64(seed);
     let steps: u32 =
@@ -88,11 +87,13 @@ async fn random_changes_end_right(webui: Schema, forget_rows: bool) {
         let found = differences(&pair, &Foreign::default()).await;
         assert!(
             found.is_empty(),
-            "PROPERTY_TEST_SEED={seed}, step {number}:\n{}\nafter\n{}\nusers:\n{:?}\naccounts:\n{:?}",
+            "PROPERTY_TEST_SEED={seed}, step {number}:\n{}\nafter\n{}\nusers:\n{:?}\naccounts:\n{:?}\nOpen WebUI:\n{:?}\ndead letters:\n{:?}",
             found.join("\n"),
             said[said.len().saturating_sub(6)..].join("\n--\n"),
             crate::support::rows(&pair.source, "select user_id, user_email, metadata from \"LiteLLM_UserTable\" order by 1").await,
             crate::support::rows(&pair.target, "select user_id, webui_id, email, origin, active, in_step from litellm_webui_sync.account order by 1").await,
+            crate::support::rows(&pair.target, "select id, email, role from \"user\" order by 1").await,
+            crate::support::rows(&pair.target, "select kind, key, reason from litellm_webui_sync.dead_letter order by 1, 2").await,
         );
     }
     reference::assert_exactly_once(&pair).await;
