@@ -77,6 +77,8 @@ pub enum Error {
         "held back: {people} of {active} active people would be locked out, or lose groups or keys, at once (brake {id})"
     )]
     Brake { id: i64, people: i64, active: i64 },
+    #[error("paused since {since}{}", .reason.as_deref().map(|text| format!(": {text}")).unwrap_or_default())]
+    Paused { reason: Option<String>, since: String },
     #[error("{failed} entities in a row could not be written, the last with SQLSTATE {sqlstate}")]
     Systemic { failed: usize, sqlstate: String },
     #[error("the source's wal_level is \"{found}\", logical replication needs \"logical\"")]
@@ -127,6 +129,7 @@ impl Error {
             | Self::SourceChanged
             | Self::NoRandomness(_)
             | Self::TooMuchWal { .. }
+            | Self::Paused { .. }
             | Self::MessageTooLarge { .. }
             | Self::NoLiteLlm { .. }
             | Self::NoOpenWebUi { .. } => Reaction::Retry,
@@ -180,6 +183,7 @@ impl Error {
             Self::Brake { id, .. } => format!(
                 "if this is right, run `litellm-webui-sync approve {id}`; otherwise repair LiteLLM's data first"
             ),
+            Self::Paused { .. } => "run `litellm-webui-sync resume`".to_owned(),
             Self::Systemic { .. } => {
                 "see table dead_letter in our schema; a permission may have been taken away".to_owned()
             }
@@ -217,6 +221,7 @@ impl Error {
             Self::LeaseHeld => "lease_held".to_owned(),
             Self::Brake { .. } => "brake".to_owned(),
             Self::TooMuchWal { .. } => "too_much_wal".to_owned(),
+            Self::Paused { .. } => "paused".to_owned(),
             _ => "other".to_owned(),
         }
     }

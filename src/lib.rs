@@ -44,12 +44,14 @@ pub mod source;
 pub mod stage;
 // running it
 pub mod brake;
+pub mod pause;
 pub mod pipeline;
 pub mod progress;
 pub mod schema;
 pub mod teardown;
 // looking at it
 pub mod cli;
+pub mod failures;
 pub mod http;
 pub mod metrics;
 pub mod status;

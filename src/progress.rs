@@ -22,12 +22,14 @@ pub enum State {
     Reconnecting,
     /// Held back by the brake until approved.
     Braked,
+    /// Somebody ran `pause`.
+    Paused,
     Draining,
     Stopped,
 }
 
 impl State {
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Starting,
         Self::Standby,
         Self::Copying,
@@ -35,6 +37,7 @@ impl State {
         Self::Streaming,
         Self::Reconnecting,
         Self::Braked,
+        Self::Paused,
         Self::Draining,
         Self::Stopped,
     ];
@@ -48,6 +51,7 @@ impl State {
             Self::Streaming => "streaming",
             Self::Reconnecting => "reconnecting",
             Self::Braked => "braked",
+            Self::Paused => "paused",
             Self::Draining => "draining",
             Self::Stopped => "stopped",
         }

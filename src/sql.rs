@@ -84,6 +84,12 @@ files! {
     OLD_AUDIT = "target/old_audit.sql";
     ENTITIES = "target/entities.sql";
     CREATE_TOUCHED = "target/create_touched.sql";
+    PAUSE = "target/pause.sql";
+    PAUSE_REASON = "target/pause_reason.sql";
+    FAILURES_LIST = "target/failures_list.sql";
+    FAILURES_RETRY = "target/failures_retry.sql";
+    FAILURES_DISCARD = "target/failures_discard.sql";
+    FAILURES_HISTORY = "target/failures_history.sql";
     SERVER = "source/server.sql";
     SLOT_STATE = "source/slot_state.sql";
     PUBLICATION = "source/publication.sql";

@@ -9,6 +9,7 @@ use serde::Serialize;
 use crate::catalog::Lsn;
 use crate::config::Config;
 use crate::error::{Error, Result, Side, on};
+use crate::pause;
 use crate::source::Source;
 use crate::sql;
 use crate::target::Target;
@@ -305,6 +306,9 @@ pub async fn wait_now(config: &Config, timeout: Duration) -> Result<Waited> {
                     let reason = daemon.reason.clone().unwrap_or_else(|| "nothing is written yet".to_owned());
                     return Ok(Waited::Failed { reason });
                 }
+            }
+            if let Err(paused @ Error::Paused { .. }) = pause::check(&target).await {
+                return Ok(Waited::Failed { reason: paused.to_string() });
             }
             let text = "select id from brake where used_at is null and approved_at is null limit 1";
             let brake = target.client().query_opt(text, &[]).await;

@@ -5,6 +5,7 @@
 
 #[cfg(feature = "demo")]
 mod demo;
+mod operate;
 mod run;
 
 use std::process::ExitCode;
@@ -64,6 +65,19 @@ enum Command {
     Approve {
         /// The brake's number, as `status` shows it
         id: i64,
+    },
+    /// Stop applying, on every daemon of this schema, until `resume`; LiteLLM's server keeps the WAL meanwhile
+    Pause {
+        /// Why, for `status`
+        #[arg(long, value_name = "TEXT")]
+        reason: Option<String>,
+    },
+    /// Go on after `pause`
+    Resume,
+    /// Look at what could not be written
+    Failures {
+        #[command(subcommand)]
+        action: operate::Failures,
     },
     /// Drop the slot and the publication; with --purge also our rows and our schema
     Teardown {
@@ -134,6 +148,12 @@ async fn dispatch(cli: Cli) -> ExitCode {
             wait(&config, json, Duration::from_secs(timeout)).await
         }
         Command::Approve { id } => finish(approve(&config, id).await),
+        Command::Pause { reason } => finish(operate::pause(&config, reason.as_deref()).await),
+        Command::Resume => finish(operate::resume(&config).await),
+        Command::Failures { action } => match operate::failures(&config, action).await {
+            Ok(code) => code,
+            Err(error) => finish(Err(error)),
+        },
         Command::Teardown { purge, purge_people } => {
             let purge = match (purge, purge_people) {
                 (_, true) => Purge::People,

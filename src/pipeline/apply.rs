@@ -15,6 +15,7 @@ use crate::checkpoint::{self, Checkpoint, PENDING};
 use crate::error::{Error, Result, Side, on};
 use crate::failpoint;
 use crate::mirror;
+use crate::pause;
 use crate::progress::{State, Status};
 use crate::project::layout;
 use crate::project::touched::Touched;
@@ -317,6 +318,7 @@ impl Applier {
         let (letters, heartbeat, counts) =
             (every(DEAD_LETTERS_EVERY), every(HEARTBEAT_EVERY), every(COUNTS_EVERY));
         let (reconcile, retention) = (every(RECONCILE_EVERY), every(RETENTION_EVERY));
+        pause::check(&self.target).await?;
         if self.projection.is_none() {
             self.find_projection().await?;
         }

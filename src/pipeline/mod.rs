@@ -24,6 +24,7 @@ use crate::checkpoint;
 use crate::config::Config;
 use crate::error::{Error, Reaction, Result};
 use crate::metrics::Metrics;
+use crate::pause;
 use crate::postgres::error_chain;
 use crate::progress::{Progress, State};
 use crate::schema;
@@ -81,6 +82,7 @@ impl Daemon {
         loop {
             let started = Instant::now();
             let attempt = async {
+                self.still_paused().await?;
                 match self.open_brake().await? {
                     // LiteLLM's data may have been repaired since: now and then the batch is tried again.
                     Some(brake) if braked_at.is_some_and(|at| at.elapsed() < BRAKE_RETRY) => Err(brake),
@@ -159,6 +161,10 @@ impl Daemon {
                 self.progress.set_state(State::Braked, Some(format!("{reason}; {remedy}")));
                 Some(Duration::from_secs(2))
             }
+            (Error::Paused { .. }, _) => {
+                self.progress.set_state(State::Paused, Some(reason));
+                Some(Duration::from_secs(1))
+            }
             (_, Reaction::Retry) => {
                 let delay = backoff.next();
                 tracing::warn!(error = reason, delay_ms = delay.as_millis(), "trying again");
@@ -188,6 +194,7 @@ impl Daemon {
             return Err(Error::LeaseHeld);
         }
         schema::ensure(&target, config).await?;
+        pause::check(&target).await?;
         let mut known = checkpoint::read(&target).await?;
 
         let (server_version, wal_level, database_oid) = source.server().await?;
@@ -303,6 +310,17 @@ impl Daemon {
             checkpoint::distrust(&Target::open(config).await?).await?;
         }
         outcome
+    }
+
+    /// Fails while the pause that ended the last attempt goes on. Tells `status` that we wait.
+    async fn still_paused(&self) -> Result<()> {
+        let status = self.progress.status();
+        if status.state != State::Paused {
+            return Ok(());
+        }
+        let target = Target::open(&self.config).await?;
+        apply::heartbeat(&target, self.instance, &status, None).await?;
+        pause::check(&target).await
     }
 
     /// The brake that holds us, as long as it is not approved. Tells `status` that we wait.
