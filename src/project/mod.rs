@@ -248,8 +248,10 @@ impl Projection {
                 continue;
             }
             if let Some((kind, key, operation)) = next.single() {
-                self.bury(target, (kind, key, operation), &error, stamp, outcome).await?;
+                bury(target, (kind, key, operation), &error, stamp).await?;
+                outcome.failed += 1;
             }
+            within_budget(outcome, &error)?;
         }
         Ok(())
     }
@@ -288,48 +290,16 @@ impl Projection {
             target.execute("go back to a savepoint", back).await?;
             match next {
                 [] => {}
-                [one] => self.bury(target, ("api_key", one, "SYNC_API_KEY"), &error, stamp, outcome).await?,
+                [one] => {
+                    bury(target, ("api_key", one, "SYNC_API_KEY"), &error, stamp).await?;
+                    outcome.failed += 1;
+                    within_budget(outcome, &error)?;
+                }
                 more => {
                     let (left, right) = more.split_at(more.len() / 2);
                     queue.extend([right, left]);
                 }
             }
-        }
-        Ok(())
-    }
-
-    async fn bury(
-        &self,
-        target: &Target,
-        (kind, key, operation): (&str, &str, &str),
-        error: &Error,
-        stamp: Stamp,
-        outcome: &mut Outcome,
-    ) -> Result<()> {
-        let reason = describe_row_error(error);
-        tracing::warn!(
-            kind,
-            operation,
-            reason,
-            "an entity could not be written and is kept as a dead letter"
-        );
-        let types =
-            [Type::TEXT, Type::TEXT, Type::TEXT, Type::TEXT, Type::TEXT, Type::TIMESTAMPTZ, Type::PG_LSN];
-        let statement = target.prepare(sql::DEAD_LETTER, &types).await?;
-        let sqlstate = error.sqlstate();
-        target
-            .query(
-                "record a dead letter",
-                QUICK,
-                &statement,
-                &[&kind, &key, &operation, &sqlstate, &reason, &stamp.now, &stamp.lsn],
-            )
-            .await?;
-        outcome.failed += 1;
-        if outcome.failed > FAILURE_BUDGET {
-            let sqlstate = sqlstate.unwrap_or("unknown").to_owned();
-            let failed = usize::try_from(outcome.failed).unwrap_or_default();
-            return Err(Error::Systemic { failed, sqlstate });
         }
         Ok(())
     }
@@ -476,6 +446,38 @@ impl Projection {
         }
         Ok(touched)
     }
+}
+
+/// Ends the search where failures are not about single rows any more.
+fn within_budget(outcome: &Outcome, error: &Error) -> Result<()> {
+    if outcome.failed <= FAILURE_BUDGET {
+        return Ok(());
+    }
+    let sqlstate = error.sqlstate().unwrap_or("unknown").to_owned();
+    Err(Error::Systemic { failed: usize::try_from(outcome.failed).unwrap_or_default(), sqlstate })
+}
+
+/// Keeps an entity that could not be written, with its error.
+async fn bury(
+    target: &Target,
+    (kind, key, operation): (&str, &str, &str),
+    error: &Error,
+    stamp: Stamp,
+) -> Result<()> {
+    let reason = describe_row_error(error);
+    tracing::warn!(kind, operation, reason, "an entity could not be written and is kept as a dead letter");
+    let types = [Type::TEXT, Type::TEXT, Type::TEXT, Type::TEXT, Type::TEXT, Type::TIMESTAMPTZ, Type::PG_LSN];
+    let statement = target.prepare(sql::DEAD_LETTER, &types).await?;
+    let sqlstate = error.sqlstate();
+    target
+        .query(
+            "record a dead letter",
+            QUICK,
+            &statement,
+            &[&kind, &key, &operation, &sqlstate, &reason, &stamp.now, &stamp.lsn],
+        )
+        .await?;
+    Ok(())
 }
 
 #[derive(Debug)]
