@@ -51,6 +51,7 @@ pub mod schema;
 pub mod teardown;
 // looking at it
 pub mod cli;
+pub mod doctor;
 pub mod failures;
 pub mod http;
 pub mod metrics;

@@ -33,7 +33,8 @@ pub async fn ensure(target: &Target, config: &Config) -> Result<()> {
         // Not "if not exists": that asks for the right to create schemas even where a DBA made it.
         let text = format!("create schema {}", quote_ident(&config.schema));
         match client.batch_execute(&text).await {
-            Err(error) if error.code().is_some_and(|code| code.code() == "42P06") => {}
+            // Somebody was quicker, or just as quick: then the catalog's own index objects.
+            Err(error) if error.code().is_some_and(|code| ["42P06", "23505"].contains(&code.code())) => {}
             other => other.map_err(on(Side::Target, "create our schema"))?,
         }
     }

@@ -90,6 +90,11 @@ files! {
     FAILURES_RETRY = "target/failures_retry.sql";
     FAILURES_DISCARD = "target/failures_discard.sql";
     FAILURES_HISTORY = "target/failures_history.sql";
+    DOCTOR_SOURCE = "doctor/source.sql";
+    DOCTOR_SOURCE_TABLES = "doctor/source_tables.sql";
+    DOCTOR_TARGET = "doctor/target.sql";
+    DOCTOR_HAS_BOOKS = "doctor/has_books.sql";
+    DOCTOR_BOOKS = "doctor/books.sql";
     SERVER = "source/server.sql";
     SLOT_STATE = "source/slot_state.sql";
     PUBLICATION = "source/publication.sql";

@@ -66,6 +66,12 @@ enum Command {
         /// The brake's number, as `status` shows it
         id: i64,
     },
+    /// Check everything the daemon needs, and say how to mend what is not right; ends with 3 if there is anything
+    Doctor {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Stop applying, on every daemon of this schema, until `resume`; LiteLLM's server keeps the WAL meanwhile
     Pause {
         /// Why, for `status`
@@ -148,6 +154,10 @@ async fn dispatch(cli: Cli) -> ExitCode {
             wait(&config, json, Duration::from_secs(timeout)).await
         }
         Command::Approve { id } => finish(approve(&config, id).await),
+        Command::Doctor { json } => match operate::doctor(&config, json).await {
+            Ok(code) => code,
+            Err(error) => finish(Err(error)),
+        },
         Command::Pause { reason } => finish(operate::pause(&config, reason.as_deref()).await),
         Command::Resume => finish(operate::resume(&config).await),
         Command::Failures { action } => match operate::failures(&config, action).await {

@@ -1,4 +1,4 @@
-//! `pause`, `resume` and `failures`.
+//! `doctor`, `pause`, `resume` and `failures`.
 
 use std::process::ExitCode;
 
@@ -6,6 +6,7 @@ use anyhow::bail;
 use clap::Subcommand;
 
 use crate::config::Config;
+use crate::doctor::{self, Verdict};
 use crate::failures;
 use crate::pause;
 use crate::target::Target;
@@ -46,6 +47,17 @@ pub(super) enum Failures {
         /// LiteLLM's id
         key: String,
     },
+}
+
+pub(super) async fn doctor(config: &Config, json: bool) -> anyhow::Result<ExitCode> {
+    let checks = doctor::examine(config).await;
+    if json {
+        println!("{}", serde_json::to_string_pretty(&checks)?);
+    } else {
+        print!("{}", doctor::table(&checks));
+    }
+    let fine = checks.iter().all(|check| check.verdict == Verdict::Fine);
+    Ok(ExitCode::from(if fine { 0 } else { 3 }))
 }
 
 pub(super) async fn pause(config: &Config, reason: Option<&str>) -> anyhow::Result<()> {

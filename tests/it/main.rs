@@ -13,6 +13,7 @@ mod brake;
 mod churn;
 mod cli;
 mod crash;
+mod doctor;
 mod failures;
 mod first_copy;
 mod keys;
