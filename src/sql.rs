@@ -90,6 +90,7 @@ files! {
     FAILURES_RETRY = "target/failures_retry.sql";
     FAILURES_DISCARD = "target/failures_discard.sql";
     FAILURES_HISTORY = "target/failures_history.sql";
+    DOCTOR_API_KEYS = "doctor/api_keys.sql";
     DOCTOR_SOURCE = "doctor/source.sql";
     DOCTOR_SOURCE_TABLES = "doctor/source_tables.sql";
     DOCTOR_TARGET = "doctor/target.sql";

@@ -16,10 +16,10 @@ use tokio_postgres::types::{IsNull, ToSql, Type, to_sql_checked};
 use tokio_postgres::{Row, Statement};
 
 use super::layout::{ApiKeys, Layout};
-use super::{Stamp, only};
+use super::{Outcome, Stamp, bury, only, within_budget};
 use crate::error::{Error, Result, Side, on};
 use crate::sql::{self, Keys, fill};
-use crate::target::Target;
+use crate::target::{SLOW, Target};
 
 /// Keys minted, sent and forgotten at once: all that is ever in memory.
 const AT_ONCE: i64 = 1_000;
@@ -148,6 +148,45 @@ impl KeyTexts {
             last.clone_from(id);
             counts.minted += self.mint(target, &waiting, stamp, patience).await?;
         }
+    }
+
+    /// The same where something failed: halves `people` until what fails is one person's key, which becomes a dead
+    /// letter. Apart from their accounts, because it must not keep anybody from being locked.
+    pub(super) async fn apply_each(
+        &self,
+        target: &Target,
+        people: &[&str],
+        stamp: Stamp,
+        outcome: &mut Outcome,
+    ) -> Result<()> {
+        let mut queue = vec![people];
+        while let Some(next) = queue.pop() {
+            target.execute("set a savepoint", "savepoint project").await?;
+            let error = match self.apply(target, next, stamp, SLOW).await {
+                Ok(counts) => {
+                    target.execute("release a savepoint", "release savepoint project").await?;
+                    outcome.count_keys(counts);
+                    continue;
+                }
+                Err(error) if error.is_about_a_row() => error,
+                Err(error) => return Err(error),
+            };
+            let back = "rollback to savepoint project; release savepoint project";
+            target.execute("go back to a savepoint", back).await?;
+            match next {
+                [] => {}
+                [one] => {
+                    bury(target, ("api_key", one, "SYNC_API_KEY"), &error, stamp).await?;
+                    outcome.failed += 1;
+                    within_budget(outcome, &error)?;
+                }
+                more => {
+                    let (left, right) = more.split_at(more.len() / 2);
+                    queue.extend([right, left]);
+                }
+            }
+        }
+        Ok(())
     }
 
     async fn mint(

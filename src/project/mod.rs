@@ -213,7 +213,17 @@ impl Projection {
         };
         let mut outcome = Outcome::default();
         self.bisect(target, touched, stamp, &mut outcome).await?;
-        self.bisect_keys(target, scope, stamp, &mut outcome).await?;
+        if let (Some(texts), Some(few)) = (&self.texts(scope).keys, &self.arrays.keys) {
+            let listed;
+            let people: Vec<&str> = match scope {
+                Scope::These(touched) => touched.access_people().map(String::as_str).collect(),
+                Scope::Touched | Scope::Everything => {
+                    listed = texts.people(target).await?;
+                    listed.iter().map(String::as_str).collect()
+                }
+            };
+            few.apply_each(target, &people, stamp, &mut outcome).await?;
+        }
         Ok(outcome)
     }
 
@@ -252,54 +262,6 @@ impl Projection {
                 outcome.failed += 1;
             }
             within_budget(outcome, &error)?;
-        }
-        Ok(())
-    }
-
-    /// The keys, where something failed: somebody's that cannot be written becomes a dead letter. Apart from the accounts,
-    /// because it must not keep anybody from being locked.
-    async fn bisect_keys(
-        &self,
-        target: &Target,
-        scope: Scope<'_>,
-        stamp: Stamp,
-        outcome: &mut Outcome,
-    ) -> Result<()> {
-        let (Some(texts), Some(few)) = (&self.texts(scope).keys, &self.arrays.keys) else { return Ok(()) };
-        let listed;
-        let people: Vec<&str> = match scope {
-            Scope::These(touched) => touched.access_people().map(String::as_str).collect(),
-            Scope::Touched | Scope::Everything => {
-                listed = texts.people(target).await?;
-                listed.iter().map(String::as_str).collect()
-            }
-        };
-        let mut queue = vec![people.as_slice()];
-        while let Some(next) = queue.pop() {
-            target.execute("set a savepoint", "savepoint project").await?;
-            let error = match few.apply(target, next, stamp, SLOW).await {
-                Ok(counts) => {
-                    target.execute("release a savepoint", "release savepoint project").await?;
-                    outcome.count_keys(counts);
-                    continue;
-                }
-                Err(error) if error.is_about_a_row() => error,
-                Err(error) => return Err(error),
-            };
-            let back = "rollback to savepoint project; release savepoint project";
-            target.execute("go back to a savepoint", back).await?;
-            match next {
-                [] => {}
-                [one] => {
-                    bury(target, ("api_key", one, "SYNC_API_KEY"), &error, stamp).await?;
-                    outcome.failed += 1;
-                    within_budget(outcome, &error)?;
-                }
-                more => {
-                    let (left, right) = more.split_at(more.len() / 2);
-                    queue.extend([right, left]);
-                }
-            }
         }
         Ok(())
     }
