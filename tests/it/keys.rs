@@ -1,8 +1,12 @@
 //! Personal API keys (DESIGN section 7), in both layouts.
 
+use std::collections::BTreeMap;
+
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
 use testbed::Schema;
 
-use crate::support::compare::{Foreign, api_keys, assert_in_step, assert_in_step_with};
+use crate::support::compare::{Foreign, api_keys, assert_in_step, assert_in_step_with, differences};
 use crate::support::daemon::DaemonOptions;
 use crate::support::{
     Daemon, Pair, PairOptions, change, eventually, gone, key, people, person, quote, rekey, rows, token,
@@ -236,6 +240,95 @@ async fn an_account_that_was_deleted_and_made_anew_gets_a_key_again() {
     pair.settle().await;
     assert_in_step(&pair).await;
     assert!(!held(&pair, "usr_a1").await.is_empty());
+}
+
+#[tokio::test]
+async fn whatever_people_and_litellm_do_ends_right_and_own_keys_stay() {
+    for webui in BOTH {
+        random_keys_end_right(webui).await;
+    }
+}
+
+async fn random_keys_end_right(webui: Schema) {
+    let seed = std::env::var("PROPERTY_TEST_SEED").unwrap_or_else(|_| "5".to_owned());
+    let seed: u64 = seed.parse().unwrap_or_else(|_| rand::random());
+    let steps: u32 =
+        std::env::var("PROPERTY_TEST_STEPS").ok().and_then(|text| text.parse().ok()).unwrap_or(60);
+    let mut random = StdRng::seed_from_u64(seed);
+    let pair = pair_of(webui).await;
+    pair.litellm(&people("a", 4)).await;
+    let mut daemon = Daemon::start(&pair);
+    pair.settle().await;
+    // What they made themselves, and who deleted one since their newest LiteLLM key.
+    let mut own: BTreeMap<String, String> = BTreeMap::new();
+    let mut foreign = Foreign::default();
+    let mut said = Vec::new();
+    for number in 0..steps {
+        let person = format!("a{}", random.random_range(1..5));
+        let account = format!("usr_{person}");
+        let name = format!("k{}", random.random_range(0..6));
+        let sql = match random.random_range(0..12) {
+            0..3 => {
+                // A new one, or none: a key that exists stays as it is.
+                let is_new = pair
+                    .ask_litellm(&format!(
+                        "select count(*) from \"LiteLLM_VerificationToken\" where token = {}",
+                        token(&name)
+                    ))
+                    .await
+                    == "0";
+                if is_new {
+                    foreign.keyless.remove(&account);
+                    key(&name, &person)
+                } else {
+                    String::new()
+                }
+            }
+            3 => unkey(&name),
+            4 => rekey(&name, "blocked = not coalesce(blocked, false)"),
+            5 => rekey(&name, &format!("user_id = '{person}'")),
+            6 => rekey(&name, "expires = case when expires is null then timestamp '2026-01-01' end"),
+            7 => rekey(&name, "team_id = case when team_id is null then 'litellm-dashboard' end"),
+            8 => change(
+                &person,
+                "metadata = jsonb_build_object('scim_active', metadata -> 'scim_active' = 'false')",
+            ),
+            9 => {
+                let value = format!("sk-own-{number}");
+                make_own(&pair, &account, &value).await;
+                own.insert(account.clone(), value);
+                format!("-- {account} makes one\n")
+            }
+            10 => {
+                delete_own(&pair, &account).await;
+                own.remove(&account);
+                foreign.keyless.insert(account.clone());
+                format!("-- {account} deletes theirs\n")
+            }
+            _ => {
+                daemon.kill9();
+                daemon = Daemon::start(&pair);
+                change(&person, &format!("user_alias = 'A{number}'"))
+            }
+        };
+        if !sql.is_empty() {
+            pair.litellm(&sql).await;
+        }
+        said.push(sql);
+        assert_eq!(pair.settle().await, 0);
+        let mut found = differences(&pair, &foreign).await;
+        for (account, value) in &own {
+            if held(&pair, account).await != *value {
+                found.push(format!("{account} lost {value}"));
+            }
+        }
+        assert!(
+            found.is_empty(),
+            "PROPERTY_TEST_SEED={seed}, {webui}, step {number}:\n{}\nafter\n{}",
+            found.join("\n"),
+            said.join("\n")
+        );
+    }
 }
 
 // ---------------------------------------------------------------- time
