@@ -28,6 +28,8 @@ pub enum Kind {
     /// A key's token: 64 hex digits stay, anything else (old LiteLLM kept some in the clear)
     /// becomes its SHA-256.
     Token,
+    /// A `text[]` of keys: each becomes what [`Kind::Token`] makes of it.
+    Tokens,
 }
 
 impl Kind {
@@ -35,7 +37,7 @@ impl Kind {
     pub fn sql_type(self) -> &'static str {
         match self {
             Self::Text | Self::Email | Self::Token => "text",
-            Self::Array => "text[]",
+            Self::Array | Self::Tokens => "text[]",
             Self::Json | Self::Roster | Self::Fields(_) => "jsonb",
         }
     }
@@ -99,7 +101,7 @@ impl TableId {
     }
 }
 
-use Kind::{Array, Email, Fields, Json, Roster, Text, Token};
+use Kind::{Array, Email, Fields, Json, Roster, Text, Token, Tokens};
 
 /// Every published and mirrored table. SpendLogs and the daily tables are deliberately absent:
 /// nothing in them decides who may do what, and they are the bulk of LiteLLM's writes.
@@ -145,6 +147,7 @@ pub const TABLES: &[Table] = &[
         ],
         // `roster`: the roster is compared entry by entry (sql/mirror/team_roster.sql).
         // `team_people`: everybody in it, because their names or organization groups follow.
+        // `team_access`: everybody in it, because of the models.
         touches: "select 'team', k_team_id from changed
                   union all
                   select 'roster', k_team_id from changed
@@ -152,7 +155,12 @@ pub const TABLES: &[Table] = &[
                   union all
                   select 'team_people', k_team_id from changed
                    where (o_team_id, o_team_alias, o_organization_id)
-                         is distinct from (n_team_id, n_team_alias, n_organization_id)",
+                         is distinct from (n_team_id, n_team_alias, n_organization_id)
+                  union all
+                  select 'team_access', k_team_id from changed
+                   where (o_team_id, o_organization_id, o_models, o_blocked, o_model_id, o_access_group_ids)
+                         is distinct from
+                         (n_team_id, n_organization_id, n_models, n_blocked, n_model_id, n_access_group_ids)",
     },
     Table {
         source: "LiteLLM_OrganizationTable",
@@ -163,7 +171,10 @@ pub const TABLES: &[Table] = &[
             column("organization_alias", Text),
             column("models", Array),
         ],
-        touches: "select 'organization', k_organization_id from changed",
+        touches: "select 'organization', k_organization_id from changed
+                  union all
+                  select 'organization_access', k_organization_id from changed
+                   where (o_organization_id, o_models) is distinct from (n_organization_id, n_models)",
     },
     Table {
         source: "LiteLLM_OrganizationMembership",
@@ -177,8 +188,8 @@ pub const TABLES: &[Table] = &[
         mirror: "litellm_team_membership",
         key_len: 2,
         columns: &[column("user_id", Text), column("team_id", Text), column("budget_id", Text)],
-        // Not the membership (the roster is): a member's budget, for model access.
-        touches: "",
+        // Not the membership (the roster is): a member's budget, for model access. A spend flush makes rows without one.
+        touches: "select 'access', k_user_id from changed where o_budget_id is distinct from n_budget_id",
     },
     Table {
         source: "LiteLLM_VerificationToken",
@@ -200,14 +211,18 @@ pub const TABLES: &[Table] = &[
             column("metadata", Fields(&["service_account_id"])),
             column("created_at", Text),
         ],
-        touches: "",
+        // Every mirrored column but two matters, and spend is none of them.
+        touches: "select 'access', o_user_id from changed where o_user_id is not null
+                  union all
+                  select 'access', n_user_id from changed where n_user_id is not null",
     },
     Table {
         source: "LiteLLM_BudgetTable",
         mirror: "litellm_budget",
         key_len: 1,
         columns: &[column("budget_id", Text), column("allowed_models", Array)],
-        touches: "",
+        touches: "select 'access', m.user_id from changed join litellm_team_membership m on m.budget_id = k_budget_id
+                   where o_allowed_models is distinct from n_allowed_models",
     },
     Table {
         source: "LiteLLM_ProxyModelTable",
@@ -219,14 +234,14 @@ pub const TABLES: &[Table] = &[
             column("model_info", Fields(&["access_groups", "team_id", "team_public_model_name", "mode"])),
             column("blocked", Text),
         ],
-        touches: "",
+        touches: "select 'all_access', '' from changed",
     },
     Table {
         source: "LiteLLM_ModelTable",
         mirror: "litellm_model_aliases",
         key_len: 1,
         columns: &[column("id", Text), column("aliases", Json)],
-        touches: "",
+        touches: "select 'team_access', t.team_id from changed join litellm_team t on t.model_id = k_id",
     },
     Table {
         source: "LiteLLM_AccessGroupTable",
@@ -237,8 +252,13 @@ pub const TABLES: &[Table] = &[
             column("access_group_name", Text),
             column("access_model_names", Array),
             column("assigned_team_ids", Array),
+            column("assigned_key_ids", Tokens),
         ],
-        touches: "",
+        touches: "select 'team_access', t.team_id from changed
+                    join litellm_team t on k_access_group_id = any (t.access_group_ids)
+                  union all
+                  select 'access', k.user_id from changed
+                    join litellm_key k on k_access_group_id = any (k.access_group_ids) where k.user_id is not null",
     },
     Table {
         source: "LiteLLM_ProjectTable",
@@ -250,7 +270,8 @@ pub const TABLES: &[Table] = &[
             column("models", Array),
             column("blocked", Text),
         ],
-        touches: "",
+        touches: "select 'access', k.user_id from changed join litellm_key k on k.project_id = k_project_id
+                   where k.user_id is not null",
     },
 ];
 

@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use crate::catalog::{Lsn, TABLES};
 use crate::config::Config;
+use crate::config::policy::ApiKeys;
 use crate::error::{Error, Result, Side, on};
 use crate::postgres::error_chain;
 use crate::project::layout;
@@ -353,7 +354,37 @@ async fn target(config: &Config, checks: &mut Vec<Check>) -> Result<()> {
         Ok(found) => fine("Open WebUI's tables", found.describe()),
         Err(error) => failed("Open WebUI's tables", &error),
     });
+    if config.policy.api_keys == ApiKeys::Mint
+        // Without a right to its settings we cannot tell, and need not.
+        && let Ok(row) = target.client().query_one(sql::DOCTOR_API_KEYS, &[]).await
+    {
+        checks.extend(api_keys(row.get("enabled"), row.get("permitted"), row.get("by_group")));
+    }
     books(&target, config, checks).await
+}
+
+/// What Open WebUI's own switches do to the keys we mint. `None`: its environment decides, which we cannot see.
+fn api_keys(enabled: Option<&str>, permitted: Option<&str>, by_group: bool) -> Option<Check> {
+    let name = "Open WebUI's API keys";
+    let why = "it refuses the personal API keys we make; with api_keys = \"off\" in the policy none are made";
+    match (enabled, permitted) {
+        (Some("false"), _) => Some(finding(
+            Verdict::Warning,
+            name,
+            "switched off (auth.enable_api_keys)",
+            why,
+            "in Open WebUI: Admin Panel, Settings, General, Enable API Keys",
+        )),
+        (_, Some("false")) if !by_group => Some(finding(
+            Verdict::Warning,
+            name,
+            "nobody but admins may use them (features.api_keys)",
+            why,
+            "in Open WebUI: Admin Panel, Users, Groups, default permissions or those of a group, API Keys",
+        )),
+        (Some(_), _) => Some(fine(name, "switched on")),
+        _ => None,
+    }
 }
 
 /// What our own tables say; nothing where the daemon never ran.
@@ -497,6 +528,10 @@ mod tests {
         assert!(clock("c", -30.0).is_some());
         assert_eq!(tls("t", false, true), None);
         assert!(tls("t", false, false).is_some());
+        assert_eq!(api_keys(None, None, false), None);
+        assert!(api_keys(Some("false"), Some("true"), true).unwrap().found.contains("auth.enable_api_keys"));
+        assert!(api_keys(Some("true"), Some("false"), false).unwrap().found.contains("features.api_keys"));
+        assert_eq!(api_keys(Some("true"), Some("false"), true).unwrap().verdict, Verdict::Fine);
         assert_eq!(version("v", 150_018).verdict, Verdict::Fine);
         assert_eq!(version("v", 130_000).verdict, Verdict::Warning);
     }

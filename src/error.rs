@@ -73,7 +73,9 @@ pub enum Error {
     UnknownLayout { missing: String },
     #[error("our schema was made by a newer release (version {found}, this program knows {known})")]
     NewerSchema { found: i32, known: i32 },
-    #[error("held back: {people} of {active} active people would be locked out at once (brake {id})")]
+    #[error(
+        "held back: {people} of {active} active people would be locked out, or lose groups or keys, at once (brake {id})"
+    )]
     Brake { id: i64, people: i64, active: i64 },
     #[error("paused since {since}{}", .reason.as_deref().map(|text| format!(": {text}")).unwrap_or_default())]
     Paused { reason: Option<String>, since: String },
@@ -91,6 +93,8 @@ pub enum Error {
     AtFence,
     #[error("LiteLLM's tables or the publication changed")]
     SourceChanged,
+    #[error("the operating system gave no randomness for an API key: {0}")]
+    NoRandomness(String),
     #[error("{0}")]
     Usage(String),
 }
@@ -127,6 +131,7 @@ impl Error {
             | Self::LeaseHeld
             | Self::SlotBlocked { .. }
             | Self::SourceChanged
+            | Self::NoRandomness(_)
             | Self::TooMuchWal { .. }
             | Self::Resnapshot
             | Self::AtFence
@@ -197,6 +202,7 @@ impl Error {
             | Self::LeaseHeld
             | Self::SlotBlocked { .. }
             | Self::SourceChanged
+            | Self::NoRandomness(_)
             | Self::TooMuchWal { .. }
             | Self::Resnapshot
             | Self::AtFence

@@ -190,6 +190,9 @@ impl Metrics {
             conflicts: _,
             departing: _,
             stripped: _,
+            keys_minted,
+            keys_deleted,
+            unkeyed: _,
             failed,
             kept_admins: _,
         } = *outcome;
@@ -201,6 +204,8 @@ impl Metrics {
             ("group", "delete", groups_removed),
             ("group_member", "insert", members_added),
             ("group_member", "delete", members_removed),
+            ("api_key", "insert", keys_minted),
+            ("api_key", "delete", keys_deleted),
         ] {
             let counter = self.rows_written.with_label_values(&[table, operation]);
             counter.inc_by(u64::try_from(count).unwrap_or_default());

@@ -182,7 +182,7 @@ pub async fn merge(config: &Config, target: &Target, copied: &Copied, epoch: i64
         checkpoint::read(target).await?.filter(|known| known.epoch == epoch).ok_or(Error::Superseded)?;
     let projection = match known.projected_with.as_str() {
         PENDING => None,
-        _ => Some(Projection::new(layout::find(target, config).await?)),
+        _ => Some(Projection::new(layout::find(target, config).await?, config.policy.api_keys)),
     };
     let outcome = merge_at(config, target, copied, &known, projection.as_ref(), now).await;
     let (drifts, differences) = match outcome {
@@ -227,7 +227,7 @@ async fn merge_at(
         let rows = target.client().query(sql::RESNAPSHOT_FOUND, &[&now, &copied.point]).await;
         differences = rows.map_err(on(Side::Target, "read what differed"))?.iter().map(difference).collect();
         if !copied.request.dry_run {
-            let people = (outcome.departing, outcome.stripped);
+            let people = outcome.losing();
             brake::hold(target, &config.policy.brake, people, copied.point, false, Some(copied.request.id))
                 .await?;
         }

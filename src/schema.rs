@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 use crate::config::Config;
 use crate::error::{Error, Result, Side, on};
 use crate::postgres::quote_ident;
-use crate::project::layout::{GroupMembers, Layout, ModelAccess};
+use crate::project::layout::{ApiKeys, GroupMembers, Layout, ModelAccess};
 use crate::sql;
 use crate::target::Target;
 
@@ -101,8 +101,7 @@ async fn install_views(target: &Target) -> Result<()> {
         return Ok(());
     }
     // A view whose columns change cannot be replaced.
-    let drop =
-        "drop view if exists desired_member, team_person, desired_group, desired_account, profile, person";
+    let drop = "drop view if exists personal_key, desired_member, team_person, desired_group, desired_account, profile, person";
     client.batch_execute(drop).await.map_err(on(Side::Target, action))?;
     client.batch_execute(&text).await.map_err(on(Side::Target, action))?;
     client
@@ -146,6 +145,10 @@ pub fn setup_sql(config: &Config, role: &str, layout: &Layout) -> String {
             format!("grant select, insert, delete on {webui}.group_member to {role};\n")
         }
     };
+    let keys = match layout.api_keys {
+        ApiKeys::Column => String::new(),
+        ApiKeys::Table => format!("grant select, insert, delete on {webui}.api_key to {role};\n"),
+    };
     let mut readable: Vec<String> =
         layout.access_control_tables.iter().map(|table| format!("{webui}.{}", quote_ident(table))).collect();
     if layout.model_access == ModelAccess::Table {
@@ -166,7 +169,7 @@ grant connect, temporary on database {database_ident} to {role};
 grant usage on schema {webui} to {role};
 grant select, insert, update on {webui}.\"user\", {webui}.auth to {role};
 grant select, insert, update, delete on {webui}.\"group\" to {role};
-{members}{readable}-- Our own schema. Nothing in it refers to Open WebUI's tables.
+{members}{keys}{readable}-- Our own schema. Nothing in it refers to Open WebUI's tables.
 create schema {schema} authorization {role};
 -- `teardown --purge` also deletes accounts and looks for their chats: run it as the owner, or grant
 -- delete on \"user\" and auth, and select (user_id) on chat.

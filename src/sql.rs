@@ -15,19 +15,32 @@ macro_rules! files {
 files! {
     SCHEMA_STATE = "schema/0001_state.sql";
     SCHEMA_MIRROR = "schema/0002_mirror.sql";
+    SCHEMA_ACCESS = "schema/0003_access.sql";
+    SCHEMA_API_KEY = "schema/0004_api_key.sql";
     IDS = "desired/0_ids.sql";
     PERSON = "desired/1_person.sql";
     DESIRED_ACCOUNT = "desired/2_account.sql";
     DESIRED_GROUP = "desired/3_group.sql";
     DESIRED_MEMBER = "desired/4_member.sql";
+    KEY = "desired/5_key.sql";
     TEAM_ROSTER = "mirror/team_roster.sql";
     TEAM_PEOPLE = "mirror/team_people.sql";
+    ACCESS_PEOPLE = "mirror/access_people.sql";
     EMAIL_PEERS = "mirror/email_peers.sql";
     OUT_OF_STEP = "mirror/out_of_step.sql";
+    EXPIRED_KEYS = "mirror/expired_keys.sql";
     EMAIL_INDEXED = "layout/account_email/indexed.sql";
     EMAIL_SCAN = "layout/account_email/scan.sql";
     MEMBERS_TABLE = "layout/group_members/table.sql";
     MEMBERS_JSON = "layout/group_members/json.sql";
+    KEYS_TABLE_HELD = "layout/api_key/table_held.sql";
+    KEYS_TABLE_DELETE = "layout/api_key/table_delete.sql";
+    KEYS_TABLE_MINT = "layout/api_key/table_mint.sql";
+    KEYS_TABLE_PURGE = "layout/api_key/table_purge.sql";
+    KEYS_COLUMN_HELD = "layout/api_key/column_held.sql";
+    KEYS_COLUMN_DELETE = "layout/api_key/column_delete.sql";
+    KEYS_COLUMN_MINT = "layout/api_key/column_mint.sql";
+    KEYS_COLUMN_PURGE = "layout/api_key/column_purge.sql";
     ACCOUNT_DIFFERENCE = "project/account_difference.sql";
     PLAIN_ACCOUNTS = "project/plain_accounts.sql";
     NEW_ACCOUNTS = "project/new_accounts.sql";
@@ -43,6 +56,10 @@ files! {
     DESIRED_MEMBERS_OF_KEYS = "project/desired_members_of_keys.sql";
     DESIRED_MEMBERS_OF_ALL = "project/desired_members_of_all.sql";
     REMOVE_GROUPS = "project/remove_groups.sql";
+    KEY_DIFFERENCE = "project/key_difference.sql";
+    MINT_LATER = "project/mint_later.sql";
+    NEXT_TO_MINT = "project/next_to_mint.sql";
+    MINT_BOOKS = "project/mint_books.sql";
     BEGIN_BATCH = "target/begin_batch.sql";
     ADVANCE = "target/advance.sql";
     END_BATCH = "target/end_batch.sql";
@@ -50,6 +67,8 @@ files! {
     TAKE_LEAD = "target/take_lead.sql";
     NEW_GENERATION = "target/new_generation.sql";
     DEAD_LETTER = "target/dead_letter.sql";
+    CREATE_MINTING = "target/create_minting.sql";
+    EXPIRED_THROUGH = "target/expired_through.sql";
     COLUMNS = "target/columns.sql";
     BREAK_LEASE = "target/break_lease.sql";
     LAYOUT = "target/layout.sql";
@@ -73,6 +92,7 @@ files! {
     FAILURES_RETRY = "target/failures_retry.sql";
     FAILURES_DISCARD = "target/failures_discard.sql";
     FAILURES_HISTORY = "target/failures_history.sql";
+    DOCTOR_API_KEYS = "doctor/api_keys.sql";
     DOCTOR_SOURCE = "doctor/source.sql";
     DOCTOR_SOURCE_TABLES = "doctor/source_tables.sql";
     DOCTOR_TARGET = "doctor/target.sql";
@@ -96,10 +116,10 @@ files! {
 
 /// The views and functions, in the order they depend on each other. Installed whenever their text
 /// differs from what the target has.
-pub const VIEWS: &[&str] = &[IDS, PERSON, DESIRED_ACCOUNT, DESIRED_GROUP, DESIRED_MEMBER];
+pub const VIEWS: &[&str] = &[IDS, PERSON, DESIRED_ACCOUNT, DESIRED_GROUP, DESIRED_MEMBER, KEY];
 
 /// Migrations of our own schema, in order. A released one is never edited.
-pub const MIGRATIONS: &[&str] = &[SCHEMA_STATE, SCHEMA_MIRROR];
+pub const MIGRATIONS: &[&str] = &[SCHEMA_STATE, SCHEMA_MIRROR, SCHEMA_ACCESS, SCHEMA_API_KEY];
 
 /// Where a statement reads touched keys from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -131,6 +151,12 @@ const KINDS: &[(&str, &str, &str)] = &[
     ("emails", "email", "(select email as id from account where not in_step)"),
     ("rosters", "roster", "(select team_id as id from litellm_team)"),
     ("team_people", "team_people", "(select team_id as id from litellm_team)"),
+    ("access_teams", "team_access", "(select team_id as id from litellm_team)"),
+    (
+        "access_organizations",
+        "organization_access",
+        "(select organization_id as id from litellm_organization)",
+    ),
 ];
 
 /// Fills in where the keys come from. Array parameters are numbered from `first_parameter`, in the order

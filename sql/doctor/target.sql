@@ -9,7 +9,8 @@ select current_setting('server_version_num')::int as version,
           from (values ('user', 'select'), ('user', 'insert'), ('user', 'update'), ('auth', 'select'), ('auth', 'insert'),
                        ('auth', 'update'), ('group', 'select'), ('group', 'insert'), ('group', 'update'),
                        ('group', 'delete'), ('group_member', 'select'), ('group_member', 'insert'),
-                       ('group_member', 'delete'), ('access_grant', 'select')) p(table_name, privilege)
+                       ('group_member', 'delete'), ('api_key', 'select'), ('api_key', 'insert'), ('api_key', 'delete'),
+                       ('access_grant', 'select')) p(table_name, privilege)
           join pg_catalog.pg_class c on c.relname = p.table_name and c.relkind = 'r'
           join pg_catalog.pg_namespace n on n.oid = c.relnamespace and n.nspname = $1
          where not has_table_privilege(c.oid, p.privilege)) as lacking

@@ -55,7 +55,7 @@ create table litellm_model_aliases (id text collate "C" primary key, aliases jso
 
 create table litellm_access_group (
     access_group_id text collate "C" primary key, access_group_name text, access_model_names text[],
-    assigned_team_ids text[]
+    assigned_team_ids text[], assigned_key_ids text[]
 );
 
 create table litellm_project (

@@ -4,6 +4,8 @@
 //! database or a secret: the file is meant to be shown around and kept in version control.
 //!
 //! ```toml
+//! api_keys = "mint"      # personal API keys for people with a LiteLLM key: "mint", or "off" to leave keys alone
+//!
 //! [accounts]
 //! adopt = "adopt"        # an Open WebUI account that already has the e-mail: "adopt" or "skip"
 //! adopt_admins = false   # also when that account is an Open WebUI admin's
@@ -36,6 +38,8 @@ use sha2::{Digest, Sha256};
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Policy {
+    #[serde(deserialize_with = "one_of")]
+    pub api_keys: ApiKeys,
     pub accounts: Accounts,
     pub brake: Brake,
     pub source: Source,
@@ -88,6 +92,16 @@ pub enum Demote {
     Ours,
     /// Those given inside Open WebUI too.
     Always,
+}
+
+/// Whether people with a usable LiteLLM key get a personal API key in Open WebUI.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ApiKeys {
+    /// They have one of ours, unless they made one themselves.
+    #[default]
+    Mint,
+    /// No key is made or removed, not even one that was minted before.
+    Off,
 }
 
 /// How a display name is put together.
@@ -161,6 +175,10 @@ impl Choice for Demote {
     const WORDS: &'static [(&'static str, Self)] = &[("ours", Self::Ours), ("always", Self::Always)];
 }
 
+impl Choice for ApiKeys {
+    const WORDS: &'static [(&'static str, Self)] = &[("mint", Self::Mint), ("off", Self::Off)];
+}
+
 impl Choice for NameFormat {
     const WORDS: &'static [(&'static str, Self)] = &[("team-user", Self::TeamUser), ("user", Self::User)];
 }
@@ -226,7 +244,8 @@ impl Policy {
         // Taken apart by name: a new key does not compile until somebody decides about it here.
         let Accounts { adopt, adopt_admins, relink, demote, name } = &self.accounts;
         let text = format!(
-            "accounts adopt={} adopt_admins={adopt_admins} relink={} demote={} name={}",
+            "api_keys={} accounts adopt={} adopt_admins={adopt_admins} relink={} demote={} name={}",
+            self.api_keys.word(),
             adopt.word(),
             relink.word(),
             demote.word(),
@@ -348,12 +367,13 @@ mod tests {
     #[test]
     fn every_key_is_read() {
         let policy = Policy::parse(
-            "[accounts]\nadopt = \"skip\"\nadopt_admins = true\nrelink = \"skip\"\n\
+            "api_keys = \"off\"\n[accounts]\nadopt = \"skip\"\nadopt_admins = true\nrelink = \"skip\"\n\
              demote = \"always\"\nname = \"user\"\n[brake]\npeople = 0\npercent = 100\n\
              [source]\nmax_retained_wal = 1048576\n\
              [audit]\nretention_days = 1\n[batch]\nchanges = 1\nbytes = 65536\n",
         );
         let expected = Policy {
+            api_keys: ApiKeys::Off,
             accounts: Accounts {
                 adopt: Adopt::Skip,
                 adopt_admins: true,
@@ -372,7 +392,7 @@ mod tests {
     #[test]
     fn every_problem_is_reported_at_once_with_its_key() {
         let problems = Policy::parse(
-            "[accounts]\nadopt = \"take\"\nrelink = 3\ncolour = 1\n[brake]\npeople = \"few\"\n\
+            "api_keys = 1\n[accounts]\nadopt = \"take\"\nrelink = 3\ncolour = 1\n[brake]\npeople = \"few\"\n\
              percent = 101\n[batch]\nbytes = 1.5\nchanges = 5\n[blub]\nx = 1\n[audit]\n\
              retention_days = -1\n",
         )
@@ -384,12 +404,13 @@ mod tests {
                 "accounts.colour: unknown field `colour`, expected one of `adopt`, \
                  `adopt_admins`, `relink`, `demote`, `name`; correct it or remove it",
                 "accounts.relink: must be \"link\" or \"skip\"; correct it or remove it",
+                "api_keys: must be \"mint\" or \"off\"; correct it or remove it",
                 "audit.retention_days: must be a whole number from 1 to 36500; \
                  correct it or remove it",
                 "batch.bytes: must be a whole number from 65536 to 1073741824; \
                  correct it or remove it",
-                "blub: unknown field `blub`, expected one of `accounts`, `brake`, `source`, \
-                 `audit`, `batch`; correct it or remove it",
+                "blub: unknown field `blub`, expected one of `api_keys`, `accounts`, `brake`, \
+                 `source`, `audit`, `batch`; correct it or remove it",
                 "brake.people: must be a whole number from 0 to 1000000000; \
                  correct it or remove it",
                 "brake.percent: must be a whole number from 0 to 100; correct it or remove it",
@@ -421,13 +442,14 @@ mod tests {
     fn the_fingerprint_changes_with_the_projection_and_with_nothing_else() {
         let default = Policy::default();
         // Pinned: a new value here makes every installation run one full difference.
-        assert_eq!(default.fingerprint(), "b6efd5098e32dfd6");
+        assert_eq!(default.fingerprint(), "749a4ef6ef22ac08");
         for (text, same) in [
             ("[accounts]\nadopt = \"skip\"", false),
             ("[accounts]\nadopt_admins = true", false),
             ("[accounts]\nrelink = \"skip\"", false),
             ("[accounts]\ndemote = \"always\"", false),
             ("[accounts]\nname = \"user\"", false),
+            ("api_keys = \"off\"", false),
             ("[brake]\npeople = 1\npercent = 1", true),
             ("[source]\nmax_retained_wal = 0", true),
             ("[audit]\nretention_days = 1", true),

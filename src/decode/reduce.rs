@@ -22,6 +22,7 @@ pub fn reduce(kind: Kind, sent: &str) -> Option<Cow<'_, str>> {
         Kind::Roster => Some(Cow::Owned(roster(sent))),
         Kind::Fields(names) => Some(Cow::Owned(fields(sent, names))),
         Kind::Token => Some(token(sent)),
+        Kind::Tokens => Some(Cow::Owned(tokens(sent))),
     }
 }
 
@@ -47,6 +48,40 @@ pub fn token(sent: &str) -> Cow<'_, str> {
     }
     let digest = Sha256::digest(sent.as_bytes());
     Cow::Owned(digest.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// A `text[]` of tokens, each in its stored form. The result needs no quoting.
+fn tokens(sent: &str) -> String {
+    let stored: Vec<_> = text_array(sent).iter().map(|sent| token(sent).into_owned()).collect();
+    format!("{{{}}}", stored.join(","))
+}
+
+/// The elements of a one-dimensional `text[]` as Postgres writes it, without its NULLs. Anything else is empty.
+fn text_array(sent: &str) -> Vec<String> {
+    let Some(inner) = sent.strip_prefix('{').and_then(|sent| sent.strip_suffix('}')) else {
+        return Vec::new();
+    };
+    let mut elements = Vec::new();
+    let mut chars = inner.chars().peekable();
+    while chars.peek().is_some() {
+        let (mut element, mut quoted) = (String::new(), false);
+        let mut inside = false;
+        while let Some(next) = chars.next() {
+            match next {
+                '"' => {
+                    quoted = true;
+                    inside = !inside;
+                }
+                '\\' => element.extend(chars.next()),
+                ',' if !inside => break,
+                other => element.push(other),
+            }
+        }
+        if quoted || !element.eq_ignore_ascii_case("null") {
+            elements.push(element);
+        }
+    }
+    elements
 }
 
 /// LiteLLM sometimes stores JSON inside a JSON string.
@@ -149,5 +184,17 @@ mod tests {
         let hash = "2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b";
         assert_eq!(token("secret"), hash);
         assert_eq!(token(hash), hash);
+    }
+
+    #[test]
+    fn every_key_in_an_array_becomes_its_hash() {
+        let hash = "2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b";
+        assert_eq!(
+            tokens(&format!("{{secret,{hash},NULL,\"secret\"}}")),
+            format!("{{{hash},{hash},{hash}}}")
+        );
+        assert_eq!(tokens("{}"), "{}");
+        assert_eq!(tokens("secret"), "{}");
+        assert_eq!(text_array(r#"{a,"b, \"c\" \\ }","NULL",""}"#), ["a", "b, \"c\" \\ }", "NULL", ""]);
     }
 }

@@ -5,8 +5,10 @@
 
 pub mod statements;
 
+use std::time::SystemTime;
+
 use futures_util::future::join_all;
-use tokio_postgres::types::ToSql;
+use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Row, Statement};
 
 use crate::catalog::{Table, TableId};
@@ -247,12 +249,22 @@ pub async fn check_missing(target: &Target) -> Result<()> {
     if row.get(0) { Err(Error::MirrorLost { table: "a table" }) } else { Ok(()) }
 }
 
+/// Whose keys expired between two moments (`None`: ever): nothing in the stream says so.
+pub async fn expired(target: &Target, after: Option<SystemTime>, now: SystemTime) -> Result<Touched> {
+    let statement = target.prepare(sql::EXPIRED_KEYS, &[Type::TIMESTAMPTZ, Type::TIMESTAMPTZ]).await?;
+    let rows = target.query("look for expired keys", QUICK, &statement, &[&after, &now]).await?;
+    let mut touched = Touched::default();
+    collect(&mut touched, 0, rows)?;
+    Ok(touched)
+}
+
 /// The second step of propagation: rosters entry by entry, people of a team, claims to freed e-mails.
 pub async fn propagate(target: &Target, touched: &mut Touched, keys: Keys) -> Result<()> {
     let rosters = list(&touched.rosters);
     step(target, touched, keys, sql::TEAM_ROSTER, &rosters).await?;
     let team_people = list(&touched.team_people);
     step(target, touched, keys, sql::TEAM_PEOPLE, &team_people).await?;
+    access_people(target, touched, keys).await?;
     let emails = list(&touched.emails);
     if keys != Keys::Arrays || !emails.is_empty() {
         let text = sql::with_keys(sql::OUT_OF_STEP, keys, 1);
@@ -262,6 +274,21 @@ pub async fn propagate(target: &Target, touched: &mut Touched, keys: Keys) -> Re
         target.query("mark accounts", patience(keys), &statement, parameters).await?;
     }
     step(target, touched, keys, sql::EMAIL_PEERS, &emails).await
+}
+
+/// Everybody in a team or under an organization whose access may have changed.
+async fn access_people(target: &Target, touched: &mut Touched, keys: Keys) -> Result<()> {
+    let (teams, organizations) = (list(&touched.access_teams), list(&touched.access_organizations));
+    if keys == Keys::Arrays && teams.is_empty() && organizations.is_empty() {
+        return Ok(());
+    }
+    let text = sql::with_keys(sql::ACCESS_PEOPLE, keys, 1);
+    let text = if keys == Keys::Touched { in_mode(&text, keys) } else { text };
+    let statement = target.prepare(&text, &[]).await?;
+    let parameters: &[&(dyn ToSql + Sync)] =
+        if keys == Keys::Arrays { &[&teams, &organizations] } else { &[] };
+    let rows = target.query("find whose access is touched", patience(keys), &statement, parameters).await?;
+    if keys == Keys::Arrays { collect(touched, 0, rows) } else { Ok(()) }
 }
 
 async fn step(

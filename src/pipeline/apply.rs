@@ -40,6 +40,10 @@ pub(super) struct Applier {
     end_lsn: Lsn,
     /// What the Open WebUI rows were last made with.
     projected_with: String,
+    /// Keys that expired before this have had their effect.
+    expired_through: Option<SystemTime>,
+    /// When we last looked for others.
+    looked_for_expired: Instant,
     /// `None` while Open WebUI has no tables or no admin yet.
     projection: Option<Projection>,
     acknowledge: watch::Sender<Lsn>,
@@ -64,6 +68,8 @@ impl Applier {
             epoch,
             end_lsn: known.end_lsn,
             projected_with: known.projected_with.clone(),
+            expired_through: known.expired_through,
+            looked_for_expired: Instant::now(),
             projection: None,
             acknowledge,
             was_braked: true,
@@ -76,13 +82,21 @@ impl Applier {
     pub(super) async fn run(mut self, mut parts: mpsc::Receiver<Part>) -> Result<()> {
         self.was_braked = brake::is_open(&self.target).await?;
         self.find_projection().await?;
+        // Before anything new: what expired while nobody was here.
+        self.expire_keys().await?;
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 biased;
                 part = parts.recv() => match part {
-                    Some(part) => self.apply(part).await?,
+                    Some(part) => {
+                        self.apply(part).await?;
+                        // Under load the timer below may never have its turn.
+                        if !self.large && self.looked_for_expired.elapsed() > TICK {
+                            self.expire_keys().await?;
+                        }
+                    }
                     // A batch whose end never came is rolled back with the session.
                     None => return Ok(()),
                 },
@@ -137,7 +151,7 @@ impl Applier {
         mirror::propagate(target, &mut touched, Keys::Arrays).await?;
         failpoint::hit(failpoint::STAGED_NOT_PROJECTED)?;
         let outcome = match (&self.projection, plain) {
-            (Some(projection), Some(plain)) => projection.after_plain(target, plain, stamp).await?,
+            (Some(projection), Some(plain)) => projection.after_plain(target, plain, touched, stamp).await?,
             (Some(projection), None) => {
                 if touched.len() > MANY {
                     target.plan_large().await?;
@@ -229,16 +243,57 @@ impl Applier {
         let outcome = projection.apply(target, Scope::Everything, stamp).await?;
         self.hold_against_brake(&outcome, self.end_lsn).await?;
         let end = BatchEnd { end_lsn: self.end_lsn, transactions: 0, changes: 0, committed_at: None };
+        checkpoint::expired_through(target, self.epoch, stamp.now).await?;
         checkpoint::commit(target, self.epoch, end, projected_with).await?;
         projected_with.clone_into(&mut self.projected_with);
+        self.expired_through = Some(stamp.now);
         self.daemon.metrics.projected(&outcome);
         Ok(outcome)
     }
 
+    /// Keys expire without a row in the stream. The owners of those that did since we last looked are projected in a batch
+    /// of their own, together with the moment up to which that is done.
+    async fn expire_keys(&mut self) -> Result<()> {
+        self.looked_for_expired = Instant::now();
+        let Some(projection) = &self.projection else { return Ok(()) };
+        let target = &self.target;
+        let now = SystemTime::now();
+        if self.expired_through.is_some_and(|through| through > now) {
+            // The clock was set back, and some keys live once more: they must expire once more too.
+            checkpoint::expired_through(target, self.epoch, now).await?;
+            self.expired_through = Some(now);
+        }
+        let touched = mirror::expired(target, self.expired_through, now).await?;
+        if !touched.has_access() {
+            return Ok(());
+        }
+        target.execute("begin a batch for expired keys", "begin").await?;
+        checkpoint::begin(target, self.epoch, self.end_lsn).await?;
+        if touched.access.len() > MANY {
+            target.plan_large().await?;
+        }
+        let stamp = Stamp { now, lsn: self.end_lsn, audit_each: true };
+        let outcome = projection.apply(target, Scope::These(&touched), stamp).await?;
+        self.hold_against_brake(&outcome, self.end_lsn).await?;
+        let end = BatchEnd { end_lsn: self.end_lsn, transactions: 0, changes: 0, committed_at: None };
+        checkpoint::expired_through(target, self.epoch, now).await?;
+        checkpoint::commit(target, self.epoch, end, &self.projected_with).await?;
+        self.expired_through = Some(now);
+        self.daemon.metrics.projected(&outcome);
+        self.note(&outcome).await
+    }
+
+    /// Stops before the commit when unusually many people would lose something at once.
     async fn hold_against_brake(&self, outcome: &Outcome, end_lsn: Lsn) -> Result<()> {
-        let people = (outcome.departing, outcome.stripped);
-        brake::hold(&self.target, &self.daemon.config.policy.brake, people, end_lsn, self.was_braked, None)
-            .await
+        brake::hold(
+            &self.target,
+            &self.daemon.config.policy.brake,
+            outcome.losing(),
+            end_lsn,
+            self.was_braked,
+            None,
+        )
+        .await
     }
 
     /// Finds the layout, and whether Open WebUI is ready to be written.
@@ -264,7 +319,7 @@ impl Applier {
         }
         let with =
             format!("{}/{}/{}", config.policy.fingerprint(), found.describe(), env!("CARGO_PKG_VERSION"));
-        self.projection = Some(Projection::new(found));
+        self.projection = Some(Projection::new(found, config.policy.api_keys));
         if self.projected_with != with {
             let first = self.projected_with == PENDING;
             tracing::info!(first, "projecting everything");
@@ -275,6 +330,7 @@ impl Applier {
                 updated = outcome.accounts_updated,
                 groups = outcome.groups_written,
                 members = outcome.members_added,
+                keys = outcome.keys_minted,
                 conflicts = outcome.conflicts,
                 "projected everything"
             );
@@ -298,6 +354,7 @@ impl Applier {
         if self.projection.is_none() {
             self.find_projection().await?;
         }
+        self.expire_keys().await?;
         if letters {
             self.retry_dead_letters().await?;
         }
@@ -330,10 +387,11 @@ impl Applier {
             match kind {
                 "account" | "last_admin" => touched.users.insert(row.get(1)),
                 "team" => touched.teams.insert(row.get(1)),
+                "api_key" => touched.access.insert(row.get(1)),
                 _ => touched.organizations.insert(row.get(1)),
             };
         }
-        if touched.is_empty() {
+        if touched.is_empty() && !touched.has_access() {
             return Ok(());
         }
         let target = &self.target;

@@ -87,7 +87,7 @@ impl Daemon {
                 match self.open_brake().await? {
                     // LiteLLM's data may have been repaired since: now and then the batch is tried again.
                     Some(brake) if braked_at.is_some_and(|at| at.elapsed() < BRAKE_RETRY) => Err(brake),
-                    _ => Arc::clone(&self).lead(cancel.clone()).await,
+                    _ => Box::pin(Arc::clone(&self).lead(cancel.clone())).await,
                 }
             };
             let result = tokio::select! {

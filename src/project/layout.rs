@@ -114,6 +114,7 @@ const AUTH_COLUMNS: &[&str] = &["id", "email", "password", "active"];
 const GROUP_COLUMNS: &[&str] =
     &["id", "user_id", "name", "description", "data", "meta", "created_at", "updated_at"];
 const MEMBER_COLUMNS: &[&str] = &["id", "group_id", "user_id", "created_at", "updated_at"];
+const KEY_COLUMNS: &[&str] = &["id", "user_id", "key", "created_at", "updated_at"];
 
 type Columns = HashMap<String, HashSet<String>>;
 
@@ -142,6 +143,14 @@ fn judge(schema: &str, columns: &Columns, unique_email: bool) -> Result<Layout> 
         missing.push("neither table group_member nor column group.user_ids".to_owned());
         GroupMembers::Table
     };
+    let api_keys = if KEY_COLUMNS.iter().all(|column| has("api_key", column)) {
+        ApiKeys::Table
+    } else {
+        if !has("user", "api_key") {
+            missing.push("neither table api_key nor column user.api_key".to_owned());
+        }
+        ApiKeys::Column
+    };
     if !missing.is_empty() {
         return Err(Error::UnknownLayout { missing: missing.join("; ") });
     }
@@ -153,7 +162,7 @@ fn judge(schema: &str, columns: &Columns, unique_email: bool) -> Result<Layout> 
     access_control_tables.sort();
     Ok(Layout {
         group_members,
-        api_keys: if columns.contains_key("api_key") { ApiKeys::Table } else { ApiKeys::Column },
+        api_keys,
         model_access: if columns.contains_key("access_grant") {
             ModelAccess::Table
         } else {
@@ -201,6 +210,6 @@ mod tests {
         assert!(matches!(judge("public", &none, false), Err(Error::NoOpenWebUi { .. })));
         let odd = columns(&[("user", ACCOUNT_COLUMNS), ("auth", AUTH_COLUMNS), ("group", GROUP_COLUMNS)]);
         let Err(Error::UnknownLayout { missing }) = judge("public", &odd, false) else { panic!("accepted") };
-        assert!(missing.contains("group_member"), "{missing}");
+        assert!(missing.contains("group_member") && missing.contains("api_key"), "{missing}");
     }
 }

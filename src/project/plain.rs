@@ -51,11 +51,18 @@ impl Projection {
         Ok(Plain { outcome, rest: row.get::<_, Vec<String>>("rest").into_iter().collect() })
     }
 
-    /// Goes on where the short way ended: with whom it left.
-    pub async fn after_plain(&self, target: &Target, plain: Plain, stamp: Stamp) -> Result<Outcome> {
+    /// Goes on where the short way ended: with whom it left, and with everybody's API key and models.
+    pub async fn after_plain(
+        &self,
+        target: &Target,
+        plain: Plain,
+        mut touched: Touched,
+        stamp: Stamp,
+    ) -> Result<Outcome> {
         let Plain { mut outcome, rest } = plain;
-        let rest = Touched { users: rest, ..Touched::default() };
-        outcome.add(self.apply(target, Scope::These(&rest), stamp).await?);
+        let everybody = std::mem::replace(&mut touched.users, rest);
+        touched.access.extend(everybody);
+        outcome.add(self.apply(target, Scope::These(&touched), stamp).await?);
         Ok(outcome)
     }
 

@@ -6,6 +6,13 @@
 //! | a team | its group; whoever joined or left its roster (`rosters`); everybody in it when its name or organization changed (`team_people`) |
 //! | an organization | its group |
 //! | an organization membership | the user |
+//! | a key, a member's budget | its owner's access (`access`) |
+//! | a team's models, state, aliases or access groups | the access of everybody in it (`access_teams`) |
+//! | an organization's models | the access of everybody under it (`access_organizations`) |
+//! | which models LiteLLM serves, or their tags | everybody's access (`all_access`) |
+//!
+//! Whoever is touched as a user is touched in their access too ([`Touched::access_people`]). A spend flush changes no
+//! mirrored column and touches nobody.
 //!
 //! The first step is the `touches` query of each table in [`crate::catalog`], the second one file each in
 //! `sql/mirror/`. Holds LiteLLM's ids; knows no Open WebUI table.
@@ -27,6 +34,14 @@ pub struct Touched {
     pub rosters: BTreeSet<String>,
     /// Teams that matter to everybody in them.
     pub team_people: BTreeSet<String>,
+    /// LiteLLM users whose API key or model access may have changed, although account, name and membership have not.
+    pub access: BTreeSet<String>,
+    /// Teams whose people's access may have changed.
+    pub access_teams: BTreeSet<String>,
+    /// Organizations whose people's access may have changed.
+    pub access_organizations: BTreeSet<String>,
+    /// Everybody's model access may have changed.
+    pub all_access: bool,
 }
 
 impl Touched {
@@ -39,6 +54,10 @@ impl Touched {
             "email" => self.emails.insert(id),
             "roster" => self.rosters.insert(id),
             "team_people" => self.team_people.insert(id),
+            "access" => self.access.insert(id),
+            "team_access" => self.access_teams.insert(id),
+            "organization_access" => self.access_organizations.insert(id),
+            "all_access" => !std::mem::replace(&mut self.all_access, true),
             "missing" => {
                 let table = TABLES.get(table).map_or("a table", |table| table.source);
                 return Err(Error::MirrorLost { table });
@@ -49,6 +68,7 @@ impl Touched {
         Ok(())
     }
 
+    /// Whether no account, group or membership is touched. Access may be all the same.
     pub fn is_empty(&self) -> bool {
         self.users.is_empty() && self.teams.is_empty() && self.organizations.is_empty()
     }
@@ -63,7 +83,18 @@ impl Touched {
         !self.teams.is_empty() || !self.organizations.is_empty()
     }
 
-    /// How many entities the projection has to look at.
+    /// Whether anybody's API key or models may have changed.
+    pub fn has_access(&self) -> bool {
+        self.all_access || !self.users.is_empty() || !self.access.is_empty()
+    }
+
+    /// Everybody whose API key or models may have changed, each once, in order: those touched in their access and
+    /// those touched at all. With `all_access` set it is everybody there is, and this is not the whole list.
+    pub fn access_people(&self) -> impl Iterator<Item = &String> {
+        self.users.union(&self.access)
+    }
+
+    /// How many accounts and groups the projection has to look at.
     pub fn len(&self) -> usize {
         self.users.len() + self.teams.len() + self.organizations.len()
     }

@@ -27,6 +27,13 @@ async fn a_healthy_pair_has_no_finding_and_each_ailment_is_named_with_its_fix() 
     let daemon = Daemon::start(&pair);
     pair.settle().await;
     assert_eq!(findings(&pair).1, Vec::<String>::new());
+    // Open WebUI's own switches, in the shape of 0.12.4.
+    pair.webui("insert into config (key, value) values ('auth.enable_api_keys', 'false'), ('user.permissions', '{\"features\": {\"api_keys\": false}}')").await;
+    let (code, names, found) = findings(&pair);
+    assert_eq!((code, names), (3, vec!["Open WebUI's API keys".to_owned()]), "{found:?}");
+    pair.webui("update config set value = 'true' where key = 'auth.enable_api_keys'").await;
+    assert!(findings(&pair).2[0]["found"].as_str().unwrap().contains("features.api_keys"));
+    pair.webui("delete from config").await;
     // Two people with one e-mail, and a row filter somebody added.
     pair.litellm(&[person("a", "a@x.test"), person("b", "a@x.test")].concat()).await;
     pair.settle().await;

@@ -16,6 +16,7 @@ mod crash;
 mod doctor;
 mod failures;
 mod first_copy;
+mod keys;
 mod layering;
 mod mapping;
 mod network;
