@@ -35,6 +35,7 @@
 )]
 
 // the stream, in data-flow order
+pub mod access;
 pub mod backfill;
 pub mod checkpoint;
 pub mod decode;

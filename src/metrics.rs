@@ -12,6 +12,7 @@ use prometheus::{
 
 use crate::progress::{Progress, State};
 use crate::project::Outcome;
+use crate::project::access::Changes;
 
 const PREFIX: &str = "litellm_webui_sync";
 
@@ -192,15 +193,29 @@ impl Metrics {
             stripped: _,
             failed,
             kept_admins: _,
+            access,
         } = *outcome;
+        let Changes {
+            people: _,
+            stripped: _,
+            models,
+            groups,
+            members_added: joined,
+            members_removed: left,
+            grants_added,
+            grants_removed,
+        } = access;
         for (table, operation, count) in [
             ("user", "insert", accounts_created),
             ("user", "update", accounts_updated),
             ("user", "link", accounts_linked),
-            ("group", "write", groups_written),
+            ("group", "write", groups_written + groups),
             ("group", "delete", groups_removed),
-            ("group_member", "insert", members_added),
-            ("group_member", "delete", members_removed),
+            ("group_member", "insert", members_added + joined),
+            ("group_member", "delete", members_removed + left),
+            ("model", "write", models),
+            ("access_grant", "insert", grants_added),
+            ("access_grant", "delete", grants_removed),
         ] {
             let counter = self.rows_written.with_label_values(&[table, operation]);
             counter.inc_by(u64::try_from(count).unwrap_or_default());

@@ -100,8 +100,8 @@ async fn install_views(target: &Target) -> Result<()> {
         return Ok(());
     }
     // A view whose columns change cannot be replaced.
-    let drop =
-        "drop view if exists desired_member, team_person, desired_group, desired_account, profile, person";
+    let drop = "drop view if exists access_key, access_team, access_organization, access_person,
+                                   desired_member, team_person, desired_group, desired_account, profile, person";
     client.batch_execute(drop).await.map_err(on(Side::Target, action))?;
     client.batch_execute(&text).await.map_err(on(Side::Target, action))?;
     client
@@ -132,6 +132,13 @@ pub async fn write_policy(target: &Target, config: &Config) -> Result<()> {
         )
         .await
         .map_err(on(Side::Target, "write the policy"))?;
+    let text = "with gone as (
+                    delete from other_model where origin = 'policy' and name <> all ($1::text[])
+                )
+                insert into other_model (name, origin) select distinct name, 'policy' from unnest($1::text[]) n(name)
+                on conflict do nothing";
+    let done = target.client().execute(text, &[&config.policy.models.extra]).await;
+    done.map_err(on(Side::Target, "write the policy"))?;
     Ok(())
 }
 

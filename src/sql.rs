@@ -21,6 +21,12 @@ files! {
     DESIRED_ACCOUNT = "desired/2_account.sql";
     DESIRED_GROUP = "desired/3_group.sql";
     DESIRED_MEMBER = "desired/4_member.sql";
+    KEY_RULES = "desired/5_key.sql";
+    ACCESS_VIEWS = "desired/6_access.sql";
+    ACCESS_OF_PEOPLE = "access/of_people.sql";
+    ACCESS_OF_ORGANIZATIONS = "access/of_organizations.sql";
+    ACCESS_OF_TEAMS = "access/of_teams.sql";
+    ACCESS_OF_KEYS = "access/of_keys.sql";
     TEAM_ROSTER = "mirror/team_roster.sql";
     TEAM_PEOPLE = "mirror/team_people.sql";
     ACCESS_PEOPLE = "mirror/access_people.sql";
@@ -30,6 +36,8 @@ files! {
     EMAIL_SCAN = "layout/account_email/scan.sql";
     MEMBERS_TABLE = "layout/group_members/table.sql";
     MEMBERS_JSON = "layout/group_members/json.sql";
+    SETTINGS_KEYS = "layout/settings/keys.sql";
+    SETTINGS_DOCUMENT = "layout/settings/document.sql";
     ACCOUNT_DIFFERENCE = "project/account_difference.sql";
     CREATE_ACCOUNTS = "project/create_accounts.sql";
     VACATE_EMAILS = "project/vacate_emails.sql";
@@ -41,6 +49,20 @@ files! {
     DESIRED_MEMBERS_OF_KEYS = "project/desired_members_of_keys.sql";
     DESIRED_MEMBERS_OF_ALL = "project/desired_members_of_all.sql";
     REMOVE_GROUPS = "project/remove_groups.sql";
+    MODEL_ROWS = "project/model_rows.sql";
+    STORE_ACCESS = "project/store_access.sql";
+    ACCESS_GROUPS = "project/access_groups.sql";
+    ACCESS_MEMBER_DIFFERENCE = "project/access_member_difference.sql";
+    ACCESS_MEMBERS_TABLE = "layout/group_members/access_table.sql";
+    ACCESS_MEMBERS_JSON = "layout/group_members/access_json.sql";
+    GRANT_DIFFERENCE = "project/grant_difference.sql";
+    GRANTS_TABLE = "layout/model_access/table.sql";
+    GRANTS_JSON = "layout/model_access/json.sql";
+    TAKE_MODELS_TABLE = "layout/model_access/take_table.sql";
+    TAKE_MODELS_JSON = "layout/model_access/take_json.sql";
+    PUBLIC_MODELS_TABLE = "layout/model_access/public_table.sql";
+    PUBLIC_MODELS_JSON = "layout/model_access/public_json.sql";
+    REMOVE_ACCESS_GROUPS = "project/remove_access_groups.sql";
     BEGIN_BATCH = "target/begin_batch.sql";
     ADVANCE = "target/advance.sql";
     END_BATCH = "target/end_batch.sql";
@@ -60,7 +82,8 @@ files! {
 
 /// The views and functions, in the order they depend on each other. Installed whenever their text
 /// differs from what the target has.
-pub const VIEWS: &[&str] = &[IDS, PERSON, DESIRED_ACCOUNT, DESIRED_GROUP, DESIRED_MEMBER];
+pub const VIEWS: &[&str] =
+    &[IDS, PERSON, DESIRED_ACCOUNT, DESIRED_GROUP, DESIRED_MEMBER, KEY_RULES, ACCESS_VIEWS];
 
 /// Migrations of our own schema, in order. A released one is never edited.
 pub const MIGRATIONS: &[&str] = &[SCHEMA_STATE, SCHEMA_MIRROR, SCHEMA_ACCESS];

@@ -10,6 +10,7 @@ with known as (
             select from account a left join person p on p.user_id = a.user_id and p.unusable_because is null
              where a.user_id = $2 and a.active
                and (p.user_id is null or (a.gave_admin and p.user_role is distinct from 'proxy_admin')))
+        when 'access' then exists (select from effective_access where user_id = $2)
         else exists (
             select from group_link l join member m on m.group_id = l.webui_id
               left join account by_id on by_id.webui_id = m.user_id

@@ -218,8 +218,8 @@ impl Applier {
     /// Stops before the commit when unusually many people would be locked out at once (DESIGN invariant 8).
     async fn hold_against_brake(&self, outcome: &Outcome, end_lsn: Lsn) -> Result<()> {
         let policy = &self.daemon.config.policy.brake;
-        // Locked out, or left without any group of ours.
-        let people = outcome.departing + outcome.stripped;
+        // Locked out, or left without any group of ours or any model; most often the same people.
+        let people = outcome.departing + outcome.stripped.max(outcome.access.stripped);
         let client = self.target.client();
         let action = "hold a batch against the brake";
         if people <= i64::from(policy.people) {
@@ -247,7 +247,7 @@ impl Applier {
                          where approved_at is null and used_at is null returning id
                     ), raised as (
                         insert into brake (end_lsn, people, active, reason)
-                        select $1, $2::bigint::int, $3::bigint::int, 'accounts to be locked or left without a group'
+                        select $1, $2::bigint::int, $3::bigint::int, 'accounts to be locked or left without groups or models'
                          where not exists (select from open) returning id
                     )
                     select id from open union all select id from raised";
@@ -289,9 +289,15 @@ impl Applier {
                 return self.heartbeat().await;
             }
         }
-        let with =
-            format!("{}/{}/{}", config.policy.fingerprint(), found.describe(), env!("CARGO_PKG_VERSION"));
-        self.projection = Some(Projection::new(found));
+        let models = super::models::rules(&self.target, config, &found).await?;
+        let with = format!(
+            "{}/{}/{}/{}",
+            config.policy.fingerprint(),
+            found.describe(),
+            models.prefix,
+            env!("CARGO_PKG_VERSION")
+        );
+        self.projection = Some(Projection::new(found, models));
         if self.projected_with != with {
             let first = self.projected_with == PENDING;
             tracing::info!(first, "projecting everything");
@@ -325,7 +331,11 @@ impl Applier {
         }
         if reconcile && self.projection.is_some() {
             let with = self.projected_with.clone();
-            self.apply_everything(&with, true).await?;
+            // Open WebUI's connections may have got another prefix, and then this projects everything.
+            self.find_projection().await?;
+            if self.projected_with == with {
+                self.apply_everything(&with, true).await?;
+            }
         }
         if retention {
             let days = i32::try_from(self.daemon.config.policy.audit.retention_days).unwrap_or(i32::MAX);
@@ -355,11 +365,13 @@ impl Applier {
             let kind: &str = row.get(0);
             match kind {
                 "account" | "last_admin" => touched.users.insert(row.get(1)),
+                "access" => touched.access.insert(row.get(1)),
+                "model" => !std::mem::replace(&mut touched.all_access, true),
                 "team" => touched.teams.insert(row.get(1)),
                 _ => touched.organizations.insert(row.get(1)),
             };
         }
-        if touched.is_empty() {
+        if touched.is_empty() && !touched.has_access() {
             return Ok(());
         }
         let target = &self.target;

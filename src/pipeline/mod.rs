@@ -7,6 +7,7 @@
 //! outlives it, because the checkpoint says where to go on.
 
 mod apply;
+mod models;
 mod monitor;
 mod receive;
 

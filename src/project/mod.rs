@@ -8,7 +8,9 @@
 //! Everything is one difference, restricted to the touched keys: a batch, the first projection,
 //! a changed policy and the periodic reconcile all run the same statements.
 
+pub mod access;
 pub mod layout;
+pub mod prefix;
 pub mod touched;
 
 use std::time::SystemTime;
@@ -53,6 +55,8 @@ pub struct Outcome {
     pub failed: i64,
     /// Changes that were not applied because they would take the last admin away.
     pub kept_admins: i64,
+    /// What became of people's models.
+    pub access: access::Changes,
 }
 
 impl Outcome {
@@ -75,6 +79,7 @@ impl Outcome {
         self.stripped += other.stripped;
         self.failed += other.failed;
         self.kept_admins += other.kept_admins;
+        self.access.add(other.access);
     }
 }
 
@@ -101,6 +106,7 @@ impl Scope<'_> {
 #[derive(Debug)]
 pub struct Projection {
     layout: Layout,
+    access: access::Access,
     arrays: Texts,
     touched: Texts,
     everything: Texts,
@@ -114,9 +120,10 @@ pub const MANY: usize = 5_000;
 const FAILURE_BUDGET: i64 = 200;
 
 impl Projection {
-    pub fn new(layout: Layout) -> Self {
+    pub fn new(layout: Layout, models: access::Rules) -> Self {
         let texts = |keys| Texts::new(&layout, keys);
         Self {
+            access: access::Access::new(&layout, models),
             arrays: texts(Keys::Arrays),
             touched: texts(Keys::Touched),
             everything: texts(Keys::Everything),
@@ -131,6 +138,13 @@ impl Projection {
     /// Applies the difference for `scope`, in the open transaction. An entity that cannot be written becomes
     /// a dead letter; everything else is written.
     pub async fn apply(&self, target: &Target, scope: Scope<'_>, stamp: Stamp) -> Result<Outcome> {
+        let mut outcome = self.apply_accounts(target, scope, stamp).await?;
+        self.access.apply(target, scope, stamp, &mut outcome).await?;
+        Ok(outcome)
+    }
+
+    /// Accounts, groups and members.
+    async fn apply_accounts(&self, target: &Target, scope: Scope<'_>, stamp: Stamp) -> Result<Outcome> {
         if let Scope::These(touched) = scope
             && touched.is_empty()
         {
@@ -182,7 +196,7 @@ impl Projection {
                 continue;
             }
             if let Some((kind, key, operation)) = next.single() {
-                self.bury(target, (kind, key, operation), &error, stamp).await?;
+                bury(target, (kind, key, operation), &error, stamp).await?;
                 outcome.failed += 1;
             }
             if outcome.failed > FAILURE_BUDGET {
@@ -192,35 +206,6 @@ impl Projection {
             }
         }
         Ok(outcome)
-    }
-
-    async fn bury(
-        &self,
-        target: &Target,
-        (kind, key, operation): (&str, &str, &str),
-        error: &Error,
-        stamp: Stamp,
-    ) -> Result<()> {
-        let reason = describe_row_error(error);
-        tracing::warn!(
-            kind,
-            operation,
-            reason,
-            "an entity could not be written and is kept as a dead letter"
-        );
-        let types =
-            [Type::TEXT, Type::TEXT, Type::TEXT, Type::TEXT, Type::TEXT, Type::TIMESTAMPTZ, Type::PG_LSN];
-        let statement = target.prepare(sql::DEAD_LETTER, &types).await?;
-        let sqlstate = error.sqlstate();
-        target
-            .query(
-                "record a dead letter",
-                QUICK,
-                &statement,
-                &[&kind, &key, &operation, &sqlstate, &reason, &stamp.now, &stamp.lsn],
-            )
-            .await?;
-        Ok(())
     }
 
     fn texts(&self, scope: Scope<'_>) -> &Texts {
@@ -342,6 +327,29 @@ impl Projection {
         }
         Ok(touched)
     }
+}
+
+/// Keeps an entity that could not be written, with its error.
+async fn bury(
+    target: &Target,
+    (kind, key, operation): (&str, &str, &str),
+    error: &Error,
+    stamp: Stamp,
+) -> Result<()> {
+    let reason = describe_row_error(error);
+    tracing::warn!(kind, operation, reason, "an entity could not be written and is kept as a dead letter");
+    let types = [Type::TEXT, Type::TEXT, Type::TEXT, Type::TEXT, Type::TEXT, Type::TIMESTAMPTZ, Type::PG_LSN];
+    let statement = target.prepare(sql::DEAD_LETTER, &types).await?;
+    let sqlstate = error.sqlstate();
+    target
+        .query(
+            "record a dead letter",
+            QUICK,
+            &statement,
+            &[&kind, &key, &operation, &sqlstate, &reason, &stamp.now, &stamp.lsn],
+        )
+        .await?;
+    Ok(())
 }
 
 #[derive(Debug)]

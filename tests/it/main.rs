@@ -9,6 +9,7 @@
 
 mod support;
 
+mod access;
 mod brake;
 mod churn;
 mod cli;

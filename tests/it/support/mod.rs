@@ -2,6 +2,7 @@
 
 pub(crate) mod compare;
 pub(crate) mod daemon;
+pub(crate) mod models;
 
 use std::fmt::Write as _;
 use std::future::Future;
