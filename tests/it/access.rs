@@ -116,7 +116,7 @@ impl Case {
                     statements.push(format!(
                         "insert into \"LiteLLM_BudgetTable\" (budget_id, created_by, updated_by) values ({org}, '', '');
                          insert into \"LiteLLM_OrganizationTable\" (organization_id, organization_alias, budget_id, models, created_by, updated_by)
-                         values ({org}, {org}, {org}, coalesce({}, '{{}}'), '', '');",
+                         values ({org}, {org}, {org}, {}, '', '');",
                         list(&tail)
                     ));
                     if has("legacy") {
@@ -233,24 +233,15 @@ impl Case {
         }
         let born = format!(
             "insert into \"LiteLLM_UserTable\" (user_id, user_email, user_role, models, organization_id, created_at)
-             values ({}, {}, '{role}', coalesce({models}, '{{}}'), {legacy}, '2026-01-01');",
+             values ({}, {}, '{role}', {models}, {legacy}, '2026-01-01');",
             quote(&user),
             quote(&format!("{user}@x.test")),
         );
-        // A user comes after their organization and before their memberships: LiteLLM has foreign keys there.
-        let place = statements
-            .iter()
-            .rposition(|text| text.contains("OrganizationTable"))
-            .map_or(0, |place| place + 1);
-        let (mut before, mut after): (Vec<String>, Vec<String>) = (Vec::new(), Vec::new());
-        for (at, text) in statements.into_iter().enumerate() {
-            if text.contains("OrganizationTable") || (at < place && !text.contains("OrganizationMembership"))
-            {
-                before.push(text);
-            } else {
-                after.push(text);
-            }
-        }
+        // LiteLLM has foreign keys to these, and from memberships to the user.
+        let is_first = |text: &String| {
+            ["OrganizationTable", "ProjectTable", "LiteLLM_ModelTable"].iter().any(|table| text.contains(table))
+        };
+        let (mut before, mut after): (Vec<String>, Vec<String>) = statements.into_iter().partition(is_first);
         before.push(born);
         before.append(&mut after);
         let sees = sees.unwrap_or_else(|| panic!("{name} does not say what is seen"));
