@@ -45,6 +45,7 @@ pub mod source;
 pub mod stage;
 // running it
 pub mod pipeline;
+pub mod poll;
 pub mod progress;
 pub mod schema;
 pub mod teardown;

@@ -32,6 +32,9 @@ pub struct Metrics {
     pub critical_dead_letters: IntGauge,
     pub skipped: IntGauge,
     pub active_accounts: IntGauge,
+    pub model_polls: IntCounterVec,
+    pub models: IntGauge,
+    pub public_models: IntGauge,
     pub lag_bytes: Gauge,
     pub lag_seconds: Gauge,
     pub last_message_age_seconds: Gauge,
@@ -99,6 +102,15 @@ impl Metrics {
                 "LiteLLM users who get no account (no usable e-mail, pseudo users)",
             )?,
             active_accounts: int_gauge("active_accounts", "Open WebUI accounts of active LiteLLM users")?,
+            model_polls: IntCounterVec::new(
+                opts("model_polls_total", "Questions to LiteLLM's /v1/models, by result (ok, failed)"),
+                &["result"],
+            )?,
+            models: int_gauge("models", "Models LiteLLM serves, as far as known")?,
+            public_models: int_gauge(
+                "public_models",
+                "Models everybody sees in Open WebUI although LiteLLM limits them",
+            )?,
             lag_bytes: gauge("lag_bytes", "LiteLLM's WAL after the checkpoint")?,
             lag_seconds: gauge(
                 "lag_seconds",
@@ -129,6 +141,9 @@ impl Metrics {
         for status in SLOT_STATUSES {
             metrics.slot_status.with_label_values(&[status]).set(0);
         }
+        for result in ["ok", "failed"] {
+            metrics.model_polls.with_label_values(&[result]);
+        }
         Ok(metrics)
     }
 
@@ -148,6 +163,9 @@ impl Metrics {
             critical_dead_letters,
             skipped,
             active_accounts,
+            model_polls,
+            models,
+            public_models,
             lag_bytes,
             lag_seconds,
             last_message_age_seconds,
@@ -169,6 +187,9 @@ impl Metrics {
         registry.register(Box::new(critical_dead_letters.clone()))?;
         registry.register(Box::new(skipped.clone()))?;
         registry.register(Box::new(active_accounts.clone()))?;
+        registry.register(Box::new(model_polls.clone()))?;
+        registry.register(Box::new(models.clone()))?;
+        registry.register(Box::new(public_models.clone()))?;
         registry.register(Box::new(lag_bytes.clone()))?;
         registry.register(Box::new(lag_seconds.clone()))?;
         registry.register(Box::new(last_message_age_seconds.clone()))?;

@@ -73,6 +73,7 @@ files! {
     COLUMNS = "target/columns.sql";
     BREAK_LEASE = "target/break_lease.sql";
     LAYOUT = "target/layout.sql";
+    STORE_POLLED = "target/store_polled.sql";
     STATUS = "target/status.sql";
     PURGE_ACCOUNTS = "target/purge_accounts.sql";
     SLOT_STATE = "source/slot_state.sql";

@@ -61,7 +61,9 @@ mod tests {
         let mut odd = Bits::none(130);
         (1..130).step_by(2).for_each(|place| odd.insert(place));
         let mut some = Bits::none(130);
-        [0, 1, 63, 64, 129].map(|place| some.insert(place));
+        for place in [0, 1, 63, 64, 129] {
+            some.insert(place);
+        }
         let mut both = some.clone();
         both.narrow(&odd);
         assert_eq!(both.places().collect::<Vec<_>>(), [1, 63, 129]);

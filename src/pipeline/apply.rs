@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::{mpsc, watch};
 
 use super::Daemon;
+use super::models::Polled;
 use crate::catalog::Lsn;
 use crate::checkpoint::{self, Checkpoint, PENDING};
 use crate::error::{Error, Result, Side, on};
@@ -31,14 +32,15 @@ const RECONCILE_EVERY: u64 = 600;
 const RETENTION_EVERY: u64 = 3600;
 
 pub(super) struct Applier {
-    daemon: Arc<Daemon>,
-    target: Target,
-    epoch: i64,
-    end_lsn: Lsn,
+    pub(super) daemon: Arc<Daemon>,
+    pub(super) target: Target,
+    pub(super) epoch: i64,
+    pub(super) end_lsn: Lsn,
     /// What the Open WebUI rows were last made with.
-    projected_with: String,
+    pub(super) projected_with: String,
     /// `None` while Open WebUI has no tables or no admin yet.
-    projection: Option<Projection>,
+    pub(super) projection: Option<Projection>,
+    pub(super) polled: Polled,
     acknowledge: watch::Sender<Lsn>,
     /// A brake was open when this session began.
     was_braked: bool,
@@ -54,6 +56,7 @@ impl Applier {
         known: &Checkpoint,
         epoch: i64,
         acknowledge: watch::Sender<Lsn>,
+        polled: Polled,
     ) -> Self {
         Self {
             daemon,
@@ -62,6 +65,7 @@ impl Applier {
             end_lsn: known.end_lsn,
             projected_with: known.projected_with.clone(),
             projection: None,
+            polled,
             acknowledge,
             was_braked: true,
             large: false,
@@ -85,6 +89,7 @@ impl Applier {
                     // A batch whose end never came is rolled back with the session.
                     None => return Ok(()),
                 },
+                () = self.polled.next(), if !self.large => self.models_answered().await?,
                 _ = tick.tick(), if !self.large => self.housekeeping().await?,
             }
         }
@@ -122,6 +127,9 @@ impl Applier {
         let mut touched = touched?;
         mirror::propagate(target, &mut touched, Keys::Arrays).await?;
         failpoint::hit(failpoint::STAGED_NOT_PROJECTED)?;
+        if touched.all_access {
+            self.polled.ask_again();
+        }
         if touched.len() > MANY {
             target.plan_large().await?;
         }
@@ -216,7 +224,7 @@ impl Applier {
     }
 
     /// Stops before the commit when unusually many people would be locked out at once (DESIGN invariant 8).
-    async fn hold_against_brake(&self, outcome: &Outcome, end_lsn: Lsn) -> Result<()> {
+    pub(super) async fn hold_against_brake(&self, outcome: &Outcome, end_lsn: Lsn) -> Result<()> {
         let policy = &self.daemon.config.policy.brake;
         // Locked out, or left without any group of ours or any model; most often the same people.
         let people = outcome.departing + outcome.stripped.max(outcome.access.stripped);
@@ -387,7 +395,7 @@ impl Applier {
     }
 
     /// Counts at once when something went wrong; otherwise the timer does.
-    async fn note(&self, outcome: &Outcome) -> Result<()> {
+    pub(super) async fn note(&self, outcome: &Outcome) -> Result<()> {
         if outcome.failed + outcome.conflicts + outcome.kept_admins > 0 { self.count().await } else { Ok(()) }
     }
 
@@ -403,6 +411,11 @@ impl Applier {
         metrics.skipped.set(row.get(2));
         metrics.active_accounts.set(row.get(3));
         progress.set_critical(u64::try_from(row.get::<_, i64>(1)).unwrap_or_default());
+        if let Some(projection) = &self.projection {
+            let report = crate::status::models(&self.target, projection.layout()).await?;
+            metrics.models.set(report.known);
+            metrics.public_models.set(i64::try_from(report.public.len()).unwrap_or(i64::MAX));
+        }
         Ok(())
     }
 

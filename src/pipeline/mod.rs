@@ -14,7 +14,7 @@ mod receive;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -24,6 +24,7 @@ use crate::checkpoint;
 use crate::config::Config;
 use crate::error::{Error, Reaction, Result, Side, on};
 use crate::metrics::Metrics;
+use crate::poll;
 use crate::postgres::error_chain;
 use crate::progress::{Progress, State};
 use crate::schema;
@@ -256,7 +257,10 @@ impl Daemon {
         let linger = self.progress.status().state == State::Braked;
         let (parts, received) = mpsc::channel(1);
         let (acknowledge, committed) = watch::channel(known.end_lsn);
-        let applier = apply::Applier::new(Arc::clone(&self), target, &known, epoch, acknowledge);
+        let (answers, answered) = watch::channel(None);
+        let again = Arc::new(Notify::new());
+        let polled = models::Polled::new(answered, Arc::clone(&again));
+        let applier = apply::Applier::new(Arc::clone(&self), target, &known, epoch, acknowledge, polled);
         let limits =
             crate::stage::Limits { rows: config.policy.batch.changes, bytes: config.policy.batch.bytes };
         let receiver =
@@ -266,6 +270,14 @@ impl Daemon {
         tasks.spawn(receiver.run(cancel.clone()));
         tasks.spawn(applier.run(received));
         tasks.spawn(watcher.run(cancel.clone()));
+        if let Some(api) = config.models_api.clone() {
+            let period = Duration::from_secs(config.policy.models.poll_seconds);
+            let poll = poll::run(api, period, Arc::clone(&self.metrics), answers, again, cancel.clone());
+            tasks.spawn(async move {
+                poll.await;
+                Ok(())
+            });
+        }
         let mut outcome = Ok(());
         while let Some(ended) = first_ended(&mut tasks, outcome.is_ok()).await {
             match ended {

@@ -239,7 +239,9 @@ impl Case {
         );
         // LiteLLM has foreign keys to these, and from memberships to the user.
         let is_first = |text: &String| {
-            ["OrganizationTable", "ProjectTable", "LiteLLM_ModelTable"].iter().any(|table| text.contains(table))
+            ["OrganizationTable", "ProjectTable", "LiteLLM_ModelTable"]
+                .iter()
+                .any(|table| text.contains(table))
         };
         let (mut before, mut after): (Vec<String>, Vec<String>) = statements.into_iter().partition(is_first);
         before.push(born);
