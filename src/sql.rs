@@ -23,6 +23,7 @@ files! {
     DESIRED_MEMBER = "desired/4_member.sql";
     KEY_RULES = "desired/5_key.sql";
     ACCESS_VIEWS = "desired/6_access.sql";
+    ACCESS_OF_EMAIL = "access/of_email.sql";
     ACCESS_OF_PEOPLE = "access/of_people.sql";
     ACCESS_OF_ORGANIZATIONS = "access/of_organizations.sql";
     ACCESS_OF_TEAMS = "access/of_teams.sql";
@@ -62,6 +63,10 @@ files! {
     TAKE_MODELS_JSON = "layout/model_access/take_json.sql";
     PUBLIC_MODELS_TABLE = "layout/model_access/public_table.sql";
     PUBLIC_MODELS_JSON = "layout/model_access/public_json.sql";
+    GROUPS_OF_TABLE = "layout/group_members/of_table.sql";
+    GROUPS_OF_JSON = "layout/group_members/of_json.sql";
+    SEES_TABLE = "layout/model_access/sees_table.sql";
+    SEES_JSON = "layout/model_access/sees_json.sql";
     REMOVE_ACCESS_GROUPS = "project/remove_access_groups.sql";
     BEGIN_BATCH = "target/begin_batch.sql";
     ADVANCE = "target/advance.sql";

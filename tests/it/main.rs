@@ -20,6 +20,7 @@ mod layering;
 mod mapping;
 mod network;
 mod projection;
+mod scenarios;
 mod setup;
 mod sql;
 mod stream;

@@ -18,7 +18,10 @@ pub(crate) struct LiteLlm {
     organization_members: Vec<Value>,
     team_members: Vec<Value>,
     budgets: Vec<Value>,
-    keys: Vec<Value>,
+    /// By user.
+    keys: BTreeMap<String, Vec<Value>>,
+    /// Of each team: user ids, and e-mails of entries without one.
+    rosters: Vec<(BTreeSet<String>, BTreeSet<String>)>,
     models: Vec<Value>,
     aliases: Vec<Value>,
     groups: Vec<Value>,
@@ -41,14 +44,20 @@ async fn table(pair: &Pair, name: &str) -> Vec<Value> {
 
 impl LiteLlm {
     pub(crate) async fn read(pair: &Pair, extra: Extra<'_>) -> Self {
+        let teams = table(pair, "LiteLLM_TeamTable").await;
+        let mut keys: BTreeMap<String, Vec<Value>> = BTreeMap::new();
+        for key in table(pair, "LiteLLM_VerificationToken").await {
+            keys.entry(text(&key["user_id"]).unwrap_or_default()).or_default().push(key);
+        }
         Self {
             users: table(pair, "LiteLLM_UserTable").await,
-            teams: table(pair, "LiteLLM_TeamTable").await,
+            rosters: teams.iter().map(roster).collect(),
+            teams,
             organizations: table(pair, "LiteLLM_OrganizationTable").await,
             organization_members: table(pair, "LiteLLM_OrganizationMembership").await,
             team_members: table(pair, "LiteLLM_TeamMembership").await,
             budgets: table(pair, "LiteLLM_BudgetTable").await,
-            keys: table(pair, "LiteLLM_VerificationToken").await,
+            keys,
             models: table(pair, "LiteLLM_ProxyModelTable").await,
             aliases: table(pair, "LiteLLM_ModelTable").await,
             groups: table(pair, "LiteLLM_AccessGroupTable").await,
@@ -210,23 +219,27 @@ impl LiteLlm {
         self.list(&list, model, text(&team["team_id"]).as_deref())
     }
 
-    fn in_roster(team: &Value, user: &Value) -> bool {
-        let email = text(&user["user_email"]).map(|email| email.trim().to_lowercase());
-        unwrapped(&team["members_with_roles"]).as_array().is_some_and(|entries| {
-            entries.iter().any(|entry| match entry["user_id"].as_str() {
-                Some(id) => user["user_id"] == id,
-                None => entry["user_email"]
-                    .as_str()
-                    .is_some_and(|e| Some(e.trim().to_lowercase()) == email && e.contains('@')),
-            })
-        })
+    fn teams_of(&self, user: &Value) -> Vec<&Value> {
+        let id = text(&user["user_id"]).unwrap_or_default();
+        let email = text(&user["user_email"]).map(|email| email.trim().to_lowercase()).unwrap_or_default();
+        let names = |(ids, emails): &(BTreeSet<String>, BTreeSet<String>)| {
+            ids.contains(&id) || emails.contains(&email)
+        };
+        self.teams
+            .iter()
+            .zip(&self.rosters)
+            .filter(|(_, roster)| names(roster))
+            .map(|(team, _)| team)
+            .collect()
     }
 
     /// The keys that count on a path.
     fn keys_of(&self, user: &Value, team: Option<&Value>) -> Vec<&Value> {
         self.keys
-            .iter()
-            .filter(|key| key["user_id"] == user["user_id"] && key["team_id"] != "litellm-dashboard")
+            .get(user["user_id"].as_str().unwrap_or_default())
+            .into_iter()
+            .flatten()
+            .filter(|key| key["team_id"] != "litellm-dashboard")
             .filter(|key| match team {
                 Some(team) => key["team_id"] == team["team_id"],
                 None => text(&key["team_id"]).is_none(),
@@ -264,7 +277,7 @@ impl LiteLlm {
     pub(crate) fn may(&self, user: &Value, model: &str) -> bool {
         let list = strings(&user["models"]);
         let no_default = list.iter().any(|item| item == "no-default-models");
-        let teams: Vec<&Value> = self.teams.iter().filter(|team| Self::in_roster(team, user)).collect();
+        let teams = self.teams_of(user);
         for team in &teams {
             let id = text(&team["team_id"]);
             let link = self
@@ -431,6 +444,18 @@ async fn invalid_rows(pair: &Pair) -> Vec<String> {
         }
     }
     found
+}
+
+fn roster(team: &Value) -> (BTreeSet<String>, BTreeSet<String>) {
+    let (mut ids, mut emails) = (BTreeSet::new(), BTreeSet::new());
+    for entry in unwrapped(&team["members_with_roles"]).as_array().into_iter().flatten() {
+        match (entry["user_id"].as_str(), entry["user_email"].as_str()) {
+            (Some(id), _) => ids.insert(id.to_owned()),
+            (None, Some(email)) if email.contains('@') => emails.insert(email.trim().to_lowercase()),
+            _ => false,
+        };
+    }
+    (ids, emails)
 }
 
 /// `*` is anything, `.` is any one character; nothing else is special in the tests' patterns.
