@@ -42,6 +42,8 @@ pub struct Checkpoint {
     pub epoch: i64,
     pub projected_with: String,
     pub committed_at: Option<SystemTime>,
+    /// Keys that expired before this have had their effect.
+    pub expired_through: Option<SystemTime>,
     /// The mirrored columns of the source as they were (see [`crate::source`]).
     pub columns_fingerprint: String,
 }
@@ -63,6 +65,7 @@ fn from_row(row: &Row) -> Checkpoint {
         epoch: row.get("epoch"),
         projected_with: row.get("projected_with"),
         committed_at: row.get("committed_at"),
+        expired_through: row.get("expired_through"),
         columns_fingerprint: row.get("columns_fingerprint"),
     }
 }
@@ -130,6 +133,13 @@ pub async fn begin(target: &Target, epoch: i64, end_lsn: Lsn) -> Result<()> {
     let statement = target.prepare(sql::BEGIN_BATCH, &[]).await?;
     let rows = target.query("lock the checkpoint", QUICK, &statement, &[&epoch, &end_lsn]).await?;
     if rows.is_empty() { Err(Error::Superseded) } else { Ok(()) }
+}
+
+/// Writes up to when expired keys were looked for, in the transaction that projects their owners.
+pub async fn expired_through(target: &Target, epoch: i64, now: SystemTime) -> Result<()> {
+    let done = target.client().execute(sql::EXPIRED_THROUGH, &[&epoch, &now]).await;
+    done.map_err(on(Side::Target, "write up to when keys expired"))?;
+    Ok(())
 }
 
 /// Writes the checkpoint of the batch, in its transaction, and commits.

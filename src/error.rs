@@ -73,16 +73,24 @@ pub enum Error {
     UnknownLayout { missing: String },
     #[error("our schema was made by a newer release (version {found}, this program knows {known})")]
     NewerSchema { found: i32, known: i32 },
-    #[error("held back: {people} of {active} active people would be locked out at once (brake {id})")]
+    #[error(
+        "held back: {people} of {active} active people would be locked out, or lose groups or keys, at once (brake {id})"
+    )]
     Brake { id: i64, people: i64, active: i64 },
+    #[error("paused since {since}{}", .reason.as_deref().map(|text| format!(": {text}")).unwrap_or_default())]
+    Paused { reason: Option<String>, since: String },
     #[error("{failed} entities in a row could not be written, the last with SQLSTATE {sqlstate}")]
     Systemic { failed: usize, sqlstate: String },
     #[error("the source's wal_level is \"{found}\", logical replication needs \"logical\"")]
     WalLevel { found: String },
     #[error("the stream holds a message of {bytes} bytes, more than we take")]
     MessageTooLarge { bytes: usize },
+    #[error("the slot keeps {bytes} bytes of WAL on LiteLLM's server, more than source.max_retained_wal")]
+    TooMuchWal { bytes: i64 },
     #[error("LiteLLM's tables or the publication changed")]
     SourceChanged,
+    #[error("the operating system gave no randomness for an API key: {0}")]
+    NoRandomness(String),
     #[error("{0}")]
     Usage(String),
 }
@@ -119,6 +127,9 @@ impl Error {
             | Self::LeaseHeld
             | Self::SlotBlocked { .. }
             | Self::SourceChanged
+            | Self::NoRandomness(_)
+            | Self::TooMuchWal { .. }
+            | Self::Paused { .. }
             | Self::MessageTooLarge { .. }
             | Self::NoLiteLlm { .. }
             | Self::NoOpenWebUi { .. } => Reaction::Retry,
@@ -172,6 +183,7 @@ impl Error {
             Self::Brake { id, .. } => format!(
                 "if this is right, run `litellm-webui-sync approve {id}`; otherwise repair LiteLLM's data first"
             ),
+            Self::Paused { .. } => "run `litellm-webui-sync resume`".to_owned(),
             Self::Systemic { .. } => {
                 "see table dead_letter in our schema; a permission may have been taken away".to_owned()
             }
@@ -184,6 +196,8 @@ impl Error {
             | Self::LeaseHeld
             | Self::SlotBlocked { .. }
             | Self::SourceChanged
+            | Self::NoRandomness(_)
+            | Self::TooMuchWal { .. }
             | Self::MessageTooLarge { .. }
             | Self::NoLiteLlm { .. }
             | Self::NoOpenWebUi { .. }
@@ -206,6 +220,8 @@ impl Error {
             Self::Superseded => "superseded".to_owned(),
             Self::LeaseHeld => "lease_held".to_owned(),
             Self::Brake { .. } => "brake".to_owned(),
+            Self::TooMuchWal { .. } => "too_much_wal".to_owned(),
+            Self::Paused { .. } => "paused".to_owned(),
             _ => "other".to_owned(),
         }
     }

@@ -23,7 +23,7 @@
 //! 6. **Never a silent gap.** Whether the stream may go on is decided from the catalogs ([`source`]),
 //!    and otherwise everything is copied again ([`backfill`]).
 //! 7. **LiteLLM cannot be harmed**: a publication and a slot are all we have there.
-//! 8. **No mass accident**: a batch that would lock out unusually many people is held ([`pipeline`]).
+//! 8. **No mass accident**: a batch that would lock out unusually many people is held ([`brake`]).
 #![cfg_attr(
     test,
     allow(
@@ -44,6 +44,8 @@ pub mod project;
 pub mod source;
 pub mod stage;
 // running it
+pub mod brake;
+pub mod pause;
 pub mod pipeline;
 pub mod poll;
 pub mod progress;
@@ -51,6 +53,8 @@ pub mod schema;
 pub mod teardown;
 // looking at it
 pub mod cli;
+pub mod doctor;
+pub mod failures;
 pub mod http;
 pub mod metrics;
 pub mod status;

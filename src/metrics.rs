@@ -212,6 +212,9 @@ impl Metrics {
             conflicts: _,
             departing: _,
             stripped: _,
+            keys_minted,
+            keys_deleted,
+            unkeyed: _,
             failed,
             kept_admins: _,
             access,
@@ -237,6 +240,8 @@ impl Metrics {
             ("model", "write", models),
             ("access_grant", "insert", grants_added),
             ("access_grant", "delete", grants_removed),
+            ("api_key", "insert", keys_minted),
+            ("api_key", "delete", keys_deleted),
         ] {
             let counter = self.rows_written.with_label_values(&[table, operation]);
             counter.inc_by(u64::try_from(count).unwrap_or_default());

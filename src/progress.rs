@@ -22,12 +22,14 @@ pub enum State {
     Reconnecting,
     /// Held back by the brake until approved.
     Braked,
+    /// Somebody ran `pause`.
+    Paused,
     Draining,
     Stopped,
 }
 
 impl State {
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Starting,
         Self::Standby,
         Self::Copying,
@@ -35,6 +37,7 @@ impl State {
         Self::Streaming,
         Self::Reconnecting,
         Self::Braked,
+        Self::Paused,
         Self::Draining,
         Self::Stopped,
     ];
@@ -48,6 +51,7 @@ impl State {
             Self::Streaming => "streaming",
             Self::Reconnecting => "reconnecting",
             Self::Braked => "braked",
+            Self::Paused => "paused",
             Self::Draining => "draining",
             Self::Stopped => "stopped",
         }
@@ -126,6 +130,11 @@ impl Progress {
 
     pub fn checkpoint(&self) -> Lsn {
         Lsn::from(self.checkpoint.load(Ordering::Relaxed))
+    }
+
+    /// Whether a session of this process followed the slot.
+    pub fn has_led(&self) -> bool {
+        self.checkpoint() > Lsn::from(0)
     }
 
     pub fn is_caught_up(&self) -> bool {

@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 use crate::config::Config;
 use crate::error::{Error, Result, Side, on};
 use crate::postgres::quote_ident;
-use crate::project::layout::{GroupMembers, Layout, ModelAccess};
+use crate::project::layout::{ApiKeys, GroupMembers, Layout, ModelAccess};
 use crate::sql;
 use crate::target::Target;
 
@@ -33,7 +33,8 @@ pub async fn ensure(target: &Target, config: &Config) -> Result<()> {
         // Not "if not exists": that asks for the right to create schemas even where a DBA made it.
         let text = format!("create schema {}", quote_ident(&config.schema));
         match client.batch_execute(&text).await {
-            Err(error) if error.code().is_some_and(|code| code.code() == "42P06") => {}
+            // Somebody was quicker, or just as quick: then the catalog's own index objects.
+            Err(error) if error.code().is_some_and(|code| ["42P06", "23505"].contains(&code.code())) => {}
             other => other.map_err(on(Side::Target, "create our schema"))?,
         }
     }
@@ -100,7 +101,7 @@ async fn install_views(target: &Target) -> Result<()> {
         return Ok(());
     }
     // A view whose columns change cannot be replaced.
-    let drop = "drop view if exists access_key, access_team, access_organization, access_person,
+    let drop = "drop view if exists access_key, access_team, access_organization, access_person, personal_key,
                                    desired_member, team_person, desired_group, desired_account, profile, person";
     client.batch_execute(drop).await.map_err(on(Side::Target, action))?;
     client.batch_execute(&text).await.map_err(on(Side::Target, action))?;
@@ -152,6 +153,10 @@ pub fn setup_sql(config: &Config, role: &str, layout: &Layout) -> String {
             format!("grant select, insert, delete on {webui}.group_member to {role};\n")
         }
     };
+    let keys = match layout.api_keys {
+        ApiKeys::Column => String::new(),
+        ApiKeys::Table => format!("grant select, insert, delete on {webui}.api_key to {role};\n"),
+    };
     let mut readable: Vec<String> =
         layout.access_control_tables.iter().map(|table| format!("{webui}.{}", quote_ident(table))).collect();
     if layout.model_access == ModelAccess::Table {
@@ -172,7 +177,7 @@ grant connect, temporary on database {database_ident} to {role};
 grant usage on schema {webui} to {role};
 grant select, insert, update on {webui}.\"user\", {webui}.auth to {role};
 grant select, insert, update, delete on {webui}.\"group\" to {role};
-{members}{readable}-- Our own schema. Nothing in it refers to Open WebUI's tables.
+{members}{keys}{readable}-- Our own schema. Nothing in it refers to Open WebUI's tables.
 create schema {schema} authorization {role};
 -- `teardown --purge` also deletes accounts and looks for their chats: run it as the owner, or grant
 -- delete on \"user\" and auth, and select (user_id) on chat.

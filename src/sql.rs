@@ -16,12 +16,13 @@ files! {
     SCHEMA_STATE = "schema/0001_state.sql";
     SCHEMA_MIRROR = "schema/0002_mirror.sql";
     SCHEMA_ACCESS = "schema/0003_access.sql";
+    SCHEMA_API_KEY = "schema/0004_api_key.sql";
     IDS = "desired/0_ids.sql";
     PERSON = "desired/1_person.sql";
     DESIRED_ACCOUNT = "desired/2_account.sql";
     DESIRED_GROUP = "desired/3_group.sql";
     DESIRED_MEMBER = "desired/4_member.sql";
-    KEY_RULES = "desired/5_key.sql";
+    KEY = "desired/5_key.sql";
     ACCESS_VIEWS = "desired/6_access.sql";
     ACCESS_OF_EMAIL = "access/of_email.sql";
     ACCESS_OF_PEOPLE = "access/of_people.sql";
@@ -33,17 +34,28 @@ files! {
     ACCESS_PEOPLE = "mirror/access_people.sql";
     EMAIL_PEERS = "mirror/email_peers.sql";
     OUT_OF_STEP = "mirror/out_of_step.sql";
+    EXPIRED_KEYS = "mirror/expired_keys.sql";
     EMAIL_INDEXED = "layout/account_email/indexed.sql";
     EMAIL_SCAN = "layout/account_email/scan.sql";
     MEMBERS_TABLE = "layout/group_members/table.sql";
     MEMBERS_JSON = "layout/group_members/json.sql";
     SETTINGS_KEYS = "layout/settings/keys.sql";
     SETTINGS_DOCUMENT = "layout/settings/document.sql";
+    KEYS_TABLE_HELD = "layout/api_key/table_held.sql";
+    KEYS_TABLE_DELETE = "layout/api_key/table_delete.sql";
+    KEYS_TABLE_MINT = "layout/api_key/table_mint.sql";
+    KEYS_TABLE_PURGE = "layout/api_key/table_purge.sql";
+    KEYS_COLUMN_HELD = "layout/api_key/column_held.sql";
+    KEYS_COLUMN_DELETE = "layout/api_key/column_delete.sql";
+    KEYS_COLUMN_MINT = "layout/api_key/column_mint.sql";
+    KEYS_COLUMN_PURGE = "layout/api_key/column_purge.sql";
     ACCOUNT_DIFFERENCE = "project/account_difference.sql";
     CREATE_ACCOUNTS = "project/create_accounts.sql";
     VACATE_EMAILS = "project/vacate_emails.sql";
     LINK_ACCOUNTS = "project/link_accounts.sql";
     UPDATE_ACCOUNTS = "project/update_accounts.sql";
+    CLAIMANTS = "project/claimants.sql";
+    MERGE_AUDIT = "project/merge_audit.sql";
     GROUPS = "project/groups.sql";
     MEMBER_DIFFERENCE = "project/member_difference.sql";
     MEMBER_AUDIT = "project/member_audit.sql";
@@ -68,6 +80,10 @@ files! {
     SEES_TABLE = "layout/model_access/sees_table.sql";
     SEES_JSON = "layout/model_access/sees_json.sql";
     REMOVE_ACCESS_GROUPS = "project/remove_access_groups.sql";
+    KEY_DIFFERENCE = "project/key_difference.sql";
+    MINT_LATER = "project/mint_later.sql";
+    NEXT_TO_MINT = "project/next_to_mint.sql";
+    MINT_BOOKS = "project/mint_books.sql";
     BEGIN_BATCH = "target/begin_batch.sql";
     ADVANCE = "target/advance.sql";
     END_BATCH = "target/end_batch.sql";
@@ -75,12 +91,39 @@ files! {
     TAKE_LEAD = "target/take_lead.sql";
     NEW_GENERATION = "target/new_generation.sql";
     DEAD_LETTER = "target/dead_letter.sql";
+    CREATE_MINTING = "target/create_minting.sql";
+    EXPIRED_THROUGH = "target/expired_through.sql";
     COLUMNS = "target/columns.sql";
     BREAK_LEASE = "target/break_lease.sql";
     LAYOUT = "target/layout.sql";
     STORE_POLLED = "target/store_polled.sql";
     STATUS = "target/status.sql";
     PURGE_ACCOUNTS = "target/purge_accounts.sql";
+    BRAKE_IS_OPEN = "target/brake_is_open.sql";
+    BRAKE_WAITING = "target/brake_waiting.sql";
+    BRAKE_USE_APPROVAL = "target/brake_use_approval.sql";
+    BRAKE_RAISE = "target/brake_raise.sql";
+    BRAKE_RELEASE = "target/brake_release.sql";
+    BRAKE_APPROVE = "target/brake_approve.sql";
+    DEAD_LETTERS_DUE = "target/dead_letters_due.sql";
+    COUNTS = "target/counts.sql";
+    HEARTBEAT = "target/heartbeat.sql";
+    OLD_AUDIT = "target/old_audit.sql";
+    ENTITIES = "target/entities.sql";
+    CREATE_TOUCHED = "target/create_touched.sql";
+    PAUSE = "target/pause.sql";
+    PAUSE_REASON = "target/pause_reason.sql";
+    FAILURES_LIST = "target/failures_list.sql";
+    FAILURES_RETRY = "target/failures_retry.sql";
+    FAILURES_DISCARD = "target/failures_discard.sql";
+    FAILURES_HISTORY = "target/failures_history.sql";
+    DOCTOR_API_KEYS = "doctor/api_keys.sql";
+    DOCTOR_SOURCE = "doctor/source.sql";
+    DOCTOR_SOURCE_TABLES = "doctor/source_tables.sql";
+    DOCTOR_TARGET = "doctor/target.sql";
+    DOCTOR_HAS_BOOKS = "doctor/has_books.sql";
+    DOCTOR_BOOKS = "doctor/books.sql";
+    SERVER = "source/server.sql";
     SLOT_STATE = "source/slot_state.sql";
     PUBLICATION = "source/publication.sql";
     BLOCKERS = "source/blockers.sql";
@@ -88,11 +131,10 @@ files! {
 
 /// The views and functions, in the order they depend on each other. Installed whenever their text
 /// differs from what the target has.
-pub const VIEWS: &[&str] =
-    &[IDS, PERSON, DESIRED_ACCOUNT, DESIRED_GROUP, DESIRED_MEMBER, KEY_RULES, ACCESS_VIEWS];
+pub const VIEWS: &[&str] = &[IDS, PERSON, DESIRED_ACCOUNT, DESIRED_GROUP, DESIRED_MEMBER, KEY, ACCESS_VIEWS];
 
 /// Migrations of our own schema, in order. A released one is never edited.
-pub const MIGRATIONS: &[&str] = &[SCHEMA_STATE, SCHEMA_MIRROR, SCHEMA_ACCESS];
+pub const MIGRATIONS: &[&str] = &[SCHEMA_STATE, SCHEMA_MIRROR, SCHEMA_ACCESS, SCHEMA_API_KEY];
 
 /// Where a statement reads touched keys from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

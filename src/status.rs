@@ -9,6 +9,7 @@ use serde::Serialize;
 use crate::catalog::Lsn;
 use crate::config::Config;
 use crate::error::{Error, Result, Side, on};
+use crate::pause;
 use crate::project::layout::{self, Layout, ModelAccess};
 use crate::source::Source;
 use crate::sql;
@@ -204,10 +205,7 @@ pub async fn report(config: &Config) -> Result<StatusReport> {
     report.checkpoint = facts.checkpoint;
     let client = target.client();
     let action = "read the status";
-    let text =
-        "select (select count(*) from account where active), (select count(*) from account where not active),
-                       (select count(*) from group_link where present), (select count(*) from member)";
-    let row = client.query_one(text, &[]).await.map_err(on(Side::Target, action))?;
+    let row = client.query_one(sql::ENTITIES, &[]).await.map_err(on(Side::Target, action))?;
     report.accounts_active = row.get(0);
     report.accounts_locked = row.get(1);
     report.groups = row.get(2);
@@ -365,6 +363,9 @@ pub async fn wait_now(config: &Config, timeout: Duration) -> Result<Waited> {
                     let reason = daemon.reason.clone().unwrap_or_else(|| "nothing is written yet".to_owned());
                     return Ok(Waited::Failed { reason });
                 }
+            }
+            if let Err(paused @ Error::Paused { .. }) = pause::check(&target).await {
+                return Ok(Waited::Failed { reason: paused.to_string() });
             }
             let text = "select id from brake where used_at is null and approved_at is null limit 1";
             let brake = target.client().query_opt(text, &[]).await;

@@ -7,7 +7,7 @@ use crate::checkpoint;
 use crate::config::Config;
 use crate::error::{Error, Result, Side, on};
 use crate::postgres::quote_ident;
-use crate::project::layout::{self, GroupMembers};
+use crate::project::layout::{self, ApiKeys, GroupMembers};
 use crate::source::Source;
 use crate::source::publication::drop_publication_sql;
 use crate::sql;
@@ -97,6 +97,13 @@ async fn purge_rows(target: &Target, config: &Config, purge: Purge, lines: &mut 
     let layout = layout::find(target, config).await?;
     let client = target.client();
     let action = "remove our rows";
+    // Before the accounts: theirs would go with them, uncounted.
+    let keys = match layout.api_keys {
+        ApiKeys::Table => sql::KEYS_TABLE_PURGE,
+        ApiKeys::Column => sql::KEYS_COLUMN_PURGE,
+    };
+    let removed = client.execute(keys, &[]).await.map_err(on(Side::Target, action))?;
+    lines.push(format!("removed {removed} API keys"));
     let members = match layout.group_members {
         GroupMembers::Table => {
             "delete from group_member gm using member m

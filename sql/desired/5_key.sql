@@ -1,6 +1,16 @@
--- Which keys can be used. blocked is the text Postgres sends (t, f or NULL; only true blocks), expires a UTC timestamp or
--- NULL for never. Nothing is written when a key expires, so "now" is a parameter.
+-- Which of LiteLLM's keys are a person's, and which of those still open anything.
+
+-- blocked and expires are what LiteLLM's server sent: 't', 'f' or NULL; a time in UTC or NULL, which is never.
+-- `now` is a parameter, so that the projection is a function of its inputs. LiteLLM refuses a key once expires < now.
 create or replace function key_is_usable(blocked text, expires text, now timestamptz) returns boolean
 language sql stable parallel safe as $$
-    select blocked is distinct from 't' and (expires is null or expires::timestamp at time zone 'UTC' > now)
+    select blocked is distinct from 't' and (expires is null or expires::timestamp at time zone 'UTC' >= now)
 $$;
+
+-- One row per key that counts for its owner: no session of LiteLLM's own pages, no service account.
+create or replace view personal_key as
+select k.user_id, k.token, k.blocked, k.expires, k.created_at collate "C" as created_at
+  from litellm_key k
+ where k.user_id is not null
+   and k.team_id is distinct from 'litellm-dashboard'
+   and k.metadata ->> 'service_account_id' is null;

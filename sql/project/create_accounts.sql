@@ -28,6 +28,9 @@ with :account_difference, fresh as materialized (
       from fresh where has_account
     on conflict (user_id) do update
         set email = excluded.email, active = true, in_step = excluded.in_step, gave_admin = excluded.gave_admin, former_role = null
+), lost_keys as (
+    -- A deleted account took the API key we gave it along: nobody deleted the key itself.
+    delete from minted_key m using fresh f where m.webui_id = f.id
 ), forgotten as (
     delete from account a using difference d where a.user_id = d.user_id and d.action = 'forget'
 ), ghosts as (

@@ -4,8 +4,17 @@
 -- JSON array (text[]), $9 how many people make a group (integer), $10 everybody and every set (boolean; else what changed).
 -- Returns (kind, id, wants, has): 'set': a set, whether it should have a group and has one; 'person': an account whose
 -- grants or membership may differ; 'stripped': an account that loses its last model.
-with given as materialized (
+with decided as materialized (
     select user_id collate "C" as user_id, hash collate "C" as hash from unnest($4::text[], $5::text[]) g(user_id, hash)
+), given as materialized (
+    select user_id, hash from decided
+    union all
+    -- Whose account went to somebody else has nothing any more.
+    select distinct e.user_id, null::text collate "C"
+      from decided d
+      join account a on a.user_id = d.user_id
+      join effective_access e on e.webui_id = coalesce(a.webui_id, 'usr_' || a.user_id) and e.user_id <> a.user_id
+     where e.user_id not in (select user_id from decided)
 ), compared as materialized (
     select g.user_id, e.webui_id as old_id, e.set_hash as old_hash,
            case when g.hash is not null and a.user_id is not null then coalesce(a.webui_id, 'usr_' || a.user_id) end as new_id,

@@ -145,6 +145,13 @@ create table backfill (
 comment on table backfill is
     'Copies of LiteLLM''s existing rows. An unfinished one explains a slot without a checkpoint.';
 
+create table pause (
+    one    boolean primary key default true check (one),
+    reason text,
+    since  timestamptz not null default now()
+);
+comment on table pause is 'A row here keeps the daemon from applying anything; LiteLLM''s server keeps the WAL meanwhile.';
+
 create table daemon (
     one          boolean primary key default true check (one),
     instance     uuid        not null,

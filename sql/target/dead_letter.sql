@@ -11,6 +11,12 @@ with known as (
              where a.user_id = $2 and a.active
                and (p.user_id is null or (a.gave_admin and p.user_role is distinct from 'proxy_admin')))
         when 'access' then exists (select from effective_access where user_id = $2)
+        -- A key of ours that should be gone.
+        when 'api_key' then exists (
+            select from account a join minted_key m on m.webui_id = coalesce(a.webui_id, 'usr_' || a.user_id)
+             where a.user_id = $2
+               and not exists (select from litellm_user u join personal_key k using (user_id)
+                                where u.user_id = $2 and key_is_usable(k.blocked, k.expires, $6)))
         else exists (
             select from group_link l join member m on m.group_id = l.webui_id
               left join account by_id on by_id.webui_id = m.user_id

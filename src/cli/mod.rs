@@ -6,6 +6,7 @@
 mod access;
 #[cfg(feature = "demo")]
 mod demo;
+mod operate;
 mod run;
 
 use std::process::ExitCode;
@@ -13,6 +14,7 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
+use crate::brake;
 use crate::config::{Config, Settings};
 use crate::error::Error;
 use crate::postgres::error_chain;
@@ -74,6 +76,25 @@ enum Command {
     Approve {
         /// The brake's number, as `status` shows it
         id: i64,
+    },
+    /// Check everything the daemon needs, and say how to mend what is not right; ends with 3 if there is anything
+    Doctor {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Stop applying, on every daemon of this schema, until `resume`; LiteLLM's server keeps the WAL meanwhile
+    Pause {
+        /// Why, for `status`
+        #[arg(long, value_name = "TEXT")]
+        reason: Option<String>,
+    },
+    /// Go on after `pause`
+    Resume,
+    /// Look at what could not be written
+    Failures {
+        #[command(subcommand)]
+        action: operate::Failures,
     },
     /// Drop the slot and the publication; with --purge also our rows and our schema
     Teardown {
@@ -147,6 +168,16 @@ async fn dispatch(cli: Cli) -> ExitCode {
             access::access(&config, &email, model.as_deref(), json).await
         }
         Command::Approve { id } => finish(approve(&config, id).await),
+        Command::Doctor { json } => match operate::doctor(&config, json).await {
+            Ok(code) => code,
+            Err(error) => finish(Err(error)),
+        },
+        Command::Pause { reason } => finish(operate::pause(&config, reason.as_deref()).await),
+        Command::Resume => finish(operate::resume(&config).await),
+        Command::Failures { action } => match operate::failures(&config, action).await {
+            Ok(code) => code,
+            Err(error) => finish(Err(error)),
+        },
         Command::Teardown { purge, purge_people } => {
             let purge = match (purge, purge_people) {
                 (_, true) => Purge::People,
@@ -259,10 +290,9 @@ async fn wait(config: &Config, json: bool, timeout: Duration) -> ExitCode {
 
 async fn approve(config: &Config, id: i64) -> anyhow::Result<()> {
     let target = Target::open(config).await?;
-    let text = "update brake set approved_at = now() where id = $1 and used_at is null returning people";
-    match target.client().query_opt(text, &[&id]).await? {
-        Some(row) => {
-            println!("approved: {} people may be locked out at once, this time", row.get::<_, i32>(0));
+    match brake::approve(&target, id).await? {
+        Some(people) => {
+            println!("approved: {people} people may be locked out at once, this time");
             Ok(())
         }
         None => anyhow::bail!("there is no open brake {id}: see `litellm-webui-sync status`"),

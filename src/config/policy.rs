@@ -4,6 +4,8 @@
 //! database or a secret: the file is meant to be shown around and kept in version control.
 //!
 //! ```toml
+//! api_keys = "mint"      # personal API keys for people with a LiteLLM key: "mint", or "off" to leave keys alone
+//!
 //! [accounts]
 //! adopt = "adopt"        # an Open WebUI account that already has the e-mail: "adopt" or "skip"
 //! adopt_admins = false   # also when that account is an Open WebUI admin's
@@ -27,6 +29,9 @@
 //! people = 20
 //! percent = 10           # of the active people, 0 to 100
 //!
+//! [source]
+//! max_retained_wal = 17179869184  # bytes; past this the slot is dropped, and all is copied again later. 0: never
+//!
 //! [audit]
 //! retention_days = 90
 //!
@@ -45,11 +50,14 @@ use sha2::{Digest, Sha256};
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Policy {
+    #[serde(deserialize_with = "one_of")]
+    pub api_keys: ApiKeys,
     pub accounts: Accounts,
     pub access: Access,
     pub models: Models,
     pub grants: Grants,
     pub brake: Brake,
+    pub source: Source,
     pub audit: Audit,
     pub batch: Batch,
 }
@@ -99,6 +107,16 @@ pub enum Demote {
     Ours,
     /// Those given inside Open WebUI too.
     Always,
+}
+
+/// Whether people with a usable LiteLLM key get a personal API key in Open WebUI.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ApiKeys {
+    /// They have one of ours, unless they made one themselves.
+    #[default]
+    Mint,
+    /// No key is made or removed, not even one that was minted before.
+    Off,
 }
 
 /// How a display name is put together.
@@ -174,6 +192,15 @@ pub struct Brake {
     pub percent: u8,
 }
 
+/// `[source]`: what LiteLLM's server may have to bear.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Source {
+    /// Bytes of WAL the slot may keep on LiteLLM's server while this program runs and cannot apply it. 0 is no limit.
+    #[serde(deserialize_with = "retained_wal")]
+    pub max_retained_wal: u64,
+}
+
 /// `[audit]`: how long `sync_audit` keeps its rows.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -214,6 +241,10 @@ impl Choice for Demote {
     const WORDS: &'static [(&'static str, Self)] = &[("ours", Self::Ours), ("always", Self::Always)];
 }
 
+impl Choice for ApiKeys {
+    const WORDS: &'static [(&'static str, Self)] = &[("mint", Self::Mint), ("off", Self::Off)];
+}
+
 impl Choice for NameFormat {
     const WORDS: &'static [(&'static str, Self)] = &[("team-user", Self::TeamUser), ("user", Self::User)];
 }
@@ -246,6 +277,12 @@ impl Default for Grants {
 impl Default for Brake {
     fn default() -> Self {
         Self { people: 20, percent: 10 }
+    }
+}
+
+impl Default for Source {
+    fn default() -> Self {
+        Self { max_retained_wal: 16 * 1024 * 1024 * 1024 }
     }
 }
 
@@ -302,8 +339,9 @@ impl Policy {
         let Models { extra, prefix: _, public, poll_seconds: _ } = &self.models;
         let Grants { group_min } = &self.grants;
         let text = format!(
-            "accounts adopt={} adopt_admins={adopt_admins} relink={} demote={} name={}; \
+            "api_keys={} accounts adopt={} adopt_admins={adopt_admins} relink={} demote={} name={}; \
              access keys={}; models extra={extra:?} public={}; grants group_min={group_min}",
+            self.api_keys.word(),
             adopt.word(),
             relink.word(),
             demote.word(),
@@ -362,6 +400,10 @@ fn people<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
 
 fn percent<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u8, D::Error> {
     in_range(deserializer, 0, 100)
+}
+
+fn retained_wal<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    in_range(deserializer, 0, i64::MAX)
 }
 
 fn retention_days<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
@@ -447,13 +489,15 @@ mod tests {
     #[test]
     fn every_key_is_read() {
         let policy = Policy::parse(
-            "[accounts]\nadopt = \"skip\"\nadopt_admins = true\nrelink = \"skip\"\n\
+            "api_keys = \"off\"\n[accounts]\nadopt = \"skip\"\nadopt_admins = true\nrelink = \"skip\"\n\
              demote = \"always\"\nname = \"user\"\n[access]\nkeys = \"required\"\n[models]\n\
              extra = [\"a\"]\nprefix = \"p\"\npublic = \"take\"\npoll_seconds = 5\n[grants]\n\
              group_min = 1\n[brake]\npeople = 0\npercent = 100\n\
+             [source]\nmax_retained_wal = 1048576\n\
              [audit]\nretention_days = 1\n[batch]\nchanges = 1\nbytes = 65536\n",
         );
         let expected = Policy {
+            api_keys: ApiKeys::Off,
             accounts: Accounts {
                 adopt: Adopt::Skip,
                 adopt_admins: true,
@@ -470,6 +514,7 @@ mod tests {
             },
             grants: Grants { group_min: 1 },
             brake: Brake { people: 0, percent: 100 },
+            source: Source { max_retained_wal: 1_048_576 },
             audit: Audit { retention_days: 1 },
             batch: Batch { changes: 1, bytes: 65_536 },
         };
@@ -479,7 +524,7 @@ mod tests {
     #[test]
     fn every_problem_is_reported_at_once_with_its_key() {
         let problems = Policy::parse(
-            "[accounts]\nadopt = \"take\"\nrelink = 3\ncolour = 1\n[brake]\npeople = \"few\"\n\
+            "api_keys = 1\n[accounts]\nadopt = \"take\"\nrelink = 3\ncolour = 1\n[brake]\npeople = \"few\"\n\
              percent = 101\n[batch]\nbytes = 1.5\nchanges = 5\n[blub]\nx = 1\n[audit]\n\
              retention_days = -1\n",
         )
@@ -491,12 +536,13 @@ mod tests {
                 "accounts.colour: unknown field `colour`, expected one of `adopt`, \
                  `adopt_admins`, `relink`, `demote`, `name`; correct it or remove it",
                 "accounts.relink: must be \"link\" or \"skip\"; correct it or remove it",
+                "api_keys: must be \"mint\" or \"off\"; correct it or remove it",
                 "audit.retention_days: must be a whole number from 1 to 36500; \
                  correct it or remove it",
                 "batch.bytes: must be a whole number from 65536 to 1073741824; \
                  correct it or remove it",
-                "blub: unknown field `blub`, expected one of `accounts`, `access`, `models`, \
-                 `grants`, `brake`, `audit`, `batch`; correct it or remove it",
+                "blub: unknown field `blub`, expected one of `api_keys`, `accounts`, `access`, \
+                 `models`, `grants`, `brake`, `source`, `audit`, `batch`; correct it or remove it",
                 "brake.people: must be a whole number from 0 to 1000000000; \
                  correct it or remove it",
                 "brake.percent: must be a whole number from 0 to 100; correct it or remove it",
@@ -528,7 +574,7 @@ mod tests {
     fn the_fingerprint_changes_with_the_projection_and_with_nothing_else() {
         let default = Policy::default();
         // Pinned: a new value here makes every installation run one full difference.
-        assert_eq!(default.fingerprint(), "18e87d1fe513ec8d");
+        assert_eq!(default.fingerprint(), "206b731be75d7e1f");
         for (text, same) in [
             ("[accounts]\nadopt = \"skip\"", false),
             ("[accounts]\nadopt_admins = true", false),
@@ -540,7 +586,9 @@ mod tests {
             ("[models]\npublic = \"take\"", false),
             ("[models]\nprefix = \"p\"\npoll_seconds = 9", true),
             ("[grants]\ngroup_min = 2", false),
+            ("api_keys = \"off\"", false),
             ("[brake]\npeople = 1\npercent = 1", true),
+            ("[source]\nmax_retained_wal = 0", true),
             ("[audit]\nretention_days = 1", true),
             ("[batch]\nchanges = 1\nbytes = 65536", true),
         ] {

@@ -5,8 +5,10 @@
 
 pub mod statements;
 
+use std::time::SystemTime;
+
 use futures_util::future::join_all;
-use tokio_postgres::types::ToSql;
+use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Row, Statement};
 
 use crate::catalog::{Table, TableId};
@@ -152,6 +154,15 @@ pub async fn check_missing(target: &Target) -> Result<()> {
     let work = target.client().query_one(text, &[]);
     let row = within(Side::Target, "check the mirror", QUICK, work).await?;
     if row.get(0) { Err(Error::MirrorLost { table: "a table" }) } else { Ok(()) }
+}
+
+/// Whose keys expired between two moments (`None`: ever): nothing in the stream says so.
+pub async fn expired(target: &Target, after: Option<SystemTime>, now: SystemTime) -> Result<Touched> {
+    let statement = target.prepare(sql::EXPIRED_KEYS, &[Type::TIMESTAMPTZ, Type::TIMESTAMPTZ]).await?;
+    let rows = target.query("look for expired keys", QUICK, &statement, &[&after, &now]).await?;
+    let mut touched = Touched::default();
+    collect(&mut touched, 0, rows)?;
+    Ok(touched)
 }
 
 /// The second step of propagation: rosters entry by entry, people of a team, claims to freed e-mails.

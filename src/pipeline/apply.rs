@@ -10,16 +10,18 @@ use tokio::sync::{mpsc, watch};
 
 use super::Daemon;
 use super::models::Polled;
+use crate::brake;
 use crate::catalog::Lsn;
 use crate::checkpoint::{self, Checkpoint, PENDING};
 use crate::error::{Error, Result, Side, on};
 use crate::failpoint;
 use crate::mirror;
+use crate::pause;
 use crate::progress::{State, Status};
 use crate::project::layout;
 use crate::project::touched::Touched;
 use crate::project::{MANY, Outcome, Projection, Scope, Stamp};
-use crate::sql::Keys;
+use crate::sql::{self, Keys};
 use crate::stage::{BatchEnd, Part};
 use crate::target::Target;
 
@@ -38,6 +40,10 @@ pub(super) struct Applier {
     pub(super) end_lsn: Lsn,
     /// What the Open WebUI rows were last made with.
     pub(super) projected_with: String,
+    /// Keys that expired before this have had their effect.
+    expired_through: Option<SystemTime>,
+    /// When we last looked for others.
+    looked_for_expired: Instant,
     /// `None` while Open WebUI has no tables or no admin yet.
     pub(super) projection: Option<Projection>,
     pub(super) polled: Polled,
@@ -64,6 +70,8 @@ impl Applier {
             epoch,
             end_lsn: known.end_lsn,
             projected_with: known.projected_with.clone(),
+            expired_through: known.expired_through,
+            looked_for_expired: Instant::now(),
             projection: None,
             polled,
             acknowledge,
@@ -75,17 +83,23 @@ impl Applier {
 
     /// Applies parts until the channel closes.
     pub(super) async fn run(mut self, mut parts: mpsc::Receiver<Part>) -> Result<()> {
-        let text = "select exists (select from brake where used_at is null)";
-        let row = self.target.client().query_one(text, &[]).await;
-        self.was_braked = row.map_err(on(Side::Target, "look at the brake"))?.get(0);
+        self.was_braked = brake::is_open(&self.target).await?;
         self.find_projection().await?;
+        // Before anything new: what expired while nobody was here.
+        self.expire_keys().await?;
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 biased;
                 part = parts.recv() => match part {
-                    Some(part) => self.apply(part).await?,
+                    Some(part) => {
+                        self.apply(part).await?;
+                        // Under load the timer below may never have its turn.
+                        if !self.large && self.looked_for_expired.elapsed() > TICK {
+                            self.expire_keys().await?;
+                        }
+                    }
                     // A batch whose end never came is rolled back with the session.
                     None => return Ok(()),
                 },
@@ -151,11 +165,9 @@ impl Applier {
     async fn apply_piece(&mut self, part: &Part) -> Result<()> {
         let target = &self.target;
         if !self.large {
-            // No index: whoever reads it sorts out the repetitions.
-            let text = "create temporary table if not exists touched (kind text, id text collate \"C\")
-                        on commit delete rows;
-                        begin; set local plan_cache_mode = force_custom_plan";
-            target.execute("prepare for a large batch", text).await?;
+            target.execute("prepare for a large batch", sql::CREATE_TOUCHED).await?;
+            let text = "begin; set local plan_cache_mode = force_custom_plan";
+            target.execute("begin a large batch", text).await?;
             checkpoint::begin(target, self.epoch, self.end_lsn).await?;
             self.large = true;
         }
@@ -217,63 +229,52 @@ impl Applier {
         let outcome = projection.apply(target, Scope::Everything, stamp).await?;
         self.hold_against_brake(&outcome, self.end_lsn).await?;
         let end = BatchEnd { end_lsn: self.end_lsn, transactions: 0, changes: 0, committed_at: None };
+        checkpoint::expired_through(target, self.epoch, stamp.now).await?;
         checkpoint::commit(target, self.epoch, end, projected_with).await?;
         projected_with.clone_into(&mut self.projected_with);
+        self.expired_through = Some(stamp.now);
         self.daemon.metrics.projected(&outcome);
         Ok(outcome)
     }
 
-    /// Stops before the commit when unusually many people would be locked out at once (DESIGN invariant 8).
-    pub(super) async fn hold_against_brake(&self, outcome: &Outcome, end_lsn: Lsn) -> Result<()> {
-        let policy = &self.daemon.config.policy.brake;
-        // Locked out, or left without any group of ours or any model; most often the same people.
-        let people = outcome.departing + outcome.stripped.max(outcome.access.stripped);
-        let client = self.target.client();
-        let action = "hold a batch against the brake";
-        if people <= i64::from(policy.people) {
-            return self.release_brake(end_lsn).await;
+    /// Keys expire without a row in the stream. The owners of those that did since we last looked are projected in a batch
+    /// of their own, together with the moment up to which that is done.
+    async fn expire_keys(&mut self) -> Result<()> {
+        self.looked_for_expired = Instant::now();
+        let Some(projection) = &self.projection else { return Ok(()) };
+        let target = &self.target;
+        let now = SystemTime::now();
+        if self.expired_through.is_some_and(|through| through > now) {
+            // The clock was set back, and some keys live once more: they must expire once more too.
+            checkpoint::expired_through(target, self.epoch, now).await?;
+            self.expired_through = Some(now);
         }
-        // Those who depart are marked already; before, they were active.
-        let row = client.query_one("select count(*) from account where active", &[]).await;
-        let active = row.map_err(on(Side::Target, action))?.get::<_, i64>(0) + outcome.departing;
-        let limit = i64::from(policy.people).max(active * i64::from(policy.percent) / 100);
-        if people <= limit {
-            return self.release_brake(end_lsn).await;
-        }
-        // An approval lets as many pass as it was given for, and the usual number on top.
-        let text = "update brake set used_at = now()
-                     where id = (select id from brake where approved_at is not null and used_at is null
-                                    and people + $2::bigint >= $1::bigint order by id limit 1) returning id";
-        let row = client.query_opt(text, &[&people, &limit]).await.map_err(on(Side::Target, action))?;
-        if row.is_some() {
+        let touched = mirror::expired(target, self.expired_through, now).await?;
+        if !touched.has_access() {
             return Ok(());
         }
-        client.batch_execute("rollback").await.map_err(on(Side::Target, action))?;
-        // One open brake at a time, however often the batch is tried.
-        let text = "with open as (
-                        update brake set end_lsn = $1, people = $2::bigint::int, active = $3::bigint::int
-                         where approved_at is null and used_at is null returning id
-                    ), raised as (
-                        insert into brake (end_lsn, people, active, reason)
-                        select $1, $2::bigint::int, $3::bigint::int, 'accounts to be locked or left without groups or models'
-                         where not exists (select from open) returning id
-                    )
-                    select id from open union all select id from raised";
-        let row = client.query_one(text, &[&end_lsn, &people, &active]).await;
-        let id = row.map_err(on(Side::Target, action))?.get(0);
-        Err(Error::Brake { id, people, active })
+        target.execute("begin a batch for expired keys", "begin").await?;
+        checkpoint::begin(target, self.epoch, self.end_lsn).await?;
+        if touched.access.len() > MANY {
+            target.plan_large().await?;
+        }
+        let stamp = Stamp { now, lsn: self.end_lsn, audit_each: true };
+        let outcome = projection.apply(target, Scope::These(&touched), stamp).await?;
+        self.hold_against_brake(&outcome, self.end_lsn).await?;
+        let end = BatchEnd { end_lsn: self.end_lsn, transactions: 0, changes: 0, committed_at: None };
+        checkpoint::expired_through(target, self.epoch, now).await?;
+        checkpoint::commit(target, self.epoch, end, &self.projected_with).await?;
+        self.expired_through = Some(now);
+        self.daemon.metrics.projected(&outcome);
+        self.note(&outcome).await
     }
 
-    /// A brake that this batch gets past without needing it is over: an approval given later must not be kept for
-    /// some other accident.
-    async fn release_brake(&self, end_lsn: Lsn) -> Result<()> {
-        if !self.was_braked {
-            return Ok(());
-        }
-        let text = "update brake set used_at = now() where used_at is null and end_lsn <= $1";
-        let done = self.target.client().execute(text, &[&end_lsn]).await;
-        done.map_err(on(Side::Target, "release the brake"))?;
-        Ok(())
+    /// Stops before the commit when unusually many people would lose something at once.
+    pub(super) async fn hold_against_brake(&self, outcome: &Outcome, end_lsn: Lsn) -> Result<()> {
+        // Left without any group of ours, without any model, or without the API key we gave them: often the same people.
+        let stripped = outcome.stripped.max(outcome.unkeyed).max(outcome.access.stripped);
+        let people = (outcome.departing, stripped);
+        brake::hold(&self.target, &self.daemon.config.policy.brake, people, end_lsn, self.was_braked).await
     }
 
     /// Finds the layout, and whether Open WebUI is ready to be written.
@@ -305,7 +306,7 @@ impl Applier {
             models.prefix,
             env!("CARGO_PKG_VERSION")
         );
-        self.projection = Some(Projection::new(found, models));
+        self.projection = Some(Projection::new(found, config.policy.api_keys, models));
         if self.projected_with != with {
             let first = self.projected_with == PENDING;
             tracing::info!(first, "projecting everything");
@@ -316,6 +317,7 @@ impl Applier {
                 updated = outcome.accounts_updated,
                 groups = outcome.groups_written,
                 members = outcome.members_added,
+                keys = outcome.keys_minted,
                 conflicts = outcome.conflicts,
                 "projected everything"
             );
@@ -331,9 +333,11 @@ impl Applier {
         let (letters, heartbeat, counts) =
             (every(DEAD_LETTERS_EVERY), every(HEARTBEAT_EVERY), every(COUNTS_EVERY));
         let (reconcile, retention) = (every(RECONCILE_EVERY), every(RETENTION_EVERY));
+        pause::check(&self.target).await?;
         if self.projection.is_none() {
             self.find_projection().await?;
         }
+        self.expire_keys().await?;
         if letters {
             self.retry_dead_letters().await?;
         }
@@ -347,8 +351,7 @@ impl Applier {
         }
         if retention {
             let days = i32::try_from(self.daemon.config.policy.audit.retention_days).unwrap_or(i32::MAX);
-            let text = "delete from sync_audit where created_at < now() - make_interval(days => $1)";
-            let done = self.target.client().execute(text, &[&days]).await;
+            let done = self.target.client().execute(sql::OLD_AUDIT, &[&days]).await;
             done.map_err(on(Side::Target, "delete old audit rows"))?;
         }
         if heartbeat {
@@ -363,11 +366,8 @@ impl Applier {
     /// Retries what could not be written, less often the longer it fails: the difference for those entities.
     async fn retry_dead_letters(&mut self) -> Result<()> {
         let Some(projection) = &self.projection else { return Ok(()) };
-        let text = "select kind, key from dead_letter
-                     where last_seen < now() - least(3600, 10 * 2 ^ least(attempts, 10)) * interval '1 second'
-                     order by last_seen limit 500";
-        let rows =
-            self.target.client().query(text, &[]).await.map_err(on(Side::Target, "list dead letters"))?;
+        let rows = self.target.client().query(sql::DEAD_LETTERS_DUE, &[]).await;
+        let rows = rows.map_err(on(Side::Target, "list dead letters"))?;
         let mut touched = Touched::default();
         for row in &rows {
             let kind: &str = row.get(0);
@@ -376,6 +376,7 @@ impl Applier {
                 "access" => touched.access.insert(row.get(1)),
                 "model" => !std::mem::replace(&mut touched.all_access, true),
                 "team" => touched.teams.insert(row.get(1)),
+                "api_key" => touched.access.insert(row.get(1)),
                 _ => touched.organizations.insert(row.get(1)),
             };
         }
@@ -401,10 +402,7 @@ impl Applier {
 
     async fn count(&self) -> Result<()> {
         let Daemon { metrics, progress, .. } = &*self.daemon;
-        let text =
-            "select (select count(*) from dead_letter), (select count(*) from dead_letter where critical),
-                           (select count(*) from skipped), (select count(*) from account where active)";
-        let row = self.target.client().query_one(text, &[]).await;
+        let row = self.target.client().query_one(sql::COUNTS, &[]).await;
         let row = row.map_err(on(Side::Target, "count dead letters"))?;
         metrics.dead_letters.set(row.get(0));
         metrics.critical_dead_letters.set(row.get(1));
@@ -433,12 +431,9 @@ pub(super) async fn heartbeat(
     status: &Status,
     layout: Option<String>,
 ) -> Result<()> {
-    let text = "insert into daemon (instance, state, reason, layout) values ($1::text::uuid, $2, $3, $4)
-                on conflict (one) do update set instance = excluded.instance, state = excluded.state,
-                    reason = excluded.reason, layout = coalesce(excluded.layout, daemon.layout), heartbeat_at = now()";
     let done = target
         .client()
-        .execute(text, &[&instance.to_string(), &status.state.name(), &status.reason, &layout])
+        .execute(sql::HEARTBEAT, &[&instance.to_string(), &status.state.name(), &status.reason, &layout])
         .await;
     done.map_err(on(Side::Target, "write the heartbeat"))?;
     Ok(())

@@ -19,11 +19,13 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::backfill;
+use crate::brake;
 use crate::catalog::Lsn;
 use crate::checkpoint;
 use crate::config::Config;
-use crate::error::{Error, Reaction, Result, Side, on};
+use crate::error::{Error, Reaction, Result};
 use crate::metrics::Metrics;
+use crate::pause;
 use crate::poll;
 use crate::postgres::error_chain;
 use crate::progress::{Progress, State};
@@ -65,6 +67,8 @@ impl Backoff {
 const STABLE: Duration = Duration::from_secs(20);
 /// How often a batch held by the brake is tried again without an approval.
 const BRAKE_RETRY: Duration = Duration::from_secs(15);
+/// How often a daemon that cannot apply looks at what its slot costs LiteLLM's server.
+const WAL_LOOK: Duration = Duration::from_secs(5);
 /// How soon a waiting daemon looks whether the slot is free.
 const STANDBY_DELAY: Duration = Duration::from_secs(1);
 
@@ -76,9 +80,11 @@ impl Daemon {
     pub async fn run(self: Arc<Self>, cancel: CancellationToken) -> Result<()> {
         let mut backoff = Backoff { attempt: 0 };
         let mut braked_at: Option<Instant> = None;
+        let mut looked_at_wal = None;
         loop {
             let started = Instant::now();
             let attempt = async {
+                self.still_paused().await?;
                 match self.open_brake().await? {
                     // LiteLLM's data may have been repaired since: now and then the batch is tried again.
                     Some(brake) if braked_at.is_some_and(|at| at.elapsed() < BRAKE_RETRY) => Err(brake),
@@ -114,9 +120,23 @@ impl Daemon {
                 _ => braked_at = None,
             }
             let Some(delay) = self.react(&error, &mut backoff) else { return Err(error) };
+            let pause = async {
+                // Only a slot we followed ourselves is known to be ours while Open WebUI's database is out of reach.
+                let due = looked_at_wal.is_none_or(|at: Instant| at.elapsed() > WAL_LOOK);
+                let standby = self.progress.status().state == State::Standby;
+                if due && !standby && self.progress.has_led() {
+                    looked_at_wal = Some(Instant::now());
+                } else {
+                    return tokio::time::sleep(delay).await;
+                }
+                if let Err(error) = monitor::release_wal(&self).await {
+                    tracing::debug!(error = error_chain(&error), "could not look at the slot");
+                }
+                tokio::time::sleep(delay).await;
+            };
             tokio::select! {
                 () = cancel.cancelled() => return Ok(()),
-                () = tokio::time::sleep(delay) => {}
+                () = pause => {}
             }
         }
     }
@@ -142,6 +162,10 @@ impl Daemon {
                 }
                 self.progress.set_state(State::Braked, Some(format!("{reason}; {remedy}")));
                 Some(Duration::from_secs(2))
+            }
+            (Error::Paused { .. }, _) => {
+                self.progress.set_state(State::Paused, Some(reason));
+                Some(Duration::from_secs(1))
             }
             (_, Reaction::Retry) => {
                 let delay = backoff.next();
@@ -172,6 +196,7 @@ impl Daemon {
             return Err(Error::LeaseHeld);
         }
         schema::ensure(&target, config).await?;
+        pause::check(&target).await?;
         let mut known = checkpoint::read(&target).await?;
 
         let (server_version, wal_level, database_oid) = source.server().await?;
@@ -300,6 +325,17 @@ impl Daemon {
         outcome
     }
 
+    /// Fails while the pause that ended the last attempt goes on. Tells `status` that we wait.
+    async fn still_paused(&self) -> Result<()> {
+        let status = self.progress.status();
+        if status.state != State::Paused {
+            return Ok(());
+        }
+        let target = Target::open(&self.config).await?;
+        apply::heartbeat(&target, self.instance, &status, None).await?;
+        pause::check(&target).await
+    }
+
     /// The brake that holds us, as long as it is not approved. Tells `status` that we wait.
     async fn open_brake(&self) -> Result<Option<Error>> {
         let status = self.progress.status();
@@ -308,11 +344,7 @@ impl Daemon {
         }
         let target = Target::open(&self.config).await?;
         apply::heartbeat(&target, self.instance, &status, None).await?;
-        let text = "select id, people::bigint, active::bigint from brake
-                     where approved_at is null and used_at is null order by id desc limit 1";
-        let row =
-            target.client().query_opt(text, &[]).await.map_err(on(Side::Target, "look at the brake"))?;
-        Ok(row.map(|row| Error::Brake { id: row.get(0), people: row.get(1), active: row.get(2) }))
+        brake::waiting(&target).await
     }
 }
 

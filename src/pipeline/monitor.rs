@@ -17,6 +17,33 @@ const SLOT_INTERVAL: Duration = Duration::from_secs(2);
 /// How many looks at the slot to one at the publication and the tables.
 const TABLES_EVERY: u32 = 5;
 
+fn keeps_too_much(daemon: &Daemon, retained_bytes: i64) -> bool {
+    let limit = daemon.config.policy.source.max_retained_wal;
+    limit > 0 && u64::try_from(retained_bytes).unwrap_or_default() > limit
+}
+
+/// Drops our slot if LiteLLM's server keeps too much WAL for it: LiteLLM's disk matters more than a second copy
+/// (DESIGN invariant 7). For a daemon that led before, between two attempts; the next one finds the slot gone, and copies.
+pub(super) async fn release_wal(daemon: &Daemon) -> Result<()> {
+    let config = &daemon.config;
+    let source = Source::open(config).await?;
+    let Some(slot) = source.slot(&config.slot).await? else { return Ok(()) };
+    daemon.progress.set_source_wal_end(slot.wal_end);
+    daemon.metrics.slot_retained_bytes.set(slot.retained_bytes);
+    // In use: whoever follows it looks after it.
+    if slot.active || !keeps_too_much(daemon, slot.retained_bytes) {
+        return Ok(());
+    }
+    source.drop_slot(&config.slot).await?;
+    daemon.metrics.set_slot_status("missing");
+    tracing::error!(
+        retained_bytes = slot.retained_bytes,
+        "dropped the slot: it kept more WAL on LiteLLM's server than source.max_retained_wal; everything is copied again \
+         once Open WebUI's database takes it"
+    );
+    Ok(())
+}
+
 pub(super) struct Monitor {
     daemon: Arc<Daemon>,
     source: Source,
@@ -55,6 +82,10 @@ impl Monitor {
         #[expect(clippy::cast_precision_loss, reason = "a gauge of bytes needs no more than 53 bits")]
         metrics.slot_safe_wal_bytes.set(slot.safe_wal_size.map_or(f64::INFINITY, |bytes| bytes as f64));
         metrics.set_slot_status(slot.wal_status.as_deref().unwrap_or("missing"));
+        // The session has to end before the slot can be dropped.
+        if keeps_too_much(&self.daemon, slot.retained_bytes) {
+            return Err(Error::TooMuchWal { bytes: slot.retained_bytes });
+        }
         Ok(())
     }
 

@@ -13,12 +13,12 @@ use tokio_postgres::Row;
 use tokio_postgres::types::{ToSql, Type};
 
 use super::layout::{GroupMembers, Layout, ModelAccess};
-use super::{FAILURE_BUDGET, Outcome, Scope, Stamp, bury, only};
+use super::{Outcome, Scope, Stamp, bury, only, within_budget};
 use crate::access::bits::Bits;
 use crate::access::lists::Catalogue;
 use crate::access::person::{KeyRule, decide};
 use crate::access::{ModelSet, read};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::sql::{self, fill};
 use crate::target::{QUICK, SLOW, Target};
 
@@ -262,7 +262,8 @@ impl Access {
                     go_back(target).await?;
                     if let [id] = some {
                         bury(target, ("model", id, "SYNC_MODEL"), &error, stamp).await?;
-                        count_failure(outcome, &error)?;
+                        outcome.failed += 1;
+                        within_budget(outcome, &error)?;
                     } else if some.is_empty() {
                         return Err(error);
                     } else {
@@ -305,7 +306,8 @@ impl Access {
                     go_back(target).await?;
                     if let [(id, _)] = some {
                         bury(target, ("access", id, "SYNC_MODELS"), &error, stamp).await?;
-                        count_failure(outcome, &error)?;
+                        outcome.failed += 1;
+                        within_budget(outcome, &error)?;
                     } else {
                         let (left, right) = some.split_at(some.len() / 2);
                         queue.extend([right, left]);
@@ -469,13 +471,4 @@ async fn people(target: &Target, scope: Scope<'_>) -> Result<People> {
 async fn go_back(target: &Target) -> Result<()> {
     let back = "rollback to savepoint access; release savepoint access";
     target.execute("go back to a savepoint", back).await
-}
-
-fn count_failure(outcome: &mut Outcome, error: &Error) -> Result<()> {
-    outcome.failed += 1;
-    if outcome.failed <= FAILURE_BUDGET {
-        return Ok(());
-    }
-    let failed = usize::try_from(outcome.failed).unwrap_or_default();
-    Err(Error::Systemic { failed, sqlstate: error.sqlstate().unwrap_or("unknown").to_owned() })
 }

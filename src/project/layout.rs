@@ -129,6 +129,7 @@ const MODEL_COLUMNS: &[&str] =
 const GRANT_COLUMNS: &[&str] =
     &["id", "resource_type", "resource_id", "principal_type", "principal_id", "permission", "created_at"];
 const MEMBER_COLUMNS: &[&str] = &["id", "group_id", "user_id", "created_at", "updated_at"];
+const KEY_COLUMNS: &[&str] = &["id", "user_id", "key", "created_at", "updated_at"];
 
 type Columns = HashMap<String, HashSet<String>>;
 
@@ -170,6 +171,14 @@ fn judge(schema: &str, columns: &Columns, unique_email: bool) -> Result<Layout> 
         }
         ModelAccess::Json
     };
+    let api_keys = if KEY_COLUMNS.iter().all(|column| has("api_key", column)) {
+        ApiKeys::Table
+    } else {
+        if !has("user", "api_key") {
+            missing.push("neither table api_key nor column user.api_key".to_owned());
+        }
+        ApiKeys::Column
+    };
     if !missing.is_empty() {
         return Err(Error::UnknownLayout { missing: missing.join("; ") });
     }
@@ -181,7 +190,7 @@ fn judge(schema: &str, columns: &Columns, unique_email: bool) -> Result<Layout> 
     access_control_tables.sort();
     Ok(Layout {
         group_members,
-        api_keys: if columns.contains_key("api_key") { ApiKeys::Table } else { ApiKeys::Column },
+        api_keys,
         model_access,
         settings: if has("config", "key") && has("config", "value") {
             Settings::Keys
@@ -232,6 +241,6 @@ mod tests {
         assert!(matches!(judge("public", &none, false), Err(Error::NoOpenWebUi { .. })));
         let odd = columns(&[("user", ACCOUNT_COLUMNS), ("auth", AUTH_COLUMNS), ("group", GROUP_COLUMNS)]);
         let Err(Error::UnknownLayout { missing }) = judge("public", &odd, false) else { panic!("accepted") };
-        assert!(missing.contains("group_member"), "{missing}");
+        assert!(missing.contains("group_member") && missing.contains("api_key"), "{missing}");
     }
 }

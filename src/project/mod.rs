@@ -9,6 +9,7 @@
 //! a changed policy and the periodic reconcile all run the same statements.
 
 pub mod access;
+mod keys;
 pub mod layout;
 pub mod prefix;
 pub mod touched;
@@ -19,9 +20,11 @@ use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Row, Statement};
 
 use crate::catalog::Lsn;
+use crate::config::policy::ApiKeys;
 use crate::error::{Error, Result, Side, describe_row_error, on};
 use crate::sql::{self, Keys, fill, with_keys};
 use crate::target::{QUICK, SLOW, Target};
+use keys::KeyTexts;
 use layout::{GroupMembers, Layout};
 use touched::Touched;
 
@@ -51,6 +54,10 @@ pub struct Outcome {
     /// both against the brake.
     pub departing: i64,
     pub stripped: i64,
+    pub keys_minted: i64,
+    pub keys_deleted: i64,
+    /// Active people who lose the API key we gave them, not because of the time: for the brake too.
+    pub unkeyed: i64,
     /// Entities that became dead letters because a write failed.
     pub failed: i64,
     /// Changes that were not applied because they would take the last admin away.
@@ -66,6 +73,12 @@ impl Outcome {
         self.departing = counts.departing;
     }
 
+    fn count_keys(&mut self, counts: keys::Counts) {
+        self.keys_minted += counts.minted;
+        self.keys_deleted += counts.deleted;
+        self.unkeyed += counts.unkeyed;
+    }
+
     fn add(&mut self, other: Self) {
         self.accounts_created += other.accounts_created;
         self.accounts_updated += other.accounts_updated;
@@ -77,6 +90,9 @@ impl Outcome {
         self.conflicts += other.conflicts;
         self.departing += other.departing;
         self.stripped += other.stripped;
+        self.keys_minted += other.keys_minted;
+        self.keys_deleted += other.keys_deleted;
+        self.unkeyed += other.unkeyed;
         self.failed += other.failed;
         self.kept_admins += other.kept_admins;
         self.access.add(other.access);
@@ -120,8 +136,8 @@ pub const MANY: usize = 5_000;
 const FAILURE_BUDGET: i64 = 200;
 
 impl Projection {
-    pub fn new(layout: Layout, models: access::Rules) -> Self {
-        let texts = |keys| Texts::new(&layout, keys);
+    pub fn new(layout: Layout, api_keys: ApiKeys, models: access::Rules) -> Self {
+        let texts = |keys| Texts::new(&layout, api_keys, keys);
         Self {
             access: access::Access::new(&layout, models),
             arrays: texts(Keys::Arrays),
@@ -147,12 +163,54 @@ impl Projection {
     async fn apply_accounts(&self, target: &Target, scope: Scope<'_>, stamp: Stamp) -> Result<Outcome> {
         if let Scope::These(touched) = scope
             && touched.is_empty()
+            && !touched.has_access()
         {
             return Ok(Outcome::default());
         }
+        let mut outcome = self.apply_once(target, scope, stamp).await?;
+        // E-mails that changed hands may have left one free that somebody else is waiting for.
+        let moved = match scope {
+            Scope::These(touched) => !touched.emails.is_empty(),
+            Scope::Touched | Scope::Everything => true,
+        };
+        if moved {
+            self.let_claimants_in(target, stamp, &mut outcome).await?;
+        }
+        Ok(outcome)
+    }
+
+    /// Looks again at people who waited for an e-mail that is free by now, until nobody is left. Each is looked at
+    /// once: whoever still cannot have it has a dead letter that says why.
+    async fn let_claimants_in(&self, target: &Target, stamp: Stamp, outcome: &mut Outcome) -> Result<()> {
+        let mut seen = Vec::new();
+        loop {
+            let statement = target.prepare(sql::CLAIMANTS, &[]).await?;
+            let rows = target.query("find who waits", SLOW, &statement, &[&seen]).await?;
+            if rows.is_empty() {
+                break;
+            }
+            let mut again = Touched::default();
+            for row in rows {
+                let user: String = row.get(0);
+                seen.push(user.clone());
+                again.users.insert(user);
+            }
+            let done = self.apply_once(target, Scope::These(&again), stamp).await?;
+            self.access.apply(target, Scope::These(&again), stamp, outcome).await?;
+            // They were counted as conflicts already.
+            outcome.add(Outcome { conflicts: 0, ..done });
+        }
+        if !seen.is_empty() {
+            let statement = target.prepare(sql::MERGE_AUDIT, &[Type::TIMESTAMPTZ, Type::PG_LSN]).await?;
+            target.query("merge audit rows", SLOW, &statement, &[&stamp.now, &stamp.lsn]).await?;
+        }
+        Ok(())
+    }
+
+    async fn apply_once(&self, target: &Target, scope: Scope<'_>, stamp: Stamp) -> Result<Outcome> {
         // Sent together; a batch whose attempt succeeds is committed without releasing the savepoint.
         let savepoint = target.execute("set a savepoint", "savepoint project");
-        let (savepoint, attempt) = tokio::join!(savepoint, self.attempt(target, scope, stamp));
+        let (savepoint, attempt) = tokio::join!(savepoint, self.attempt(target, scope, stamp, true));
         savepoint?;
         let error = match attempt {
             Ok(outcome) => return Ok(outcome),
@@ -168,19 +226,38 @@ impl Projection {
             Scope::These(touched) => touched.clone(),
             Scope::Touched | Scope::Everything => self.keys_of(target, scope).await?,
         };
-        self.bisect(target, touched, stamp).await
+        let mut outcome = Outcome::default();
+        self.bisect(target, touched, stamp, &mut outcome).await?;
+        if let (Some(texts), Some(few)) = (&self.texts(scope).keys, &self.arrays.keys) {
+            let listed;
+            let people: Vec<&str> = match scope {
+                Scope::These(touched) => touched.access_people().map(String::as_str).collect(),
+                Scope::Touched | Scope::Everything => {
+                    listed = texts.people(target).await?;
+                    listed.iter().map(String::as_str).collect()
+                }
+            };
+            few.apply_each(target, &people, stamp, &mut outcome).await?;
+        }
+        Ok(outcome)
     }
 
-    /// Halves `touched` until what fails is one entity, which becomes a dead letter.
-    async fn bisect(&self, target: &Target, touched: Touched, stamp: Stamp) -> Result<Outcome> {
-        let mut outcome = Outcome::default();
-        let mut queue = match touched.split() {
-            Some((left, right)) => vec![right, left],
-            None => vec![touched],
-        };
+    /// Accounts, groups and members, without anybody's key: halves `touched` until what fails is one entity, which
+    /// becomes a dead letter.
+    async fn bisect(
+        &self,
+        target: &Target,
+        touched: Touched,
+        stamp: Stamp,
+        outcome: &mut Outcome,
+    ) -> Result<()> {
+        let mut queue = vec![touched];
         while let Some(next) = queue.pop() {
+            if next.is_empty() {
+                continue;
+            }
             target.execute("set a savepoint", "savepoint project").await?;
-            let error = match self.attempt(target, Scope::These(&next), stamp).await {
+            let error = match self.attempt(target, Scope::These(&next), stamp, false).await {
                 Ok(done) => {
                     target.execute("release a savepoint", "release savepoint project").await?;
                     outcome.add(done);
@@ -199,13 +276,9 @@ impl Projection {
                 bury(target, (kind, key, operation), &error, stamp).await?;
                 outcome.failed += 1;
             }
-            if outcome.failed > FAILURE_BUDGET {
-                let sqlstate = error.sqlstate().unwrap_or("unknown").to_owned();
-                let failed = usize::try_from(outcome.failed).unwrap_or_default();
-                return Err(Error::Systemic { failed, sqlstate });
-            }
+            within_budget(outcome, &error)?;
         }
-        Ok(outcome)
+        Ok(())
     }
 
     fn texts(&self, scope: Scope<'_>) -> &Texts {
@@ -216,10 +289,17 @@ impl Projection {
         }
     }
 
-    /// One go at the whole difference: accounts inserted, groups, members, and updates of people
+    /// One go at the whole difference: accounts inserted, groups, members, keys, and updates of people
     /// last, so that locks on their rows are short.
-    async fn attempt(&self, target: &Target, scope: Scope<'_>, stamp: Stamp) -> Result<Outcome> {
-        let run = Run { texts: self.texts(scope), scope, stamp };
+    async fn attempt(
+        &self,
+        target: &Target,
+        scope: Scope<'_>,
+        stamp: Stamp,
+        with_keys: bool,
+    ) -> Result<Outcome> {
+        let texts = self.texts(scope);
+        let run = Run { texts, keys: texts.keys.as_ref().filter(|_| with_keys), scope, stamp };
         let (users, groups) = match scope {
             Scope::These(touched) => (!touched.users.is_empty(), touched.has_groups()),
             Scope::Touched | Scope::Everything => (true, true),
@@ -229,19 +309,33 @@ impl Projection {
         for text in [&run.texts.create, &run.texts.groups, &run.texts.members, &run.texts.remove_groups] {
             run.prepare(target, text).await?;
         }
+        if let Some(keys) = run.keys {
+            keys.prepare(target).await?;
+        }
         let mut outcome = Outcome::default();
         if !users {
-            self.groups_and_members(target, &run, groups, &mut outcome).await?;
+            let groups = async {
+                if groups {
+                    self.groups_and_members(target, &run, groups, &mut outcome).await
+                } else {
+                    Ok(())
+                }
+            };
+            let (done, keys) = tokio::join!(groups, run.write_keys(target));
+            done?;
+            outcome.count_keys(keys?);
             return Ok(outcome);
         }
         // Sent together: nearly always nothing has to be done in between.
         let first = Moves::default();
-        let (counts, rest) = tokio::join!(
+        let (counts, rest, keys) = tokio::join!(
             run.create_accounts(target, &first),
             self.groups_and_members(target, &run, groups, &mut outcome),
+            run.write_keys(target),
         );
         let counts = counts?;
         rest?;
+        let keys = keys?;
         if counts.waiting > 0 || counts.links > 0 {
             // Members were written before all accounts were there. Once more, in order: doing the
             // rest on top would give one group two audit rows.
@@ -249,6 +343,7 @@ impl Projection {
             return self.attempt_in_order(target, &run, groups).await;
         }
         outcome.count_accounts(&counts);
+        outcome.count_keys(keys);
         if counts.updates > 0 {
             outcome.accounts_updated = run.update_accounts(target, &first, &[], &mut outcome).await?;
         }
@@ -284,6 +379,7 @@ impl Projection {
         let linked = if counts.links > 0 { run.link_accounts(target, &moves).await? } else { Vec::new() };
         outcome.accounts_linked = i64::try_from(linked.len()).unwrap_or(i64::MAX);
         self.groups_and_members(target, run, groups, &mut outcome).await?;
+        outcome.count_keys(run.write_keys(target).await?);
         outcome.accounts_updated = run.update_accounts(target, &moves, &linked, &mut outcome).await?;
         Ok(outcome)
     }
@@ -329,6 +425,15 @@ impl Projection {
     }
 }
 
+/// Ends the search where failures are not about single rows any more.
+fn within_budget(outcome: &Outcome, error: &Error) -> Result<()> {
+    if outcome.failed <= FAILURE_BUDGET {
+        return Ok(());
+    }
+    let sqlstate = error.sqlstate().unwrap_or("unknown").to_owned();
+    Err(Error::Systemic { failed: usize::try_from(outcome.failed).unwrap_or_default(), sqlstate })
+}
+
 /// Keeps an entity that could not be written, with its error.
 async fn bury(
     target: &Target,
@@ -361,10 +466,12 @@ struct Texts {
     groups: String,
     members: String,
     remove_groups: String,
+    /// `None` where the policy leaves keys alone.
+    keys: Option<KeyTexts>,
 }
 
 impl Texts {
-    fn new(layout: &Layout, keys: Keys) -> Self {
+    fn new(layout: &Layout, api_keys: ApiKeys, keys: Keys) -> Self {
         let email_holder = if layout.unique_email { sql::EMAIL_INDEXED } else { sql::EMAIL_SCAN };
         let difference = fill(sql::ACCOUNT_DIFFERENCE, ":email_holder", email_holder);
         let account =
@@ -389,6 +496,7 @@ impl Texts {
             groups: with_keys(&groups, keys, 4),
             members: with_keys(&members, keys, 4),
             remove_groups: with_keys(&remove, keys, 3),
+            keys: (api_keys == ApiKeys::Mint).then(|| KeyTexts::new(layout, keys)),
         }
     }
 }
@@ -422,6 +530,7 @@ struct Moves {
 
 struct Run<'a> {
     texts: &'a Texts,
+    keys: Option<&'a KeyTexts>,
     scope: Scope<'a>,
     stamp: Stamp,
 }
@@ -438,6 +547,19 @@ impl Run<'_> {
         // now, lsn and the audit switch come first in nearly every statement; their types cannot
         // always be inferred.
         target.prepare(text, &[Type::TIMESTAMPTZ, Type::PG_LSN]).await
+    }
+
+    /// Keys of whoever may have won or lost the last usable one; nothing is sent where nobody did.
+    async fn write_keys(&self, target: &Target) -> Result<keys::Counts> {
+        let Some(texts) = self.keys else { return Ok(keys::Counts::default()) };
+        let people: Vec<&str> = match self.scope {
+            Scope::These(touched) => touched.access_people().map(String::as_str).collect(),
+            Scope::Touched | Scope::Everything => Vec::new(),
+        };
+        if people.is_empty() && matches!(self.scope, Scope::These(_)) {
+            return Ok(keys::Counts::default());
+        }
+        texts.apply(target, &people, self.stamp, self.patience()).await
     }
 
     fn users(&self) -> Option<Vec<&str>> {

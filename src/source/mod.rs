@@ -120,9 +120,7 @@ impl Source {
 
     /// Server version (`server_version_num`), wal_level and the database's oid.
     pub async fn server(&self) -> Result<(i32, String, i64)> {
-        let text = "select current_setting('server_version_num')::int, current_setting('wal_level'),
-                           (select oid::bigint from pg_catalog.pg_database where datname = current_database())";
-        let work = self.connection.client.query_one(text, &[]);
+        let work = self.connection.client.query_one(sql::SERVER, &[]);
         let row = within(Side::Source, "ask for the server's version", QUICK, work).await?;
         Ok((row.get(0), row.get(1), row.get(2)))
     }

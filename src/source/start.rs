@@ -133,6 +133,7 @@ mod tests {
             epoch: 1,
             projected_with: String::new(),
             committed_at: None,
+            expired_through: None,
             columns_fingerprint: "f".into(),
         }
     }

@@ -5,7 +5,7 @@ use litellm_webui_sync::failpoint;
 use crate::churn::{assert_audited_once, reference};
 use crate::support::compare::assert_in_step;
 use crate::support::daemon::DaemonOptions;
-use crate::support::{Daemon, Pair, change, gone, organization, people, person, team};
+use crate::support::{Daemon, Pair, change, gone, key, organization, people, person, team};
 
 /// Dies at hit number `after + 1` of a window, in the middle of changes; then a daemon that does not.
 async fn dies_in(window: &str, after: u32) {
@@ -26,6 +26,7 @@ async fn dies_in(window: &str, after: u32) {
         pair.litellm(
             &[
                 person(&format!("n{number}"), &format!("n{number}@x.test")),
+                key(&format!("n{number}"), &format!("n{number}")),
                 change("a1", &format!("user_alias = 'Round {number}'")),
             ]
             .concat(),

@@ -3,6 +3,7 @@
 use crate::support::compare::assert_in_step;
 use crate::support::daemon::run;
 use crate::support::{Daemon, Pair, change, eventually, people, person, team};
+use litellm_webui_sync::status::Waited;
 
 const RETRY: &str = "update litellm_webui_sync.dead_letter set last_seen = now() - interval '2 hours'";
 
@@ -122,4 +123,59 @@ async fn a_column_added_by_an_upgrade_does_not_stop_the_stream() {
     pair.litellm("alter table \"LiteLLM_UserTable\" add column fancy text default 'x'; update \"LiteLLM_UserTable\" set user_alias = 'A'").await;
     assert_eq!(pair.settle().await, 0);
     assert_eq!(pair.account("a@x.test").await, "usr_a|A|user|active");
+}
+
+#[tokio::test]
+async fn an_operator_lists_retries_and_forgets_failures() {
+    let pair = Pair::new().await;
+    let _daemon = Daemon::start(&pair);
+    pair.settle().await;
+    assert_eq!(run(&pair, &["failures", "list"]).0, 0);
+    pair.webui("alter table \"user\" add constraint refused check (email <> 'a2@x.test')").await;
+    pair.litellm(&people("a", 3)).await;
+    pair.settle().await;
+    let (code, out, _) = run(&pair, &["failures", "list", "--json"]);
+    assert_eq!(code, 3, "{out}");
+    let found: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((&found[0]["kind"], &found[0]["key"]), (&"account".into(), &"a2".into()), "{out}");
+    assert_eq!(found[0]["sqlstate"], "23514");
+    assert!(found[0]["reason"].as_str().unwrap().contains("refused"), "{out}");
+    let (code, out, _) = run(&pair, &["failures", "show", "account", "a2"]);
+    assert!(code == 0 && out.contains("SYNC_USER FAILED"), "{out}");
+    assert_eq!(run(&pair, &["failures", "show", "account", "nobody"]).0, 1);
+    assert_eq!(run(&pair, &["failures", "retry"]).0, 2);
+    assert_eq!(run(&pair, &["failures", "retry", "account", "nobody"]).0, 1);
+    // Forgotten, it is nobody's any more until somebody touches it.
+    assert_eq!(run(&pair, &["failures", "discard", "account", "a2"]).0, 0);
+    assert_eq!(pair.settle().await, 0);
+    pair.litellm(&change("a2", "user_alias = 'Two'")).await;
+    assert_eq!(pair.settle().await, 1);
+    pair.webui("alter table \"user\" drop constraint refused").await;
+    assert_eq!(run(&pair, &["failures", "retry", "account", "a2"]).0, 0);
+    eventually("the retry", || async { pair.dead_letters().await.is_empty() }).await;
+    assert_eq!(pair.account("a2@x.test").await, "usr_a2|Two|user|active");
+    pair.settle().await;
+    assert_in_step(&pair).await;
+}
+
+#[tokio::test]
+async fn a_paused_daemon_applies_nothing_and_goes_on_where_it_was() {
+    let pair = Pair::new().await;
+    let daemon = Daemon::start(&pair);
+    pair.settle().await;
+    assert_eq!(run(&pair, &["pause", "--reason", "maintenance of Open WebUI"]).0, 0);
+    eventually("the pause", || async { daemon.get("/readyz").1.contains("maintenance of Open WebUI") }).await;
+    assert_eq!(daemon.get("/healthz").0, 200);
+    pair.litellm(&people("a", 3)).await;
+    let waited = pair.wait().await;
+    assert!(matches!(&waited, Waited::Failed { reason } if reason.contains("paused since")), "{waited:?}");
+    assert_eq!(pair.account("a1@x.test").await, "");
+    // A daemon that starts meanwhile waits as well.
+    drop(daemon);
+    let daemon = Daemon::start(&pair);
+    eventually("the pause", || async { daemon.get("/readyz").1.contains("paused") }).await;
+    assert_eq!(run(&pair, &["resume"]).0, 0);
+    daemon.ready().await;
+    pair.settle().await;
+    assert_in_step(&pair).await;
 }

@@ -8,6 +8,7 @@ use testbed::{Cluster, ClusterOptions, Mode, Proxy, execute};
 
 use crate::churn::{assert_audited_once, reference};
 use crate::support::compare::assert_in_step;
+use crate::support::daemon::DaemonOptions;
 use crate::support::{DEADLINE, Daemon, Pair, PairOptions, change, eventually, people, person, rows};
 
 /// Two servers, each behind a proxy.
@@ -237,6 +238,36 @@ async fn a_lost_slot_is_noticed_and_healed_by_a_copy() {
 }
 
 /// The daemon may be quicker and take the slot again: then it is not dropped, which is fine too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_target_that_stays_away_does_not_fill_the_disk_of_the_source() {
+    let bench = Bench::new().await;
+    let options = DaemonOptions {
+        policy: Some("[source]\nmax_retained_wal = 8388608\n".to_owned()),
+        ..Default::default()
+    };
+    let _daemon = Daemon::with(&bench.pair, &options);
+    bench.pair.settle().await;
+    bench.target.stop(Mode::Immediate, DEADLINE).unwrap();
+    let pair = &bench.pair;
+    let slots = format!("select count(*) from pg_replication_slots where slot_name = '{}'", pair.slot);
+    pair.litellm("create table other as select repeat(md5(i::text), 20) from generate_series(1, 40000) i")
+        .await;
+    pair.litellm(&change("a1", "user_alias = 'While away'")).await;
+    eventually("the slot to be dropped", || async { pair.ask_litellm(&slots).await == "0" }).await;
+    bench.target.start_again().unwrap();
+    eventually("everything is copied again", || async {
+        rows(&pair.target, "select 1 from litellm_webui_sync.checkpoint where end_lsn is not null")
+            .await
+            .len()
+            == 1
+            && pair.ask_litellm("select count(*) from pg_replication_slots").await == "1"
+    })
+    .await;
+    pair.settle().await;
+    assert!(pair.account("a1@x.test").await.contains("While away"));
+    assert_in_step(pair).await;
+}
+
 async fn drop_when_free(pair: &Pair, sql: &str) {
     for _ in 0..50 {
         if !rows(&pair.source, sql).await.is_empty() {

@@ -9,7 +9,9 @@ use testbed::Schema;
 use crate::churn::{assert_audited_once, reference};
 use crate::support::compare::{Foreign, differences};
 use crate::support::daemon::DaemonOptions;
-use crate::support::{Daemon, Pair, PairOptions, change, gone, organization, person, quote};
+use crate::support::{
+    Daemon, Pair, PairOptions, change, gone, key, organization, person, quote, rekey, unkey,
+};
 
 const IDS: &[&str] = &["a", "b", "c", "d", "e", "o/f"];
 const EMAILS: &[&str] = &["1@x.test", "2@x.test", "3@x.test", "4@x.test", "", "none"];
@@ -22,7 +24,8 @@ fn step(random: &mut StdRng) -> String {
     let email = *EMAILS.choose(random).unwrap();
     let team = *TEAMS.choose(random).unwrap();
     let insert = format!("{} on conflict do nothing;", person(id, email).trim_end_matches(';'));
-    match random.random_range(0..16) {
+    let name = format!("k{}", random.random_range(0..5));
+    match random.random_range(0..23) {
         0..4 => insert,
         4..6 => gone(id),
         6..9 => change(id, &format!("user_email = {}", quote(email))),
@@ -41,15 +44,21 @@ fn step(random: &mut StdRng) -> String {
         ),
         14 => format!("update \"LiteLLM_TeamTable\" set team_alias = 'T{}', organization_id = {} where team_id = '{team}';",
             random.random_range(0..9), if random.random_bool(0.5) { "null" } else { "'org'" }),
+        16..18 => format!("{} on conflict do nothing;", key(&name, id).trim_end_matches(';')),
+        18 => unkey(&name),
+        19 => rekey(&name, &format!("blocked = {}", ["true", "false", "null"].choose(random).unwrap())),
+        20 => rekey(&name, &format!("user_id = {}", quote(other))),
+        21 => {
+            rekey(&name, &format!("expires = '20{}-01-01'", if random.random_bool(0.5) { "26" } else { "36" }))
+        }
         _ => format!("update \"LiteLLM_UserTable\" set user_id = {0} where user_id = {1}
                       and not exists (select from \"LiteLLM_UserTable\" where user_id = {0});", quote(other), quote(id)),
     }
 }
 
 async fn random_changes_end_right(webui: Schema, forget_rows: bool) {
-    // A fixed seed, so that a run says something about the change at hand. PROPERTY_TEST_SEED=random explores; it still
-    // finds rare chains of e-mails that change hands several times whose last claimant waits (seed 7 is one).
-    let seed = std::env::var("PROPERTY_TEST_SEED").unwrap_or_else(|_| "11".to_owned());
+    // A fixed seed, so that a run says something about the change at hand; PROPERTY_TEST_SEED=random explores.
+    let seed = std::env::var("PROPERTY_TEST_SEED").unwrap_or_else(|_| "7".to_owned());
     let seed: u64 = seed.parse().unwrap_or_else(|_| rand::random());
     let mut random = StdRng::seed_from_u64(seed);
     let steps: u32 =
@@ -78,11 +87,13 @@ async fn random_changes_end_right(webui: Schema, forget_rows: bool) {
         let found = differences(&pair, &Foreign::default()).await;
         assert!(
             found.is_empty(),
-            "PROPERTY_TEST_SEED={seed}, step {number}:\n{}\nafter\n{}\nusers:\n{:?}\naccounts:\n{:?}",
+            "PROPERTY_TEST_SEED={seed}, step {number}:\n{}\nafter\n{}\nusers:\n{:?}\naccounts:\n{:?}\nOpen WebUI:\n{:?}\ndead letters:\n{:?}",
             found.join("\n"),
             said[said.len().saturating_sub(6)..].join("\n--\n"),
             crate::support::rows(&pair.source, "select user_id, user_email, metadata from \"LiteLLM_UserTable\" order by 1").await,
             crate::support::rows(&pair.target, "select user_id, webui_id, email, origin, active, in_step from litellm_webui_sync.account order by 1").await,
+            crate::support::rows(&pair.target, "select id, email, role from \"user\" order by 1").await,
+            crate::support::rows(&pair.target, "select kind, key, reason from litellm_webui_sync.dead_letter order by 1, 2").await,
         );
     }
     reference::assert_exactly_once(&pair).await;

@@ -5,7 +5,8 @@ use testbed::{Cluster, ClusterOptions, Schema, execute};
 use crate::support::compare::assert_in_step;
 use crate::support::daemon::run;
 use crate::support::{
-    Daemon, Pair, PairOptions, change, eventually, gone, organization, people, person, rostered, rows, team,
+    Daemon, Pair, PairOptions, change, eventually, gone, key, organization, people, person, rostered, rows,
+    team, unkey,
 };
 
 #[tokio::test]
@@ -47,14 +48,19 @@ async fn least_privileges(webui: Schema) {
         pair.ask("select bool_or(rolsuper or rolcreatedb or rolcreaterole or rolreplication) from pg_roles where rolname = 'webui_sync'").await,
         "f"
     );
-    pair.litellm(&[people("a", 10), organization("o", "O"), team("t", "T", Some("o"), &["a1"])].concat())
-        .await;
+    let keys = [key("1", "a1"), key("2", "a2")].concat();
+    pair.litellm(
+        &[people("a", 10), organization("o", "O"), team("t", "T", Some("o"), &["a1"]), keys].concat(),
+    )
+    .await;
     let mut daemon = Daemon::start(&pair);
     assert_eq!(pair.settle().await, 0, "{}", daemon.log());
     assert_in_step(&pair).await;
     pair.litellm(
         &[
             gone("a1"),
+            unkey("2"),
+            key("3", "a3"),
             change("a2", "user_email = 'a3@x.test'"),
             change("a3", "user_email = 'a2@x.test'"),
             rostered("t", &["a4"]),
@@ -78,7 +84,7 @@ async fn least_privileges(webui: Schema) {
 /// Every row of the tables we write, column by column.
 async fn dump(pair: &Pair) -> Vec<String> {
     let mut all = Vec::new();
-    for table in ["\"user\"", "auth", "\"group\"", "group_member"] {
+    for table in ["\"user\"", "auth", "\"group\"", "group_member", "api_key"] {
         let sql = format!("select to_jsonb(t) - 'updated_at' from {table} t order by t.id");
         all.extend(rows(&pair.target, &sql).await.into_iter().map(|row| format!("{table} {row:?}")));
     }
@@ -104,7 +110,8 @@ async fn a_purge_leaves_open_webui_as_it_was() {
             ('x3', 'off@x.test', 'p', false);
          insert into \"group\" (id, user_id, name, description, created_at, updated_at) values
             ('grp_team_t', 'x1', 'Hand-made', '', 1, 1), ('own', 'x1', 'Own', '', 1, 1);
-         insert into group_member (id, group_id, user_id) values ('1', 'grp_team_t', 'x2'), ('2', 'own', 'x1')",
+         insert into group_member (id, group_id, user_id) values ('1', 'grp_team_t', 'x2'), ('2', 'own', 'x1');
+         insert into api_key (id, user_id, key, created_at, updated_at) values ('key_x1', 'x1', 'sk-own', 1, 1)",
     )
     .await;
     let before = dump(&pair).await;
@@ -117,6 +124,7 @@ async fn a_purge_leaves_open_webui_as_it_was() {
             organization("org", "O"),
             team("t", "T", Some("org"), &["a1", "f", "w"]),
             team("u", "U", None, &["a2", "f"]),
+            [key("1", "a1"), key("2", "f"), key("3", "w"), key("4", "a3")].concat(),
             "update \"LiteLLM_UserTable\" set user_role = 'proxy_admin' where user_id in ('f', 'a1');"
                 .to_owned(),
         ]
@@ -125,6 +133,7 @@ async fn a_purge_leaves_open_webui_as_it_was() {
     .await;
     let mut daemon = Daemon::start(&pair);
     assert_eq!(pair.settle().await, 0);
+    assert_eq!(pair.ask("select count(*) from api_key where key <> 'sk-own'").await, "3");
     assert_eq!(run(&pair, &["teardown", "--purge"]).0, 1, "a daemon runs");
     pair.litellm(&[gone("a3"), gone("f"), change("w", "user_email = 'elsewhere@x.test'")].concat()).await;
     pair.settle().await;
@@ -146,10 +155,11 @@ async fn a_purge_leaves_open_webui_as_it_was() {
 #[tokio::test]
 async fn a_purge_keeps_people_with_chats_unless_told_otherwise() {
     let pair = Pair::new().await;
-    pair.litellm(&people("a", 3)).await;
+    pair.litellm(&[people("a", 3), key("1", "a1")].concat()).await;
     let mut daemon = Daemon::start(&pair);
     pair.settle().await;
     daemon.terminate();
+    assert_eq!(pair.ask("select count(*) from api_key").await, "1");
     pair.webui(
         "insert into chat (id, user_id, title, created_at, updated_at) values ('c', 'usr_a1', 't', 1, 1)",
     )
@@ -158,6 +168,7 @@ async fn a_purge_keeps_people_with_chats_unless_told_otherwise() {
     assert_eq!(code, 0, "{said}{error}");
     assert_eq!(pair.account("a1@x.test").await, "usr_a1|a1|pending|locked");
     assert_eq!(pair.ask("select count(*) from \"user\"").await, "2");
+    assert_eq!(pair.ask("select count(*) from api_key").await, "0");
     let mut daemon = Daemon::start(&pair);
     assert_eq!(pair.settle().await, 0);
     daemon.terminate();

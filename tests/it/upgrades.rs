@@ -2,8 +2,8 @@
 
 use testbed::{Schema, connect, execute, load};
 
-use crate::support::compare::assert_in_step;
-use crate::support::{Daemon, Pair, PairOptions, gone, people, person, rostered, rows, team};
+use crate::support::compare::{Foreign, api_keys, assert_in_step, assert_in_step_with};
+use crate::support::{Daemon, Pair, PairOptions, gone, key, people, person, rostered, rows, team, unkey};
 
 #[tokio::test]
 async fn nothing_of_ours_depends_on_an_object_of_open_webui() {
@@ -69,6 +69,85 @@ async fn open_webui_0_6_30_becomes_0_12_4_under_the_running_daemon() {
     pair.litellm(&[gone("a1"), rostered("t", &["a2", "a3"])].concat()).await;
     assert_eq!(pair.settle().await, 0);
     assert_in_step(&pair).await;
+    daemon.ready().await;
+}
+
+/// What Open WebUI's own migrations come to, in one transaction as theirs: the tables of `next`, with the rows there were.
+/// `user.api_key` becomes table `api_key`, `group.user_ids` becomes `group_member`.
+async fn step_up(pair: &Pair, next: Schema) {
+    let sql = format!(
+        "alter schema public rename to before; create schema public; {tables}; set search_path = pg_catalog;
+         insert into public.alembic_version values ('{version}');
+         do $$
+         declare t text;
+         begin
+             foreach t in array array['user', 'auth', 'group', 'group_member', 'api_key', 'model', 'access_grant', 'chat'] loop
+                 if to_regclass(format('before.%I', t)) is not null and to_regclass(format('public.%I', t)) is not null then
+                     execute format(
+                         'insert into public.%1$I select p.* from before.%1$I b cross join lateral
+                          jsonb_populate_record(null::public.%1$I, to_jsonb(b) || case when %1$L = ''user'' then
+                              jsonb_build_object(''settings'', (to_jsonb(b) ->> ''settings'')::jsonb,
+                                                 ''info'', (to_jsonb(b) ->> ''info'')::jsonb) else ''{{}}'' end) p', t);
+                 end if;
+             end loop;
+             if to_regclass('before.api_key') is null then
+                 insert into public.api_key (id, user_id, key, created_at, updated_at)
+                 select 'key_' || b.id, b.id, to_jsonb(b) ->> 'api_key', 1, 1
+                   from before.\"user\" b where to_jsonb(b) ->> 'api_key' is not null;
+             end if;
+             if to_regclass('before.group_member') is null then
+                 insert into public.group_member (id, group_id, user_id, created_at, updated_at)
+                 select g.id || m.id, g.id, m.id, 1, 1 from before.\"group\" g
+                  cross join lateral jsonb_array_elements_text(to_jsonb(g) -> 'user_ids') m (id);
+             end if;
+         end $$;
+         drop schema before cascade",
+        tables = next.sql(),
+        version = next.alembic_version().unwrap(),
+    );
+    execute(&pair.target, &sql).await.unwrap();
+}
+
+#[tokio::test]
+async fn keys_and_members_stay_what_they_are_from_release_to_release() {
+    let pair = Pair::with(PairOptions { webui: Schema::OpenWebUi0_6_30, ..PairOptions::default() }).await;
+    let keys: String = (1..=6).map(|number| key(&format!("k{number}"), &format!("a{number}"))).collect();
+    pair.litellm(&[people("a", 10), team("t", "T", None, &["a1", "a2"]), keys].concat()).await;
+    let daemon = Daemon::start(&pair);
+    pair.settle().await;
+    pair.webui(
+        "update \"user\" set api_key = 'sk-own' where id = 'usr_a6';
+         update \"user\" set api_key = null where id = 'usr_a5'",
+    )
+    .await;
+    let foreign = Foreign { keyless: ["usr_a5".to_owned()].into(), ..Foreign::default() };
+    let mut before = api_keys(&pair).await;
+    for (round, next) in
+        [Schema::OpenWebUi0_6_43, Schema::OpenWebUi0_8_12, Schema::OpenWebUi0_12_4].into_iter().enumerate()
+    {
+        step_up(&pair, next).await;
+        // One leaves with their key, one comes with theirs.
+        let (gone, new) = (round + 1, round + 7);
+        pair.litellm(
+            &[
+                unkey(&format!("k{gone}")),
+                key(&format!("k{new}"), &format!("a{new}")),
+                rostered("t", &["a1", &format!("a{new}")]),
+            ]
+            .concat(),
+        )
+        .await;
+        assert_eq!(pair.settle().await, 0, "{next}");
+        assert_in_step_with(&pair, &foreign).await;
+        let after = api_keys(&pair).await;
+        before.retain(|(account, _)| *account != format!("usr_a{gone}"));
+        let kept: Vec<_> =
+            after.iter().filter(|(account, _)| *account != format!("usr_a{new}")).cloned().collect();
+        assert_eq!(kept, before, "{next}");
+        assert_eq!(after.len(), before.len() + 1, "{next}");
+        before = after;
+    }
+    assert!(before.contains(&("usr_a6".to_owned(), "sk-own".to_owned())));
     daemon.ready().await;
 }
 

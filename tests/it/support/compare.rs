@@ -15,6 +15,8 @@ pub(crate) struct Foreign {
     pub(crate) accounts: BTreeSet<String>,
     /// Members put in by somebody else: (group, account).
     pub(crate) members: BTreeSet<(String, String)>,
+    /// Accounts whose person deleted the API key we gave them.
+    pub(crate) keyless: BTreeSet<String>,
 }
 
 #[derive(Debug, Clone)]
@@ -180,7 +182,80 @@ pub(crate) async fn differences(pair: &Pair, foreign: &Foreign) -> Vec<String> {
     }
     found.extend(group_differences(pair, &litellm, &owner, foreign).await);
     found.extend(super::models::differences(pair, &[]).await);
+    found.extend(key_differences(pair, &litellm, foreign).await);
     found
+}
+
+/// API keys, by presence (DESIGN section 7): whoever has a usable LiteLLM key has exactly one, of ours unless they made it
+/// themselves; nobody else has one of ours. Of the ledger it reads which key is ours, because that is history.
+async fn key_differences(pair: &Pair, litellm: &LiteLlm, foreign: &Foreign) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut usable: BTreeSet<String> = BTreeSet::new();
+    let sql = "select user_id, team_id, blocked, expires < timezone('UTC', clock_timestamp()), metadata
+                 from \"LiteLLM_VerificationToken\" where user_id is not null";
+    for row in rows(&pair.source, sql).await {
+        let [user_id, team_id, blocked, expired, metadata] = texts(row);
+        let metadata: serde_json::Value = serde_json::from_str(&metadata).unwrap_or_default();
+        let opens = blocked != "t" && expired != "t" && team_id != "litellm-dashboard";
+        if opens && metadata["service_account_id"].is_null() {
+            usable.insert(user_id);
+        }
+    }
+    let mut ours: BTreeSet<(String, String)> = BTreeSet::new();
+    for row in
+        rows(&pair.target, "select webui_id, encode(sha256, 'hex') from litellm_webui_sync.minted_key").await
+    {
+        let [account, hash] = texts(row);
+        ours.insert((account, hash));
+    }
+    let mut held: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for (account, key) in api_keys(pair).await {
+        held.entry(account).or_default().push(key);
+    }
+    let sql = "select coalesce(webui_id, 'usr_' || user_id), user_id from litellm_webui_sync.account
+                where exists (select from \"user\" u where u.id = coalesce(webui_id, 'usr_' || user_id))";
+    for row in rows(&pair.target, sql).await {
+        let [account, user_id] = texts(row);
+        let keys = held.remove(&account).unwrap_or_default();
+        let (minted, own): (Vec<&String>, Vec<&String>) =
+            keys.iter().partition(|key| ours.contains(&(account.clone(), sha256(key))));
+        let should = usable.contains(&user_id) && litellm.users.iter().any(|user| user.id == user_id);
+        match (should, minted.as_slice(), own.is_empty()) {
+            (true, [], true) if !foreign.keyless.contains(&account) => {
+                found.push(format!("account {account} has no API key"));
+            }
+            (false, [_, ..], _) => found.push(format!("account {account} should have no API key of ours")),
+            (true, [_, _, ..], _) => found.push(format!("account {account} has several API keys of ours")),
+            _ => {}
+        }
+        if minted.iter().any(|key| key.len() != 67 || !key.starts_with("sk-")) {
+            found.push(format!("the API key of account {account} is odd"));
+        }
+    }
+    for (account, keys) in held {
+        if keys.iter().any(|key| ours.contains(&(account.clone(), sha256(key)))) {
+            found.push(format!("account {account} is nobody's and has an API key of ours"));
+        }
+    }
+    found
+}
+
+/// (account, key), whatever the layout.
+pub(crate) async fn api_keys(pair: &Pair) -> Vec<(String, String)> {
+    let is_table = pair.ask("select to_regclass('api_key') is not null").await == "t";
+    let sql = if is_table {
+        "select user_id, key from api_key order by user_id, id"
+    } else {
+        "select id, api_key from \"user\" where api_key is not null order by id"
+    };
+    rows(&pair.target, sql)
+        .await
+        .into_iter()
+        .map(|row| {
+            let [account, key] = texts(row);
+            (account, key)
+        })
+        .collect()
 }
 
 async fn group_differences(

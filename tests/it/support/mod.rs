@@ -296,6 +296,30 @@ pub(crate) fn gone(user_id: &str) -> String {
     format!("delete from \"LiteLLM_UserTable\" where user_id = {};", quote(user_id))
 }
 
+/// Statement: a LiteLLM key of somebody's, called `name`.
+pub(crate) fn key(name: &str, user_id: &str) -> String {
+    format!(
+        "insert into \"LiteLLM_VerificationToken\" (token, key_name, user_id, models, created_at)
+         values ({}, 'sk-...', {}, '{{}}', timezone('UTC', clock_timestamp()));",
+        token(name),
+        quote(user_id)
+    )
+}
+
+/// Statement: changes columns of a key.
+pub(crate) fn rekey(name: &str, set: &str) -> String {
+    format!("update \"LiteLLM_VerificationToken\" set {set} where token = {};", token(name))
+}
+
+pub(crate) fn unkey(name: &str) -> String {
+    format!("delete from \"LiteLLM_VerificationToken\" where token = {};", token(name))
+}
+
+/// The stored form of the key called `name`, as SQL.
+pub(crate) fn token(name: &str) -> String {
+    format!("encode(sha256({}::bytea), 'hex')", quote(name))
+}
+
 /// Statement: a team with these people, by user id.
 pub(crate) fn team(team_id: &str, alias: &str, organization: Option<&str>, members: &[&str]) -> String {
     format!(

@@ -1,0 +1,4 @@
+-- Every dead letter, the critical ones first. Runs on: target.
+select kind, key, operation, sqlstate, reason, critical, attempts, first_seen::text as first_seen, last_seen::text as last_seen
+  from dead_letter
+ order by critical desc, last_seen desc, kind, key

@@ -1,0 +1,100 @@
+//! `failures`: dead letters for an operator to look at, retry and forget.
+//!
+//! Reads and marks the table `dead_letter`; never writes an Open WebUI row. A retry is the daemon's: it projects the
+//! entity again, from the newest state in the mirror. Nothing is queued, so discarding loses nothing but the note.
+
+use std::fmt::Write as _;
+
+use serde::Serialize;
+
+use crate::error::{Result, Side, on};
+use crate::sql;
+use crate::target::Target;
+
+/// One entity that could not be written.
+#[derive(Debug, Clone, Serialize)]
+pub struct Failure {
+    /// `account`, `team`, `organization`, …
+    pub kind: String,
+    /// LiteLLM's id.
+    pub key: String,
+    pub operation: String,
+    pub sqlstate: Option<String>,
+    pub reason: String,
+    /// Somebody keeps more access than LiteLLM gives them.
+    pub critical: bool,
+    pub attempts: i32,
+    pub first_seen: String,
+    pub last_seen: String,
+}
+
+/// One line of what happened to an entity.
+#[derive(Debug, Clone, Serialize)]
+pub struct Event {
+    pub at: String,
+    pub operation: String,
+    pub result: String,
+    pub error: Option<String>,
+    pub lsn: Option<String>,
+}
+
+/// Every dead letter, the critical ones first.
+pub async fn list(target: &Target) -> Result<Vec<Failure>> {
+    let rows = target.client().query(sql::FAILURES_LIST, &[]).await;
+    let rows = rows.map_err(on(Side::Target, "list dead letters"))?;
+    Ok(rows
+        .iter()
+        .map(|row| Failure {
+            kind: row.get("kind"),
+            key: row.get("key"),
+            operation: row.get("operation"),
+            sqlstate: row.get("sqlstate"),
+            reason: row.get("reason"),
+            critical: row.get("critical"),
+            attempts: row.get("attempts"),
+            first_seen: row.get("first_seen"),
+            last_seen: row.get("last_seen"),
+        })
+        .collect())
+}
+
+/// What happened to the entity `key` lately, newest first.
+pub async fn history(target: &Target, key: &str) -> Result<Vec<Event>> {
+    let rows = target.client().query(sql::FAILURES_HISTORY, &[&key]).await;
+    let rows = rows.map_err(on(Side::Target, "read the audit"))?;
+    Ok(rows
+        .iter()
+        .map(|row| Event {
+            at: row.get("at"),
+            operation: row.get("operation"),
+            result: row.get("sync_result"),
+            error: row.get("error_message"),
+            lsn: row.get("lsn"),
+        })
+        .collect())
+}
+
+/// Has the daemon try again now: one entity, or all of them. Gives how many.
+pub async fn retry(target: &Target, which: Option<(&str, &str)>) -> Result<i64> {
+    let (kind, key) = which.unzip();
+    let row = target.client().query_one(sql::FAILURES_RETRY, &[&kind, &key]).await;
+    Ok(row.map_err(on(Side::Target, "retry dead letters"))?.get(0))
+}
+
+/// Forgets a note. It comes back if the entity is touched and still cannot be written. Gives how many there were.
+pub async fn discard(target: &Target, kind: &str, key: &str) -> Result<i64> {
+    let row = target.client().query_one(sql::FAILURES_DISCARD, &[&kind, &key]).await;
+    Ok(row.map_err(on(Side::Target, "discard a dead letter"))?.get(0))
+}
+
+/// A line for each, for people.
+pub fn table(failures: &[Failure]) -> String {
+    let mut out = String::new();
+    for failure in failures {
+        let Failure { kind, key, reason, attempts, last_seen, critical, .. } = failure;
+        let critical = if *critical { "CRITICAL " } else { "" };
+        // Writing to a string cannot fail.
+        let _ = writeln!(out, "{kind} {key}  {critical}{reason}  ({attempts} attempts, last {last_seen})");
+    }
+    out
+}
