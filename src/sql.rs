@@ -75,6 +75,8 @@ files! {
     TAKE_MODELS_JSON = "layout/model_access/take_json.sql";
     PUBLIC_MODELS_TABLE = "layout/model_access/public_table.sql";
     PUBLIC_MODELS_JSON = "layout/model_access/public_json.sql";
+    PURGE_MODELS_TABLE = "layout/model_access/purge_table.sql";
+    PURGE_MODELS_JSON = "layout/model_access/purge_json.sql";
     GROUPS_OF_TABLE = "layout/group_members/of_table.sql";
     GROUPS_OF_JSON = "layout/group_members/of_json.sql";
     SEES_TABLE = "layout/model_access/sees_table.sql";

@@ -20,6 +20,7 @@ mod first_copy;
 mod keys;
 mod layering;
 mod mapping;
+mod models;
 mod network;
 mod projection;
 mod scenarios;
