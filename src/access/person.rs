@@ -164,9 +164,9 @@ fn personal_path<'a>(catalogue: &Catalogue, person: &'a Person, rule: KeyRule) -
     let mut organizations = catalogue.none();
     for level in &levels {
         if level.what == What::Organization {
-            organizations.widen(&level.allowed)
+            organizations.widen(&level.allowed);
         } else {
-            allowed.narrow(&level.allowed)
+            allowed.narrow(&level.allowed);
         }
     }
     if !person.organizations.is_empty() {

@@ -10,6 +10,7 @@
 mod support;
 
 mod access;
+mod access_figures;
 mod brake;
 mod churn;
 mod cli;
