@@ -35,6 +35,7 @@
 )]
 
 // the stream, in data-flow order
+pub mod access;
 pub mod backfill;
 pub mod checkpoint;
 pub mod decode;
@@ -47,6 +48,7 @@ pub mod stage;
 pub mod brake;
 pub mod pause;
 pub mod pipeline;
+pub mod poll;
 pub mod progress;
 pub mod schema;
 pub mod teardown;

@@ -12,6 +12,7 @@ use prometheus::{
 
 use crate::progress::{Progress, State};
 use crate::project::Outcome;
+use crate::project::access::Changes;
 
 const PREFIX: &str = "litellm_webui_sync";
 
@@ -31,6 +32,9 @@ pub struct Metrics {
     pub critical_dead_letters: IntGauge,
     pub skipped: IntGauge,
     pub active_accounts: IntGauge,
+    pub model_polls: IntCounterVec,
+    pub models: IntGauge,
+    pub public_models: IntGauge,
     pub lag_bytes: Gauge,
     pub lag_seconds: Gauge,
     pub last_message_age_seconds: Gauge,
@@ -98,6 +102,15 @@ impl Metrics {
                 "LiteLLM users who get no account (no usable e-mail, pseudo users)",
             )?,
             active_accounts: int_gauge("active_accounts", "Open WebUI accounts of active LiteLLM users")?,
+            model_polls: IntCounterVec::new(
+                opts("model_polls_total", "Questions to LiteLLM's /v1/models, by result (ok, failed)"),
+                &["result"],
+            )?,
+            models: int_gauge("models", "Models LiteLLM serves, as far as known")?,
+            public_models: int_gauge(
+                "public_models",
+                "Models everybody sees in Open WebUI although LiteLLM limits them",
+            )?,
             lag_bytes: gauge("lag_bytes", "LiteLLM's WAL after the checkpoint")?,
             lag_seconds: gauge(
                 "lag_seconds",
@@ -128,6 +141,9 @@ impl Metrics {
         for status in SLOT_STATUSES {
             metrics.slot_status.with_label_values(&[status]).set(0);
         }
+        for result in ["ok", "failed"] {
+            metrics.model_polls.with_label_values(&[result]);
+        }
         Ok(metrics)
     }
 
@@ -147,6 +163,9 @@ impl Metrics {
             critical_dead_letters,
             skipped,
             active_accounts,
+            model_polls,
+            models,
+            public_models,
             lag_bytes,
             lag_seconds,
             last_message_age_seconds,
@@ -168,6 +187,9 @@ impl Metrics {
         registry.register(Box::new(critical_dead_letters.clone()))?;
         registry.register(Box::new(skipped.clone()))?;
         registry.register(Box::new(active_accounts.clone()))?;
+        registry.register(Box::new(model_polls.clone()))?;
+        registry.register(Box::new(models.clone()))?;
+        registry.register(Box::new(public_models.clone()))?;
         registry.register(Box::new(lag_bytes.clone()))?;
         registry.register(Box::new(lag_seconds.clone()))?;
         registry.register(Box::new(last_message_age_seconds.clone()))?;
@@ -195,15 +217,29 @@ impl Metrics {
             unkeyed: _,
             failed,
             kept_admins: _,
+            access,
         } = *outcome;
+        let Changes {
+            people: _,
+            stripped: _,
+            models,
+            groups,
+            members_added: joined,
+            members_removed: left,
+            grants_added,
+            grants_removed,
+        } = access;
         for (table, operation, count) in [
             ("user", "insert", accounts_created),
             ("user", "update", accounts_updated),
             ("user", "link", accounts_linked),
-            ("group", "write", groups_written),
+            ("group", "write", groups_written + groups),
             ("group", "delete", groups_removed),
-            ("group_member", "insert", members_added),
-            ("group_member", "delete", members_removed),
+            ("group_member", "insert", members_added + joined),
+            ("group_member", "delete", members_removed + left),
+            ("model", "write", models),
+            ("access_grant", "insert", grants_added),
+            ("access_grant", "delete", grants_removed),
             ("api_key", "insert", keys_minted),
             ("api_key", "delete", keys_deleted),
         ] {

@@ -420,6 +420,15 @@ fn tls_config(tls: &Tls) -> Result<ClientConfig, TlsFileError> {
     })
 }
 
+/// TLS for a web server, believing the file's authorities or those Mozilla ships.
+///
+/// # Errors
+/// When the file cannot be used.
+pub fn https_config(ca_file: Option<&Path>) -> Result<ClientConfig, TlsFileError> {
+    let tls = Tls { root_cert: ca_file.map(Path::to_owned), ..Tls::default() };
+    Ok(ClientConfig::builder().with_root_certificates(authorities(&tls)?).with_no_client_auth())
+}
+
 /// Whom to believe: the file's authorities, or those Mozilla ships.
 fn authorities(tls: &Tls) -> Result<RootCertStore, TlsFileError> {
     let Some(file) = &tls.root_cert else {

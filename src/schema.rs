@@ -101,7 +101,8 @@ async fn install_views(target: &Target) -> Result<()> {
         return Ok(());
     }
     // A view whose columns change cannot be replaced.
-    let drop = "drop view if exists personal_key, desired_member, team_person, desired_group, desired_account, profile, person";
+    let drop = "drop view if exists access_key, access_team, access_organization, access_person, personal_key,
+                                   desired_member, team_person, desired_group, desired_account, profile, person";
     client.batch_execute(drop).await.map_err(on(Side::Target, action))?;
     client.batch_execute(&text).await.map_err(on(Side::Target, action))?;
     client
@@ -132,6 +133,13 @@ pub async fn write_policy(target: &Target, config: &Config) -> Result<()> {
         )
         .await
         .map_err(on(Side::Target, "write the policy"))?;
+    let text = "with gone as (
+                    delete from other_model where origin = 'policy' and name <> all ($1::text[])
+                )
+                insert into other_model (name, origin) select distinct name, 'policy' from unnest($1::text[]) n(name)
+                on conflict do nothing";
+    let done = target.client().execute(text, &[&config.policy.models.extra]).await;
+    done.map_err(on(Side::Target, "write the policy"))?;
     Ok(())
 }
 
@@ -149,11 +157,12 @@ pub fn setup_sql(config: &Config, role: &str, layout: &Layout) -> String {
         ApiKeys::Column => String::new(),
         ApiKeys::Table => format!("grant select, insert, delete on {webui}.api_key to {role};\n"),
     };
-    let mut readable: Vec<String> =
+    let readable: Vec<String> =
         layout.access_control_tables.iter().map(|table| format!("{webui}.{}", quote_ident(table))).collect();
-    if layout.model_access == ModelAccess::Table {
-        readable.push(format!("{webui}.access_grant"));
-    }
+    let grants = match layout.model_access {
+        ModelAccess::Json => String::new(),
+        ModelAccess::Table => format!("grant select, insert, delete on {webui}.access_grant to {role};\n"),
+    };
     let readable = if readable.is_empty() {
         String::new()
     } else {
@@ -169,10 +178,14 @@ grant connect, temporary on database {database_ident} to {role};
 grant usage on schema {webui} to {role};
 grant select, insert, update on {webui}.\"user\", {webui}.auth to {role};
 grant select, insert, update, delete on {webui}.\"group\" to {role};
-{members}{keys}{readable}-- Our own schema. Nothing in it refers to Open WebUI's tables.
+grant select, insert, update on {webui}.model to {role};
+{grants}{members}{keys}{readable}-- To find the prefix_id of Open WebUI's connection to LiteLLM. Its settings hold secrets: leave this out where there is no
+-- prefix, or where the policy has models.prefix.
+grant select on {webui}.config to {role};
+-- Our own schema. Nothing in it refers to Open WebUI's tables.
 create schema {schema} authorization {role};
 -- `teardown --purge` also deletes accounts and looks for their chats: run it as the owner, or grant
--- delete on \"user\" and auth, and select (user_id) on chat.
+-- delete on \"user\", auth and model, and select (user_id) on chat.
 ",
         database = config.target.database,
         database_ident = quote_ident(&config.target.database),

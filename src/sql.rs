@@ -23,6 +23,12 @@ files! {
     DESIRED_GROUP = "desired/3_group.sql";
     DESIRED_MEMBER = "desired/4_member.sql";
     KEY = "desired/5_key.sql";
+    ACCESS_VIEWS = "desired/6_access.sql";
+    ACCESS_OF_EMAIL = "access/of_email.sql";
+    ACCESS_OF_PEOPLE = "access/of_people.sql";
+    ACCESS_OF_ORGANIZATIONS = "access/of_organizations.sql";
+    ACCESS_OF_TEAMS = "access/of_teams.sql";
+    ACCESS_OF_KEYS = "access/of_keys.sql";
     TEAM_ROSTER = "mirror/team_roster.sql";
     TEAM_PEOPLE = "mirror/team_people.sql";
     ACCESS_PEOPLE = "mirror/access_people.sql";
@@ -33,6 +39,8 @@ files! {
     EMAIL_SCAN = "layout/account_email/scan.sql";
     MEMBERS_TABLE = "layout/group_members/table.sql";
     MEMBERS_JSON = "layout/group_members/json.sql";
+    SETTINGS_KEYS = "layout/settings/keys.sql";
+    SETTINGS_DOCUMENT = "layout/settings/document.sql";
     KEYS_TABLE_HELD = "layout/api_key/table_held.sql";
     KEYS_TABLE_DELETE = "layout/api_key/table_delete.sql";
     KEYS_TABLE_MINT = "layout/api_key/table_mint.sql";
@@ -56,6 +64,26 @@ files! {
     DESIRED_MEMBERS_OF_KEYS = "project/desired_members_of_keys.sql";
     DESIRED_MEMBERS_OF_ALL = "project/desired_members_of_all.sql";
     REMOVE_GROUPS = "project/remove_groups.sql";
+    MODEL_ROWS = "project/model_rows.sql";
+    STORE_ACCESS = "project/store_access.sql";
+    ACCESS_GROUPS = "project/access_groups.sql";
+    ACCESS_MEMBER_DIFFERENCE = "project/access_member_difference.sql";
+    ACCESS_MEMBERS_TABLE = "layout/group_members/access_table.sql";
+    ACCESS_MEMBERS_JSON = "layout/group_members/access_json.sql";
+    GRANT_DIFFERENCE = "project/grant_difference.sql";
+    GRANTS_TABLE = "layout/model_access/table.sql";
+    GRANTS_JSON = "layout/model_access/json.sql";
+    TAKE_MODELS_TABLE = "layout/model_access/take_table.sql";
+    TAKE_MODELS_JSON = "layout/model_access/take_json.sql";
+    PUBLIC_MODELS_TABLE = "layout/model_access/public_table.sql";
+    PUBLIC_MODELS_JSON = "layout/model_access/public_json.sql";
+    PURGE_MODELS_TABLE = "layout/model_access/purge_table.sql";
+    PURGE_MODELS_JSON = "layout/model_access/purge_json.sql";
+    GROUPS_OF_TABLE = "layout/group_members/of_table.sql";
+    GROUPS_OF_JSON = "layout/group_members/of_json.sql";
+    SEES_TABLE = "layout/model_access/sees_table.sql";
+    SEES_JSON = "layout/model_access/sees_json.sql";
+    REMOVE_ACCESS_GROUPS = "project/remove_access_groups.sql";
     KEY_DIFFERENCE = "project/key_difference.sql";
     MINT_LATER = "project/mint_later.sql";
     NEXT_TO_MINT = "project/next_to_mint.sql";
@@ -72,6 +100,7 @@ files! {
     COLUMNS = "target/columns.sql";
     BREAK_LEASE = "target/break_lease.sql";
     LAYOUT = "target/layout.sql";
+    STORE_POLLED = "target/store_polled.sql";
     STATUS = "target/status.sql";
     PURGE_ACCOUNTS = "target/purge_accounts.sql";
     BRAKE_IS_OPEN = "target/brake_is_open.sql";
@@ -116,7 +145,7 @@ files! {
 
 /// The views and functions, in the order they depend on each other. Installed whenever their text
 /// differs from what the target has.
-pub const VIEWS: &[&str] = &[IDS, PERSON, DESIRED_ACCOUNT, DESIRED_GROUP, DESIRED_MEMBER, KEY];
+pub const VIEWS: &[&str] = &[IDS, PERSON, DESIRED_ACCOUNT, DESIRED_GROUP, DESIRED_MEMBER, KEY, ACCESS_VIEWS];
 
 /// Migrations of our own schema, in order. A released one is never edited.
 pub const MIGRATIONS: &[&str] = &[SCHEMA_STATE, SCHEMA_MIRROR, SCHEMA_ACCESS, SCHEMA_API_KEY];

@@ -11,6 +11,7 @@ use crate::catalog::Lsn;
 use crate::config::Config;
 use crate::error::{Error, Result, Side, on};
 use crate::pause;
+use crate::project::layout::{self, Layout, ModelAccess};
 use crate::resnapshot;
 use crate::source::Source;
 use crate::sql;
@@ -34,6 +35,7 @@ pub struct StatusReport {
     pub accounts_locked: i64,
     pub groups: i64,
     pub members: i64,
+    pub models: Option<ModelsReport>,
     pub skipped: Vec<Counted>,
     pub dead_letters: Vec<Counted>,
     pub brake: Option<BrakeReport>,
@@ -60,6 +62,20 @@ pub struct SlotReport {
     pub restart_lsn: Option<String>,
     pub retained_bytes: i64,
     pub safe_wal_bytes: Option<i64>,
+}
+
+/// Who sees which models, in short.
+#[derive(Debug, Clone, Serialize)]
+pub struct ModelsReport {
+    /// Models LiteLLM serves, as far as known.
+    pub known: i64,
+    /// People with at least one of them, the different sets they have, and how these are granted.
+    pub people: i64,
+    pub sets: i64,
+    pub access_groups: i64,
+    pub grants: i64,
+    /// Models that everybody sees in Open WebUI although LiteLLM limits them.
+    pub public: Vec<String>,
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -152,6 +168,7 @@ pub async fn report(config: &Config) -> Result<StatusReport> {
         accounts_locked: 0,
         groups: 0,
         members: 0,
+        models: None,
         skipped: Vec::new(),
         dead_letters: Vec::new(),
         brake: None,
@@ -195,6 +212,11 @@ pub async fn report(config: &Config) -> Result<StatusReport> {
     report.accounts_locked = row.get(1);
     report.groups = row.get(2);
     report.members = row.get(3);
+    report.models = match layout::find(&target, config).await {
+        Ok(layout) => Some(models(&target, &layout).await?),
+        Err(Error::NoOpenWebUi { .. } | Error::UnknownLayout { .. }) => None,
+        Err(error) => return Err(error),
+    };
     report.skipped =
         counted(&target, "select reason, count(*) from skipped group by reason order by 2 desc, 1").await?;
     report.dead_letters =
@@ -209,6 +231,29 @@ pub async fn report(config: &Config) -> Result<StatusReport> {
         approved: row.get(3),
     });
     Ok(report)
+}
+
+/// What is known of models, and which of them Open WebUI shows to everybody although LiteLLM does not.
+pub async fn models(target: &Target, layout: &Layout) -> Result<ModelsReport> {
+    let action = "read the models";
+    let text =
+        "select (select count(*) from model_row where active), (select count(*) from effective_access),
+                       (select count(*) from model_set where people > 0), (select count(*) from access_group),
+                       (select count(*) from model_grant)";
+    let row = target.client().query_one(text, &[]).await.map_err(on(Side::Target, action))?;
+    let text = match layout.model_access {
+        ModelAccess::Table => sql::PUBLIC_MODELS_TABLE,
+        ModelAccess::Json => sql::PUBLIC_MODELS_JSON,
+    };
+    let public = target.client().query(text, &[]).await.map_err(on(Side::Target, action))?;
+    Ok(ModelsReport {
+        known: row.get(0),
+        people: row.get(1),
+        sets: row.get(2),
+        access_groups: row.get(3),
+        grants: row.get(4),
+        public: public.iter().map(|row| row.get(0)).collect(),
+    })
 }
 
 async fn counted(target: &Target, text: &str) -> Result<Vec<Counted>> {
@@ -249,6 +294,18 @@ impl StatusReport {
         }
         line("accounts", format!("{} active, {} locked", self.accounts_active, self.accounts_locked));
         line("groups", format!("{} with {} members", self.groups, self.members));
+        if let Some(models) = &self.models {
+            let ModelsReport { known, people, sets, access_groups, grants, public } = models;
+            line(
+                "models",
+                format!(
+                    "{known}; {people} people have {sets} sets of them: {access_groups} access groups, {grants} grants"
+                ),
+            );
+            for model in public {
+                line("public model", format!("{model}: everybody sees it, although LiteLLM limits it"));
+            }
+        }
         for skipped in &self.skipped {
             line("skipped", format!("{} {}", skipped.count, skipped.what));
         }

@@ -7,7 +7,7 @@ use crate::checkpoint;
 use crate::config::Config;
 use crate::error::{Error, Result, Side, on};
 use crate::postgres::quote_ident;
-use crate::project::layout::{self, ApiKeys, GroupMembers};
+use crate::project::layout::{self, ApiKeys, GroupMembers, ModelAccess};
 use crate::source::Source;
 use crate::source::publication::drop_publication_sql;
 use crate::sql;
@@ -104,6 +104,13 @@ async fn purge_rows(target: &Target, config: &Config, purge: Purge, lines: &mut 
     };
     let removed = client.execute(keys, &[]).await.map_err(on(Side::Target, action))?;
     lines.push(format!("removed {removed} API keys"));
+    let models = match layout.model_access {
+        ModelAccess::Table => sql::PURGE_MODELS_TABLE,
+        ModelAccess::Json => sql::PURGE_MODELS_JSON,
+    };
+    let row = client.query_one(models, &[]).await.map_err(on(Side::Target, action))?;
+    let (models, groups, grants): (i64, i64, i64) = (row.get(0), row.get(1), row.get(2));
+    lines.push(format!("removed {models} models, {groups} access groups, {grants} grants"));
     let members = match layout.group_members {
         GroupMembers::Table => {
             "delete from group_member gm using member m

@@ -10,7 +10,8 @@ select current_setting('server_version_num')::int as version,
                        ('auth', 'update'), ('group', 'select'), ('group', 'insert'), ('group', 'update'),
                        ('group', 'delete'), ('group_member', 'select'), ('group_member', 'insert'),
                        ('group_member', 'delete'), ('api_key', 'select'), ('api_key', 'insert'), ('api_key', 'delete'),
-                       ('access_grant', 'select')) p(table_name, privilege)
+                       ('access_grant', 'select'), ('access_grant', 'insert'), ('access_grant', 'delete'),
+                       ('model', 'select'), ('model', 'insert'), ('model', 'update')) p(table_name, privilege)
           join pg_catalog.pg_class c on c.relname = p.table_name and c.relkind = 'r'
           join pg_catalog.pg_namespace n on n.oid = c.relnamespace and n.nspname = $1
          where not has_table_privilege(c.oid, p.privilege)) as lacking

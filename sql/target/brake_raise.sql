@@ -6,7 +6,8 @@ with open as (
      where approved_at is null and used_at is null and resnapshot is not distinct from $4::bigint returning id
 ), raised as (
     insert into brake (end_lsn, people, active, reason, resnapshot)
-    select $1, $2::bigint::int, $3::bigint::int, 'accounts to be locked, or left without a group or an API key', $4::bigint
+    select $1, $2::bigint::int, $3::bigint::int,
+           'accounts to be locked, or left without a group, a model or an API key', $4::bigint
      where not exists (select from open) returning id
 )
 select id from open union all select id from raised

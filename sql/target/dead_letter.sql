@@ -10,6 +10,7 @@ with known as (
             select from account a left join person p on p.user_id = a.user_id and p.unusable_because is null
              where a.user_id = $2 and a.active
                and (p.user_id is null or (a.gave_admin and p.user_role is distinct from 'proxy_admin')))
+        when 'access' then exists (select from effective_access where user_id = $2)
         -- A key of ours that should be gone.
         when 'api_key' then exists (
             select from account a join minted_key m on m.webui_id = coalesce(a.webui_id, 'usr_' || a.user_id)

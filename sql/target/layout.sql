@@ -10,5 +10,5 @@ select c.relname::text as table_name, a.attname::text as column_name,
   join pg_catalog.pg_namespace n on n.oid = c.relnamespace
   join pg_catalog.pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
  where n.nspname = $1 and c.relkind in ('r', 'p')
-   and (c.relname in ('user', 'auth', 'group', 'group_member', 'api_key', 'access_grant')
+   and (c.relname in ('user', 'auth', 'group', 'group_member', 'api_key', 'access_grant', 'model', 'config')
         or a.attname = 'access_control')

@@ -3,6 +3,7 @@
 //! Exit codes: 0 fine, 1 failed, 2 usage or configuration, 3 found differences or findings.
 #![expect(clippy::print_stdout, reason = "the output of a command is what it is for")]
 
+mod access;
 #[cfg(feature = "demo")]
 mod demo;
 mod operate;
@@ -60,6 +61,16 @@ enum Command {
         /// How long to wait
         #[arg(long, value_name = "SECONDS", default_value_t = 60, requires = "wait")]
         timeout: u64,
+    },
+    /// Explain which models a person may use and sees, level by level
+    Access {
+        /// The person's e-mail
+        email: String,
+        /// One model, with every path to it [default: all, in short]
+        model: Option<String>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
     },
     /// Let a batch pass that would lock out unusually many people
     Approve {
@@ -174,6 +185,9 @@ async fn dispatch(cli: Cli) -> ExitCode {
         Command::Status { json, wait: None, .. } => finish(show_status(&config, json).await),
         Command::Status { json, wait: Some(_), timeout } => {
             wait(&config, json, Duration::from_secs(timeout)).await
+        }
+        Command::Access { email, model, json } => {
+            access::access(&config, &email, model.as_deref(), json).await
         }
         Command::Approve { id } => finish(approve(&config, id).await),
         Command::Doctor { json } => either(operate::doctor(&config, json).await),

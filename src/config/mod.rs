@@ -20,6 +20,9 @@ pub use url::{Endpoint, Host, Secret, SslMode, Tls};
 
 const SOURCE_URL: &str = "LITELLM_DATABASE_URL";
 const TARGET_URL: &str = "WEBUI_DATABASE_URL";
+const MODELS_URL: &str = "LITELLM_WEBUI_SYNC_LITELLM_URL";
+const MODELS_KEY: &str = "LITELLM_WEBUI_SYNC_LITELLM_KEY";
+const MODELS_CA: &str = "LITELLM_WEBUI_SYNC_LITELLM_CA";
 const DEFAULT_PRODUCT_SCHEMA: &str = "public";
 /// Postgres cuts longer names off silently, and then they are not found again.
 const MAX_NAME_BYTES: usize = 63;
@@ -131,7 +134,19 @@ pub struct Config {
     pub webui_schema: String,
     /// `None` when the pages are off.
     pub http: Option<SocketAddr>,
+    /// `None`: only what its database says is known of LiteLLM's models.
+    pub models_api: Option<ModelsApi>,
     pub policy: Policy,
+}
+
+/// Where LiteLLM says which models it serves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ModelsApi {
+    /// `http` or `https`, with a host.
+    pub url: hyper::Uri,
+    pub key: Secret,
+    /// Authorities to believe instead of the usual ones (PEM).
+    pub ca_file: Option<PathBuf>,
 }
 
 /// Everything that is wrong with a configuration, each with what to do about it.
@@ -181,6 +196,10 @@ impl Settings {
                  name, because uninstalling drops it"
             ));
         }
+        let models_api = models_api(env).unwrap_or_else(|problem| {
+            problems.push(problem);
+            None
+        });
         let endpoints = source.zip(target);
         if let Some((source, target)) = &endpoints {
             problems.extend(same_place_problem(source, target, &litellm_schema, &webui_schema));
@@ -195,10 +214,57 @@ impl Settings {
                 litellm_schema,
                 webui_schema,
                 http,
+                models_api,
                 policy,
             }),
             Some(_) | None => Err(ConfigError { problems }),
         }
+    }
+}
+
+/// LiteLLM's address and a key that may list its models: both or neither. A process list shows flags, so there are none.
+fn models_api(env: &dyn Fn(&str) -> Option<String>) -> Result<Option<ModelsApi>, String> {
+    let set = |name: &str| env(name).map(|text| text.trim().to_owned()).filter(|text| !text.is_empty());
+    let key_file = format!("{MODELS_KEY}_FILE");
+    let key = match (set(MODELS_KEY), set(&key_file)) {
+        (Some(_), Some(_)) => {
+            return Err(format!("{MODELS_KEY} and {key_file} are both set; keep one of them"));
+        }
+        (Some(key), None) => Some(key),
+        (None, Some(file)) => {
+            let text = std::fs::read_to_string(&file).map_err(|error| {
+                format!(
+                    "{key_file} ({file}): cannot read this file: {error}; correct its path or its permissions"
+                )
+            })?;
+            Some(text.trim().to_owned()).filter(|key| !key.is_empty())
+        }
+        (None, None) => None,
+    };
+    let (url, key) = match (set(MODELS_URL), key) {
+        (Some(url), Some(key)) => (url, key),
+        (None, None) => return Ok(None),
+        (Some(_), None) => {
+            return Err(format!(
+                "{MODELS_URL} is set, but not {MODELS_KEY}; set it to a key that may list the models"
+            ));
+        }
+        (None, Some(_)) => {
+            return Err(format!("{MODELS_KEY} is set, but not {MODELS_URL}; set it to LiteLLM's address"));
+        }
+    };
+    let is_plain = |key: &str| key.chars().all(|c| c.is_ascii_graphic());
+    let parsed = url.parse::<hyper::Uri>().ok().filter(|url| {
+        matches!(url.scheme_str(), Some("http" | "https"))
+            && url.host().is_some_and(|host| !host.is_empty())
+            && !url.authority().is_some_and(|authority| authority.as_str().contains('@'))
+    });
+    match parsed {
+        Some(url) if is_plain(&key) => {
+            Ok(Some(ModelsApi { url, key: Secret::new(key), ca_file: set(MODELS_CA).map(PathBuf::from) }))
+        }
+        Some(_) => Err(format!("{MODELS_KEY} holds characters no key has; copy it again")),
+        None => Err(format!("{MODELS_URL} is no address; write one such as http://litellm:4000")),
     }
 }
 
@@ -537,6 +603,32 @@ mod tests {
                 let all = problems(&[flag, value], SOURCE, TARGET);
                 assert_eq!(all.len(), 1, "{flag} {value}: {all:?}");
             }
+        }
+    }
+
+    #[test]
+    fn the_models_need_an_address_and_a_key() {
+        let with = |more: &[(&str, &str)]| {
+            let mut env = vec![(SOURCE_URL, SOURCE), (TARGET_URL, TARGET)];
+            env.extend(more);
+            load(&[], &env)
+        };
+        assert_eq!(with(&[]).unwrap().models_api, None);
+        let api = with(&[(MODELS_URL, "http://litellm:4000/"), (MODELS_KEY, " sk-zq ")]).unwrap().models_api;
+        let api = api.unwrap();
+        assert_eq!((api.url.host(), api.key.expose()), (Some("litellm"), "sk-zq"));
+        assert!(!format!("{api:?}").contains("sk-zq"));
+        for more in [
+            &[(MODELS_URL, "http://litellm")][..],
+            &[(MODELS_KEY, "sk-zq")],
+            &[(MODELS_URL, "litellm:4000"), (MODELS_KEY, "sk-zq")],
+            &[(MODELS_URL, "ftp://litellm"), (MODELS_KEY, "sk-zq")],
+            &[(MODELS_URL, "http://u:p@litellm"), (MODELS_KEY, "sk-zq")],
+            &[(MODELS_URL, "http://litellm"), (MODELS_KEY, "sk\nzq")],
+            &[(MODELS_URL, "http://litellm"), ("LITELLM_WEBUI_SYNC_LITELLM_KEY_FILE", "no-such-file")],
+        ] {
+            let problems = with(more).unwrap_err().problems;
+            assert!(problems.len() == 1 && !problems[0].contains("zq"), "{problems:?}");
         }
     }
 }

@@ -13,6 +13,18 @@
 //! demote = "ours"        # admin roles to take back: "ours", those we gave, or "always", any
 //! name = "team-user"     # display name: "team-user" or "user"
 //!
+//! [access]
+//! keys = "narrow"        # "narrow": who has keys sees what they allow; "required": no usable key, no models
+//!
+//! [models]
+//! extra = []             # models LiteLLM serves that are no rows of its database: those of its config.yaml
+//! prefix = "auto"        # what Open WebUI puts before their names (prefix_id): "auto" looks it up, "" is none
+//! public = "report"      # models that are public in Open WebUI although LiteLLM limits them: "report" or "take"
+//! poll_seconds = 60      # how often LiteLLM's /v1/models is asked, where its URL and a key are set
+//!
+//! [grants]
+//! group_min = 5          # how many people with the same models make an access group
+//!
 //! [brake]                # stop before more people than the larger of the two lose something
 //! people = 20
 //! percent = 10           # of the active people, 0 to 100
@@ -41,6 +53,9 @@ pub struct Policy {
     #[serde(deserialize_with = "one_of")]
     pub api_keys: ApiKeys,
     pub accounts: Accounts,
+    pub access: Access,
+    pub models: Models,
+    pub grants: Grants,
     pub brake: Brake,
     pub source: Source,
     pub audit: Audit,
@@ -114,6 +129,57 @@ pub enum NameFormat {
     User,
 }
 
+/// `[access]`: how keys decide over models.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Access {
+    #[serde(deserialize_with = "one_of")]
+    pub keys: KeyPolicy,
+}
+
+/// Whether a person needs a key to see models.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum KeyPolicy {
+    /// Who has keys sees what the usable ones allow; who has none is not narrowed.
+    #[default]
+    Narrow,
+    /// Nothing without a usable key.
+    Required,
+}
+
+/// `[models]`: which models there are.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Models {
+    #[serde(deserialize_with = "model_names")]
+    pub extra: Vec<String>,
+    /// As in `prefix_id`, without the dot; `auto` finds it.
+    #[serde(deserialize_with = "model_prefix")]
+    pub prefix: String,
+    #[serde(deserialize_with = "one_of")]
+    pub public: PublicModels,
+    #[serde(deserialize_with = "poll_seconds")]
+    pub poll_seconds: u64,
+}
+
+/// What happens to a model that everybody sees in Open WebUI although LiteLLM limits it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum PublicModels {
+    /// It is named by `status` and a metric.
+    #[default]
+    Report,
+    /// It is not public any more.
+    Take,
+}
+
+/// `[grants]`: how access is written.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Grants {
+    #[serde(deserialize_with = "group_min")]
+    pub group_min: i32,
+}
+
 /// `[brake]`: how many people one batch, merge or repair may deactivate or strip of access.
 /// The larger of the two numbers counts.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -183,6 +249,31 @@ impl Choice for NameFormat {
     const WORDS: &'static [(&'static str, Self)] = &[("team-user", Self::TeamUser), ("user", Self::User)];
 }
 
+impl Choice for KeyPolicy {
+    const WORDS: &'static [(&'static str, Self)] = &[("narrow", Self::Narrow), ("required", Self::Required)];
+}
+
+impl Choice for PublicModels {
+    const WORDS: &'static [(&'static str, Self)] = &[("report", Self::Report), ("take", Self::Take)];
+}
+
+impl Default for Models {
+    fn default() -> Self {
+        Self {
+            extra: Vec::new(),
+            prefix: "auto".to_owned(),
+            public: PublicModels::default(),
+            poll_seconds: 60,
+        }
+    }
+}
+
+impl Default for Grants {
+    fn default() -> Self {
+        Self { group_min: 5 }
+    }
+}
+
 impl Default for Brake {
     fn default() -> Self {
         Self { people: 20, percent: 10 }
@@ -243,13 +334,20 @@ impl Policy {
     pub fn fingerprint(&self) -> String {
         // Taken apart by name: a new key does not compile until somebody decides about it here.
         let Accounts { adopt, adopt_admins, relink, demote, name } = &self.accounts;
+        let Access { keys } = &self.access;
+        // The prefix counts as it is found, not as it is asked for.
+        let Models { extra, prefix: _, public, poll_seconds: _ } = &self.models;
+        let Grants { group_min } = &self.grants;
         let text = format!(
-            "api_keys={} accounts adopt={} adopt_admins={adopt_admins} relink={} demote={} name={}",
+            "api_keys={} accounts adopt={} adopt_admins={adopt_admins} relink={} demote={} name={}; \
+             access keys={}; models extra={extra:?} public={}; grants group_min={group_min}",
             self.api_keys.word(),
             adopt.word(),
             relink.word(),
             demote.word(),
             name.word(),
+            keys.word(),
+            public.word(),
         );
         Sha256::digest(text.as_bytes()).iter().take(8).map(|byte| format!("{byte:02x}")).collect()
     }
@@ -320,6 +418,30 @@ fn batch_bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::E
     in_range(deserializer, 64 * 1024, 1024 * 1024 * 1024)
 }
 
+fn group_min<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i32, D::Error> {
+    in_range(deserializer, 1, 1_000_000)
+}
+
+fn poll_seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    in_range(deserializer, 1, 86_400)
+}
+
+fn model_names<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    let names = Vec::<String>::deserialize(deserializer).unwrap_or_else(|_| vec![String::new()]);
+    match names.iter().any(|name| name.is_empty() || name.contains(['*', '\0'])) {
+        true => Err(D::Error::custom("must be a list of model names, without patterns")),
+        false => Ok(names),
+    }
+}
+
+fn model_prefix<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let prefix = String::deserialize(deserializer).unwrap_or_else(|_| "\0".to_owned());
+    match prefix.contains(char::is_control) {
+        true => Err(D::Error::custom("must be \"auto\" or the connection's prefix_id")),
+        false => Ok(prefix),
+    }
+}
+
 fn one_of<'de, D: Deserializer<'de>, C: Choice>(deserializer: D) -> Result<C, D::Error> {
     let word = String::deserialize(deserializer).unwrap_or_default();
     C::WORDS.iter().find(|(known, _)| *known == word).map(|(_, choice)| *choice).ok_or_else(|| {
@@ -368,7 +490,9 @@ mod tests {
     fn every_key_is_read() {
         let policy = Policy::parse(
             "api_keys = \"off\"\n[accounts]\nadopt = \"skip\"\nadopt_admins = true\nrelink = \"skip\"\n\
-             demote = \"always\"\nname = \"user\"\n[brake]\npeople = 0\npercent = 100\n\
+             demote = \"always\"\nname = \"user\"\n[access]\nkeys = \"required\"\n[models]\n\
+             extra = [\"a\"]\nprefix = \"p\"\npublic = \"take\"\npoll_seconds = 5\n[grants]\n\
+             group_min = 1\n[brake]\npeople = 0\npercent = 100\n\
              [source]\nmax_retained_wal = 1048576\n\
              [audit]\nretention_days = 1\n[batch]\nchanges = 1\nbytes = 65536\n",
         );
@@ -381,6 +505,14 @@ mod tests {
                 demote: Demote::Always,
                 name: NameFormat::User,
             },
+            access: Access { keys: KeyPolicy::Required },
+            models: Models {
+                extra: vec!["a".to_owned()],
+                prefix: "p".to_owned(),
+                public: PublicModels::Take,
+                poll_seconds: 5,
+            },
+            grants: Grants { group_min: 1 },
             brake: Brake { people: 0, percent: 100 },
             source: Source { max_retained_wal: 1_048_576 },
             audit: Audit { retention_days: 1 },
@@ -409,8 +541,8 @@ mod tests {
                  correct it or remove it",
                 "batch.bytes: must be a whole number from 65536 to 1073741824; \
                  correct it or remove it",
-                "blub: unknown field `blub`, expected one of `api_keys`, `accounts`, `brake`, \
-                 `source`, `audit`, `batch`; correct it or remove it",
+                "blub: unknown field `blub`, expected one of `api_keys`, `accounts`, `access`, \
+                 `models`, `grants`, `brake`, `source`, `audit`, `batch`; correct it or remove it",
                 "brake.people: must be a whole number from 0 to 1000000000; \
                  correct it or remove it",
                 "brake.percent: must be a whole number from 0 to 100; correct it or remove it",
@@ -442,13 +574,18 @@ mod tests {
     fn the_fingerprint_changes_with_the_projection_and_with_nothing_else() {
         let default = Policy::default();
         // Pinned: a new value here makes every installation run one full difference.
-        assert_eq!(default.fingerprint(), "749a4ef6ef22ac08");
+        assert_eq!(default.fingerprint(), "206b731be75d7e1f");
         for (text, same) in [
             ("[accounts]\nadopt = \"skip\"", false),
             ("[accounts]\nadopt_admins = true", false),
             ("[accounts]\nrelink = \"skip\"", false),
             ("[accounts]\ndemote = \"always\"", false),
             ("[accounts]\nname = \"user\"", false),
+            ("[access]\nkeys = \"required\"", false),
+            ("[models]\nextra = [\"a\"]", false),
+            ("[models]\npublic = \"take\"", false),
+            ("[models]\nprefix = \"p\"\npoll_seconds = 9", true),
+            ("[grants]\ngroup_min = 2", false),
             ("api_keys = \"off\"", false),
             ("[brake]\npeople = 1\npercent = 1", true),
             ("[source]\nmax_retained_wal = 0", true),

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::{mpsc, watch};
 
 use super::Daemon;
+use super::models::Polled;
 use crate::brake;
 use crate::catalog::Lsn;
 use crate::checkpoint::{self, Checkpoint, PENDING};
@@ -34,18 +35,19 @@ const RECONCILE_EVERY: u64 = 600;
 const RETENTION_EVERY: u64 = 3600;
 
 pub(super) struct Applier {
-    daemon: Arc<Daemon>,
-    target: Target,
-    epoch: i64,
-    end_lsn: Lsn,
+    pub(super) daemon: Arc<Daemon>,
+    pub(super) target: Target,
+    pub(super) epoch: i64,
+    pub(super) end_lsn: Lsn,
     /// What the Open WebUI rows were last made with.
-    projected_with: String,
+    pub(super) projected_with: String,
     /// Keys that expired before this have had their effect.
     expired_through: Option<SystemTime>,
     /// When we last looked for others.
     looked_for_expired: Instant,
     /// `None` while Open WebUI has no tables or no admin yet.
-    projection: Option<Projection>,
+    pub(super) projection: Option<Projection>,
+    pub(super) polled: Polled,
     acknowledge: watch::Sender<Lsn>,
     /// A brake was open when this session began.
     was_braked: bool,
@@ -61,6 +63,7 @@ impl Applier {
         known: &Checkpoint,
         epoch: i64,
         acknowledge: watch::Sender<Lsn>,
+        polled: Polled,
     ) -> Self {
         Self {
             daemon,
@@ -71,6 +74,7 @@ impl Applier {
             expired_through: known.expired_through,
             looked_for_expired: Instant::now(),
             projection: None,
+            polled,
             acknowledge,
             was_braked: true,
             large: false,
@@ -100,6 +104,7 @@ impl Applier {
                     // A batch whose end never came is rolled back with the session.
                     None => return Ok(()),
                 },
+                () = self.polled.next(), if !self.large => self.models_answered().await?,
                 _ = tick.tick(), if !self.large => self.housekeeping().await?,
             }
         }
@@ -150,13 +155,16 @@ impl Applier {
         };
         mirror::propagate(target, &mut touched, Keys::Arrays).await?;
         failpoint::hit(failpoint::STAGED_NOT_PROJECTED)?;
+        if touched.all_access {
+            self.polled.ask_again();
+        }
         let outcome = match (&self.projection, plain) {
             (Some(projection), Some(plain)) => projection.after_plain(target, plain, touched, stamp).await?,
             (Some(projection), None) => {
                 if touched.len() > MANY {
                     target.plan_large().await?;
                 }
-                projection.apply(target, Scope::These(&touched), stamp).await?
+                Box::pin(projection.apply(target, Scope::These(&touched), stamp)).await?
             }
             (None, _) => Outcome::default(),
         };
@@ -284,7 +292,7 @@ impl Applier {
     }
 
     /// Stops before the commit when unusually many people would lose something at once.
-    async fn hold_against_brake(&self, outcome: &Outcome, end_lsn: Lsn) -> Result<()> {
+    pub(super) async fn hold_against_brake(&self, outcome: &Outcome, end_lsn: Lsn) -> Result<()> {
         brake::hold(
             &self.target,
             &self.daemon.config.policy.brake,
@@ -317,9 +325,15 @@ impl Applier {
                 return self.heartbeat().await;
             }
         }
-        let with =
-            format!("{}/{}/{}", config.policy.fingerprint(), found.describe(), env!("CARGO_PKG_VERSION"));
-        self.projection = Some(Projection::new(found, config.policy.api_keys));
+        let models = super::models::rules(&self.target, config, &found).await?;
+        let with = format!(
+            "{}/{}/{}/{}",
+            config.policy.fingerprint(),
+            found.describe(),
+            models.prefix,
+            env!("CARGO_PKG_VERSION")
+        );
+        self.projection = Some(Projection::new(found, config.policy.api_keys, models));
         if self.projected_with != with {
             let first = self.projected_with == PENDING;
             tracing::info!(first, "projecting everything");
@@ -360,7 +374,11 @@ impl Applier {
         }
         if reconcile && self.projection.is_some() {
             let with = self.projected_with.clone();
-            self.apply_everything(&with, true).await?;
+            // Open WebUI's connections may have got another prefix, and then this projects everything.
+            self.find_projection().await?;
+            if self.projected_with == with {
+                self.apply_everything(&with, true).await?;
+            }
         }
         if retention {
             let days = i32::try_from(self.daemon.config.policy.audit.retention_days).unwrap_or(i32::MAX);
@@ -386,6 +404,8 @@ impl Applier {
             let kind: &str = row.get(0);
             match kind {
                 "account" | "last_admin" => touched.users.insert(row.get(1)),
+                "access" => touched.access.insert(row.get(1)),
+                "model" => !std::mem::replace(&mut touched.all_access, true),
                 "team" => touched.teams.insert(row.get(1)),
                 "api_key" => touched.access.insert(row.get(1)),
                 _ => touched.organizations.insert(row.get(1)),
@@ -407,7 +427,7 @@ impl Applier {
     }
 
     /// Counts at once when something went wrong; otherwise the timer does.
-    async fn note(&self, outcome: &Outcome) -> Result<()> {
+    pub(super) async fn note(&self, outcome: &Outcome) -> Result<()> {
         if outcome.failed + outcome.conflicts + outcome.kept_admins > 0 { self.count().await } else { Ok(()) }
     }
 
@@ -420,6 +440,11 @@ impl Applier {
         metrics.skipped.set(row.get(2));
         metrics.active_accounts.set(row.get(3));
         progress.set_critical(u64::try_from(row.get::<_, i64>(1)).unwrap_or_default());
+        if let Some(projection) = &self.projection {
+            let report = crate::status::models(&self.target, projection.layout()).await?;
+            metrics.models.set(report.known);
+            metrics.public_models.set(i64::try_from(report.public.len()).unwrap_or(i64::MAX));
+        }
         Ok(())
     }
 

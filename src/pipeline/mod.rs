@@ -7,13 +7,14 @@
 //! outlives it, because the checkpoint says where to go on.
 
 mod apply;
+mod models;
 mod monitor;
 mod receive;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -25,8 +26,10 @@ use crate::config::Config;
 use crate::error::{Error, Reaction, Result};
 use crate::metrics::Metrics;
 use crate::pause;
+use crate::poll;
 use crate::postgres::error_chain;
 use crate::progress::{Progress, State};
+use crate::project::layout;
 use crate::resnapshot;
 use crate::schema;
 use crate::source::Source;
@@ -293,7 +296,10 @@ impl Daemon {
         let fence = copied.as_ref().map(|copied| copied.point);
         let (parts, received) = mpsc::channel(1);
         let (acknowledge, committed) = watch::channel(known.end_lsn);
-        let applier = apply::Applier::new(Arc::clone(&self), target, &known, epoch, acknowledge);
+        let (answers, answered) = watch::channel(None);
+        let again = Arc::new(Notify::new());
+        let polled = models::Polled::new(answered, Arc::clone(&again));
+        let applier = apply::Applier::new(Arc::clone(&self), target, &known, epoch, acknowledge, polled);
         let limits =
             crate::stage::Limits { rows: config.policy.batch.changes, bytes: config.policy.batch.bytes };
         let receiver =
@@ -304,6 +310,14 @@ impl Daemon {
         tasks.spawn(receiver.run(cancel.clone()));
         tasks.spawn(applier.run(received));
         tasks.spawn(watcher.run(cancel.clone()));
+        if let Some(api) = config.models_api.clone() {
+            let period = Duration::from_secs(config.policy.models.poll_seconds);
+            let poll = poll::run(api, period, Arc::clone(&self.metrics), answers, again, cancel.clone());
+            tasks.spawn(async move {
+                poll.await;
+                Ok(())
+            });
+        }
         let mut outcome = Ok(());
         while let Some(ended) = first_ended(&mut tasks, outcome.is_ok()).await {
             match ended {
@@ -324,7 +338,12 @@ impl Daemon {
             if !target.take_lease(&config.schema).await? {
                 return Err(Error::LeaseHeld);
             }
-            resnapshot::merge(config, &target, copied, epoch).await?;
+            let projection = match layout::find(&target, config).await {
+                Ok(found) => Some(models::projection(&target, config, found).await?),
+                Err(Error::NoOpenWebUi { .. }) => None,
+                Err(error) => return Err(error),
+            };
+            resnapshot::merge(config, &target, copied, epoch, projection.as_ref()).await?;
             self.progress.touch_caught_up();
         }
         if matches!(outcome, Err(Error::MessageTooLarge { .. })) {

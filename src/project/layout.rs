@@ -38,11 +38,22 @@ pub enum ModelAccess {
     Table,
 }
 
+/// How Open WebUI's settings are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Settings {
+    /// One document in `config.data` (before 0.10.0).
+    Document,
+    /// A row of `config` per key.
+    Keys,
+    Unknown,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Layout {
     pub group_members: GroupMembers,
     pub api_keys: ApiKeys,
     pub model_access: ModelAccess,
+    pub settings: Settings,
     /// `uq_user_email_lower` (0.11.0 and newer): e-mails are unique and can be looked up.
     pub unique_email: bool,
     /// `group.parent_group_id` (0.12.0 and newer).
@@ -113,6 +124,10 @@ const ACCOUNT_COLUMNS: &[&str] =
 const AUTH_COLUMNS: &[&str] = &["id", "email", "password", "active"];
 const GROUP_COLUMNS: &[&str] =
     &["id", "user_id", "name", "description", "data", "meta", "created_at", "updated_at"];
+const MODEL_COLUMNS: &[&str] =
+    &["id", "user_id", "base_model_id", "name", "params", "meta", "is_active", "created_at", "updated_at"];
+const GRANT_COLUMNS: &[&str] =
+    &["id", "resource_type", "resource_id", "principal_type", "principal_id", "permission", "created_at"];
 const MEMBER_COLUMNS: &[&str] = &["id", "group_id", "user_id", "created_at", "updated_at"];
 const KEY_COLUMNS: &[&str] = &["id", "user_id", "key", "created_at", "updated_at"];
 
@@ -128,7 +143,12 @@ fn judge(schema: &str, columns: &Columns, unique_email: bool) -> Result<Layout> 
         }
     }
     let mut missing = Vec::new();
-    for (table, wanted) in [("user", ACCOUNT_COLUMNS), ("auth", AUTH_COLUMNS), ("group", GROUP_COLUMNS)] {
+    for (table, wanted) in [
+        ("user", ACCOUNT_COLUMNS),
+        ("auth", AUTH_COLUMNS),
+        ("group", GROUP_COLUMNS),
+        ("model", MODEL_COLUMNS),
+    ] {
         for column in wanted {
             if !has(table, column) {
                 missing.push(format!("no column {table}.{column}"));
@@ -142,6 +162,14 @@ fn judge(schema: &str, columns: &Columns, unique_email: bool) -> Result<Layout> 
     } else {
         missing.push("neither table group_member nor column group.user_ids".to_owned());
         GroupMembers::Table
+    };
+    let model_access = if GRANT_COLUMNS.iter().all(|column| has("access_grant", column)) {
+        ModelAccess::Table
+    } else {
+        if !has("model", "access_control") {
+            missing.push("neither table access_grant nor column model.access_control".to_owned());
+        }
+        ModelAccess::Json
     };
     let api_keys = if KEY_COLUMNS.iter().all(|column| has("api_key", column)) {
         ApiKeys::Table
@@ -163,10 +191,13 @@ fn judge(schema: &str, columns: &Columns, unique_email: bool) -> Result<Layout> 
     Ok(Layout {
         group_members,
         api_keys,
-        model_access: if columns.contains_key("access_grant") {
-            ModelAccess::Table
+        model_access,
+        settings: if has("config", "key") && has("config", "value") {
+            Settings::Keys
+        } else if has("config", "data") {
+            Settings::Document
         } else {
-            ModelAccess::Json
+            Settings::Unknown
         },
         unique_email,
         parent_group: has("group", "parent_group_id"),

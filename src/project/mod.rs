@@ -8,9 +8,11 @@
 //! Everything is one difference, restricted to the touched keys: a batch, the first projection,
 //! a changed policy and the periodic reconcile all run the same statements.
 
+pub mod access;
 mod keys;
 pub mod layout;
 mod plain;
+pub mod prefix;
 pub mod touched;
 
 use std::time::SystemTime;
@@ -61,13 +63,16 @@ pub struct Outcome {
     pub failed: i64,
     /// Changes that were not applied because they would take the last admin away.
     pub kept_admins: i64,
+    /// What became of people's models.
+    pub access: access::Changes,
 }
 
 impl Outcome {
     /// How many people it locks out, and how many it leaves with less in another way: what the brake counts. People
-    /// without any group of ours and without the API key we gave them are often the same, and count once.
+    /// without any group of ours, without any model and without the API key we gave them are often the same, and count
+    /// once.
     pub fn losing(&self) -> (i64, i64) {
-        (self.departing, self.stripped.max(self.unkeyed))
+        (self.departing, self.stripped.max(self.unkeyed).max(self.access.stripped))
     }
 
     fn count_accounts(&mut self, counts: &AccountCounts) {
@@ -98,6 +103,7 @@ impl Outcome {
         self.unkeyed += other.unkeyed;
         self.failed += other.failed;
         self.kept_admins += other.kept_admins;
+        self.access.add(other.access);
     }
 }
 
@@ -124,6 +130,7 @@ impl Scope<'_> {
 #[derive(Debug)]
 pub struct Projection {
     layout: Layout,
+    access: access::Access,
     arrays: Texts,
     touched: Texts,
     everything: Texts,
@@ -137,9 +144,10 @@ pub const MANY: usize = 5_000;
 const FAILURE_BUDGET: i64 = 200;
 
 impl Projection {
-    pub fn new(layout: Layout, api_keys: ApiKeys) -> Self {
+    pub fn new(layout: Layout, api_keys: ApiKeys, models: access::Rules) -> Self {
         let texts = |keys| Texts::new(&layout, api_keys, keys);
         Self {
+            access: access::Access::new(&layout, models),
             arrays: texts(Keys::Arrays),
             touched: texts(Keys::Touched),
             everything: texts(Keys::Everything),
@@ -154,6 +162,13 @@ impl Projection {
     /// Applies the difference for `scope`, in the open transaction. An entity that cannot be written becomes
     /// a dead letter; everything else is written.
     pub async fn apply(&self, target: &Target, scope: Scope<'_>, stamp: Stamp) -> Result<Outcome> {
+        let mut outcome = self.apply_accounts(target, scope, stamp).await?;
+        self.access.apply(target, scope, stamp, &mut outcome).await?;
+        Ok(outcome)
+    }
+
+    /// Accounts, groups and members.
+    async fn apply_accounts(&self, target: &Target, scope: Scope<'_>, stamp: Stamp) -> Result<Outcome> {
         if let Scope::These(touched) = scope
             && touched.is_empty()
             && !touched.has_access()
@@ -189,6 +204,7 @@ impl Projection {
                 again.users.insert(user);
             }
             let done = self.apply_once(target, Scope::These(&again), stamp).await?;
+            self.access.apply(target, Scope::These(&again), stamp, outcome).await?;
             // They were counted as conflicts already.
             outcome.add(Outcome { conflicts: 0, ..done });
         }

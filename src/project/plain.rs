@@ -62,7 +62,7 @@ impl Projection {
         let Plain { mut outcome, rest } = plain;
         let everybody = std::mem::replace(&mut touched.users, rest);
         touched.access.extend(everybody);
-        outcome.add(self.apply(target, Scope::These(&touched), stamp).await?);
+        outcome.add(Box::pin(self.apply(target, Scope::These(&touched), stamp)).await?);
         Ok(outcome)
     }
 

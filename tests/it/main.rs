@@ -9,6 +9,8 @@
 
 mod support;
 
+mod access;
+mod access_figures;
 mod brake;
 mod churn;
 mod cli;
@@ -19,9 +21,11 @@ mod first_copy;
 mod keys;
 mod layering;
 mod mapping;
+mod models;
 mod network;
 mod projection;
 mod resnapshot;
+mod scenarios;
 mod setup;
 mod sql;
 mod stream;

@@ -111,12 +111,17 @@ async fn a_purge_leaves_open_webui_as_it_was() {
          insert into \"group\" (id, user_id, name, description, created_at, updated_at) values
             ('grp_team_t', 'x1', 'Hand-made', '', 1, 1), ('own', 'x1', 'Own', '', 1, 1);
          insert into group_member (id, group_id, user_id) values ('1', 'grp_team_t', 'x2'), ('2', 'own', 'x1');
-         insert into api_key (id, user_id, key, created_at, updated_at) values ('key_x1', 'x1', 'sk-own', 1, 1)",
+         insert into api_key (id, user_id, key, created_at, updated_at) values ('key_x1', 'x1', 'sk-own', 1, 1);
+         insert into model (id, user_id, base_model_id, name, params, meta, is_active, created_at, updated_at) values
+            ('gpt-4', 'x1', null, 'Mine', '{\"a\": 1}', '{}', true, 1, 1), ('preset', 'x1', 'gpt-4', 'Preset', '{}', '{}', true, 1, 1);
+         insert into access_grant (id, resource_type, resource_id, principal_type, principal_id, permission, created_at) values
+            ('1', 'model', 'gpt-4', 'user', 'x2', 'read', 1), ('2', 'model', 'preset', 'user', '*', 'read', 1)",
     )
     .await;
     let before = dump(&pair).await;
     pair.litellm(
         &[
+            crate::access::served(),
             people("a", 10),
             person("f", "found@x.test"),
             person("w", "waiting@x.test"),

@@ -31,9 +31,19 @@ async fn nothing_of_ours_depends_on_an_object_of_open_webui() {
 #[tokio::test]
 async fn open_webui_0_6_30_becomes_0_12_4_under_the_running_daemon() {
     let pair = Pair::with(PairOptions { webui: Schema::OpenWebUi0_6_30, ..PairOptions::default() }).await;
-    pair.litellm(&[people("a", 10), team("t", "T", None, &["a1", "a2"])].concat()).await;
+    pair.litellm(
+        &[
+            crate::access::served(),
+            people("a", 10),
+            team("t", "T", None, &["a1", "a2"]),
+            "update \"LiteLLM_UserTable\" set models = '{gpt-4}' where user_id in ('a3', 'a4');".to_owned(),
+        ]
+        .concat(),
+    )
+    .await;
     let daemon = Daemon::start(&pair);
     pair.settle().await;
+    assert_in_step(&pair).await;
     // What Open WebUI's own migrations do, in short: every object of theirs goes or changes, by plain statements.
     execute(&pair.target, "create schema keep; create table keep.u as table \"user\"; create table keep.a as table auth; create table keep.g as table \"group\"")
         .await

@@ -181,6 +181,7 @@ pub(crate) async fn differences(pair: &Pair, foreign: &Foreign) -> Vec<String> {
         }
     }
     found.extend(group_differences(pair, &litellm, &owner, foreign).await);
+    found.extend(super::models::differences(pair, &[]).await);
     found.extend(key_differences(pair, &litellm, foreign).await);
     found
 }
@@ -284,7 +285,12 @@ async fn group_differences(
         wanted.insert(group_id("organization", id), (named(alias, id), members));
     }
     let mut actual: BTreeMap<String, (String, BTreeSet<String>)> = BTreeMap::new();
-    for row in rows(&pair.target, "select id, name from \"group\" where id like 'grp\\_%'").await {
+    for row in rows(
+        &pair.target,
+        "select id, name from \"group\" where id like 'grp\\_%' and id not like 'grp\\_models\\_%'",
+    )
+    .await
+    {
         let [id, name] = texts(row);
         actual.insert(id, (name, BTreeSet::new()));
     }
@@ -532,7 +538,7 @@ fn group_id(kind: &str, id: &str) -> String {
     format!("grp_{}{id}", if kind == "team" { "team_" } else { "" })
 }
 
-fn sha256(text: &str) -> String {
+pub(crate) fn sha256(text: &str) -> String {
     use sha2::{Digest, Sha256};
     Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -2,6 +2,7 @@
 
 pub(crate) mod compare;
 pub(crate) mod daemon;
+pub(crate) mod models;
 
 use std::fmt::Write as _;
 use std::future::Future;
@@ -139,6 +140,7 @@ impl Pair {
             litellm_schema: "public".to_owned(),
             webui_schema: "public".to_owned(),
             http: None,
+            models_api: None,
             policy: Policy::default(),
         }
     }

@@ -1,0 +1,4 @@
+-- The keys of the people of $1 (text[]), usable at $2 (timestamptz) or not. Runs on: target.
+select user_id, token, team_id, models, aliases, key_is_usable(blocked, expires, $2) as usable, key_type, allowed_routes,
+       project_id, project_blocked, project_models, group_models, override_models
+  from access_key where user_id = any ($1) order by 1, 2

@@ -1,0 +1,9 @@
+-- Models that are public in Open WebUI although LiteLLM does not give them to everybody (access_control NULL). Runs on:
+-- target. Returns (model_id), in order.
+select r.model_id
+  from model_row r
+  join model m on m.id = r.model_id collate "default" and m.base_model_id is null and m.is_active
+ where r.active
+   and json_typeof(coalesce(m.access_control, 'null')) = 'null'
+   and (select coalesce(sum(s.people), 0) from model_set s where r.model_id = any (s.models)) < (select count(*) from access_person)
+ order by 1

@@ -1,0 +1,379 @@
+//! What a list of models means to LiteLLM, over the models it serves. Pure.
+//!
+//! Owns the known models and the semantics of one list (LiteLLM 1.109.1, `proxy/auth/auth_checks.py`): empty, `*` and
+//! `all-proxy-models` are no limit; `all-team-models` is one only where a team is meant; the name of an access group
+//! that a deployment is tagged with stands for what that deployment serves; anything with a `*` is a pattern; the rest are
+//! names. A list never makes a model known: a person types the lists of their own keys.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use regex::{Regex, RegexBuilder};
+
+use super::bits::Bits;
+
+/// Names that mean something in a list and are never models.
+const SENTINELS: &[&str] = &["all-proxy-models", "all-team-models", "no-default-models"];
+
+/// A longer pattern, or one that compiles to more than this, matches nothing.
+const PATTERN_MAX_CHARS: usize = 1_000;
+const PATTERN_MAX_BYTES: usize = 1 << 18;
+
+/// Lists resolved and kept; more than this many are forgotten together.
+const KEPT_LISTS: usize = 20_000;
+
+/// One row of `LiteLLM_ProxyModelTable`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Deployment {
+    /// `model_name`.
+    pub name: String,
+    /// The team it is for, and the name that team calls it by.
+    pub team: Option<(String, String)>,
+    /// `model_info.access_groups`.
+    pub tags: Vec<String>,
+    pub blocked: bool,
+}
+
+/// What LiteLLM serves, and to whom a name means what.
+#[derive(Debug)]
+pub struct Catalogue {
+    /// In order; the place of a name is its bit.
+    names: Vec<String>,
+    places: HashMap<String, usize>,
+    /// Served to everybody.
+    common: Bits,
+    /// Served to one team only.
+    of_team: HashMap<String, Bits>,
+    /// What a tag stands for, and what it stands for in a team besides.
+    tags: HashMap<String, Bits>,
+    team_tags: HashMap<(String, String), Bits>,
+    lists: Mutex<HashMap<ListKey, Arc<Bits>>>,
+}
+
+/// Where a list stands: it decides what `all-team-models` and team-scoped tags mean.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Place<'a> {
+    /// A user's, a member's, an organization's or a project's list, or a key's without a team.
+    Anywhere,
+    /// A team's list or the list of one of its keys.
+    Team(&'a str),
+}
+
+/// A list that was resolved: its elements, and the team where that makes a difference.
+type ListKey = (Option<String>, bool, Vec<String>);
+
+impl Catalogue {
+    /// `others` are names known without a row: from `/v1/models` and from the policy.
+    pub fn new(deployments: &[Deployment], others: &[String]) -> Self {
+        let is_name = |name: &str| !name.is_empty() && !name.contains('*') && !SENTINELS.contains(&name);
+        // The stored name of a team's model is nobody's to ask for.
+        let internal: HashSet<&str> =
+            deployments.iter().filter(|d| d.team.is_some()).map(|d| d.name.as_str()).collect();
+        let mut served: BTreeSet<(Option<&str>, &str)> = BTreeSet::new();
+        let mut blocked: HashSet<&str> = HashSet::new();
+        for deployment in deployments {
+            let (team, name) = deployment.asked_for();
+            match deployment.blocked {
+                false if is_name(name) => {
+                    served.insert((team, name));
+                }
+                // While every row of a name is blocked, nobody gets it, whatever was last heard of it.
+                true if team.is_none() => {
+                    blocked.insert(name);
+                }
+                _ => {}
+            }
+        }
+        for name in others {
+            if is_name(name) && !internal.contains(name.as_str()) && !blocked.contains(name.as_str()) {
+                served.insert((None, name));
+            }
+        }
+        let names: Vec<String> = {
+            let names: BTreeSet<&str> = served.iter().map(|(_, name)| *name).collect();
+            names.into_iter().map(str::to_owned).collect()
+        };
+        let places: HashMap<String, usize> =
+            names.iter().enumerate().map(|(place, name)| (name.clone(), place)).collect();
+        let mut catalogue = Self {
+            common: Bits::none(names.len()),
+            of_team: HashMap::new(),
+            tags: HashMap::new(),
+            team_tags: HashMap::new(),
+            lists: Mutex::default(),
+            names,
+            places,
+        };
+        for (team, name) in &served {
+            let Some(place) = catalogue.place(name) else { continue };
+            match team {
+                None => catalogue.common.insert(place),
+                Some(team) => {
+                    let none = Bits::none(catalogue.names.len());
+                    catalogue.of_team.entry((*team).to_owned()).or_insert(none).insert(place);
+                }
+            }
+        }
+        catalogue.tag(deployments);
+        catalogue
+    }
+
+    /// A name has the tags of its deployments; one without a row of its own has those of the patterns that serve it.
+    fn tag(&mut self, deployments: &[Deployment]) {
+        let none = Bits::none(self.names.len());
+        let mut has_row = Bits::none(self.names.len());
+        for deployment in deployments.iter().filter(|deployment| !deployment.blocked) {
+            let (team, name) = deployment.asked_for();
+            let Some(place) = self.place(name) else { continue };
+            if team.is_none() {
+                has_row.insert(place);
+            }
+            for tag in &deployment.tags {
+                match team {
+                    None => self.tags.entry(tag.clone()).or_insert(none.clone()).insert(place),
+                    Some(team) => {
+                        let key = (team.to_owned(), tag.clone());
+                        self.team_tags.entry(key).or_insert(none.clone()).insert(place);
+                    }
+                }
+            }
+        }
+        let patterns = deployments
+            .iter()
+            .filter(|d| !d.blocked && d.team.is_none() && d.name.contains('*') && !d.tags.is_empty());
+        for deployment in patterns {
+            let Some(pattern) = compile(&deployment.name) else { continue };
+            for (place, name) in self.names.iter().enumerate() {
+                if self.common.contains(place) && !has_row.contains(place) && pattern.is_match(name) {
+                    for tag in &deployment.tags {
+                        self.tags.entry(tag.clone()).or_insert(none.clone()).insert(place);
+                    }
+                }
+            }
+        }
+    }
+
+    fn place(&self, name: &str) -> Option<usize> {
+        self.places.get(name).copied()
+    }
+
+    /// The known models, in order.
+    pub fn names(&self) -> &[String] {
+        &self.names
+    }
+
+    pub fn none(&self) -> Bits {
+        Bits::none(self.names.len())
+    }
+
+    pub fn all(&self) -> Bits {
+        Bits::all(self.names.len())
+    }
+
+    /// What is served there at all: everybody's models, and a team's own.
+    pub fn served(&self, place: Place<'_>) -> Bits {
+        let mut served = self.common.clone();
+        if let Place::Team(team) = place
+            && let Some(own) = self.of_team.get(team)
+        {
+            served.widen(own);
+        }
+        served
+    }
+
+    /// What a list allows of all known models, whether or not they are served there.
+    pub fn allowed(&self, list: &[String], place: Place<'_>) -> Arc<Bits> {
+        let team = match place {
+            Place::Team(team) if self.of_team.contains_key(team) => Some(team.to_owned()),
+            Place::Team(_) | Place::Anywhere => None,
+        };
+        let key = (team, matches!(place, Place::Team(_)), list.to_vec());
+        if let Some(known) = self.lists().get(&key) {
+            return Arc::clone(known);
+        }
+        let bits = Arc::new(self.resolve(list, place));
+        let mut lists = self.lists();
+        if lists.len() >= KEPT_LISTS {
+            lists.clear();
+        }
+        lists.insert(key, Arc::clone(&bits));
+        bits
+    }
+
+    fn lists(&self) -> std::sync::MutexGuard<'_, HashMap<ListKey, Arc<Bits>>> {
+        self.lists.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn resolve(&self, list: &[String], place: Place<'_>) -> Bits {
+        if is_no_limit(list, place) {
+            return self.all();
+        }
+        let mut bits = self.none();
+        for item in list {
+            if let Some(tagged) = self.tags.get(item) {
+                bits.widen(tagged);
+            }
+            if let Place::Team(team) = place
+                && let Some(tagged) = self.team_tags.get(&(team.to_owned(), item.clone()))
+            {
+                bits.widen(tagged);
+            }
+            if item.contains('*') {
+                let Some(pattern) = compile(item) else { continue };
+                for (at, name) in self.names.iter().enumerate() {
+                    if pattern.is_match(name) {
+                        bits.insert(at);
+                    }
+                }
+            } else if let Some(at) = self.place(item) {
+                bits.insert(at);
+            }
+        }
+        bits
+    }
+
+    /// Whether a list allows one name, known or not: what an alias of a key points to.
+    pub fn allows(&self, list: &[String], name: &str, place: Place<'_>) -> bool {
+        if let Some(at) = self.place(name) {
+            return self.allowed(list, place).contains(at);
+        }
+        is_no_limit(list, place)
+            || list.iter().any(|item| {
+                item == name
+                    || item.contains('*') && compile(item).is_some_and(|pattern| pattern.is_match(name))
+            })
+    }
+
+    /// The place of a known model.
+    pub fn find(&self, name: &str) -> Option<usize> {
+        self.place(name)
+    }
+
+    /// The names of a set.
+    pub fn named(&self, bits: &Bits) -> Vec<&str> {
+        bits.places().filter_map(|place| self.names.get(place)).map(String::as_str).collect()
+    }
+}
+
+impl Deployment {
+    /// Who may ask for it, by which name.
+    fn asked_for(&self) -> (Option<&str>, &str) {
+        match &self.team {
+            Some((team, public_name)) => (Some(team), public_name),
+            None => (None, &self.name),
+        }
+    }
+}
+
+fn is_no_limit(list: &[String], place: Place<'_>) -> bool {
+    list.is_empty()
+        || list.iter().any(|item| {
+            item == "*"
+                || item == "all-proxy-models"
+                || item == "all-team-models" && matches!(place, Place::Team(_))
+        })
+}
+
+/// LiteLLM's `re.match("^" + pattern.replace("*", ".*") + "$", name)`. Nothing but the star is escaped there, so nothing
+/// is here. `None`: it matches nothing.
+fn compile(pattern: &str) -> Option<Regex> {
+    if pattern.chars().count() > PATTERN_MAX_CHARS {
+        return None;
+    }
+    let text = format!("\\A(?:^{}$)", pattern.replace('*', ".*"));
+    RegexBuilder::new(&text)
+        .size_limit(PATTERN_MAX_BYTES)
+        .dfa_size_limit(PATTERN_MAX_BYTES)
+        .nest_limit(50)
+        .build()
+        .ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn catalogue() -> Catalogue {
+        let row = |name: &str, tags: &[&str]| Deployment {
+            name: name.to_owned(),
+            tags: tags.iter().map(|tag| (*tag).to_owned()).collect(),
+            ..Deployment::default()
+        };
+        let scoped = |team: &str, public: &str| Deployment {
+            name: format!("model_name_{team}_1"),
+            team: Some((team.to_owned(), public.to_owned())),
+            tags: vec!["own".to_owned()],
+            ..Deployment::default()
+        };
+        let blocked = |name: &str| Deployment { blocked: true, ..row(name, &["beta"]) };
+        let rows = [
+            row("gpt-4", &["beta"]),
+            row("gpt-4", &[]),
+            blocked("gpt-4"),
+            blocked("off"),
+            row("claude-3", &[]),
+            row("openai/*", &["wild"]),
+            scoped("t", "private"),
+            scoped("t", "claude-3"),
+        ];
+        let others = ["openai/o1", "off", "model_name_t_1", "all-team-models", "poll*", "gpt-4"];
+        Catalogue::new(&rows, &others.map(str::to_owned))
+    }
+
+    fn allowed(list: &[&str], place: Place<'_>) -> String {
+        let catalogue = catalogue();
+        let list: Vec<String> = list.iter().map(|item| (*item).to_owned()).collect();
+        catalogue.named(&catalogue.allowed(&list, place)).join(" ")
+    }
+
+    #[test]
+    fn only_names_that_somebody_serves_are_known() {
+        let catalogue = catalogue();
+        assert_eq!(catalogue.names(), ["claude-3", "gpt-4", "openai/o1", "private"]);
+        assert_eq!(catalogue.named(&catalogue.served(Place::Anywhere)).join(" "), "claude-3 gpt-4 openai/o1");
+        assert_eq!(catalogue.named(&catalogue.served(Place::Team("t"))).len(), 4);
+        assert_eq!(catalogue.named(&catalogue.served(Place::Team("u"))).len(), 3);
+    }
+
+    #[test]
+    fn every_kind_of_list_means_what_it_means_to_litellm() {
+        use Place::{Anywhere, Team};
+        let every = "claude-3 gpt-4 openai/o1 private";
+        for (list, place, expected) in [
+            (&[][..], Anywhere, every),
+            (&["x", "*"], Anywhere, every),
+            (&["all-proxy-models"], Anywhere, every),
+            (&["all-team-models"], Anywhere, ""),
+            (&["all-team-models"], Team("u"), every),
+            (&["no-default-models"], Team("u"), ""),
+            (&["gpt-4", "gpt-4", "unknown", ""], Anywhere, "gpt-4"),
+            (&["beta"], Anywhere, "gpt-4"),
+            (&["wild"], Anywhere, "openai/o1"),
+            (&["own"], Anywhere, ""),
+            (&["own"], Team("u"), ""),
+            (&["own"], Team("t"), "claude-3 private"),
+            (&["openai/*"], Anywhere, "openai/o1"),
+            (&["gpt.*"], Anywhere, "gpt-4"),
+            (&["*-3"], Anywhere, "claude-3"),
+            (&["g(*"], Anywhere, ""),
+            // An alternative is anchored on one side only: as LiteLLM has it.
+            (&["gpt|zzz*"], Anywhere, "gpt-4"),
+            (&["GPT-4"], Anywhere, ""),
+            (&["off"], Anywhere, ""),
+        ] {
+            assert_eq!(allowed(list, place), expected, "{list:?} {place:?}");
+        }
+        assert_eq!(allowed(&[&("a".repeat(2_000) + "*")], Anywhere), "");
+        assert_eq!(allowed(&["(((a{1,50}){1,50}){1,50}){1,50}*"], Anywhere), "");
+    }
+
+    #[test]
+    fn a_list_allows_a_name_that_is_no_model() {
+        let list = ["legacy".to_owned(), "old-*".to_owned()];
+        let catalogue = catalogue();
+        assert!(catalogue.allows(&list, "legacy", Place::Anywhere));
+        assert!(catalogue.allows(&list, "old-1", Place::Anywhere));
+        assert!(!catalogue.allows(&list, "gpt-4", Place::Anywhere));
+        assert!(catalogue.allows(&[], "whatever", Place::Anywhere));
+    }
+}

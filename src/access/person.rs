@@ -1,0 +1,348 @@
+//! How the levels narrow each other: what one person may use, path by path. Pure.
+//!
+//! ```text
+//! team path t:     Team_t ∧ Member_{u,t} ∧ Org_{of t} ∧ User_u        (t names u and is not blocked)
+//! personal path:   User_u ∧ (u in no organization ∨ Org_o of one of u's)
+//! keys:            where u has keys on a path, it counts only through a usable one, narrowed by its lists
+//! ```
+//!
+//! A person may use what some path allows. A level that is not there does not narrow.
+
+use std::collections::HashMap;
+
+use super::bits::Bits;
+use super::lists::{Catalogue, Place};
+
+/// What of LiteLLM decides over one person.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Person {
+    pub models: Vec<String>,
+    pub organizations: Vec<Organization>,
+    pub teams: Vec<Team>,
+    pub keys: Vec<Key>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Organization {
+    pub id: String,
+    pub models: Vec<String>,
+}
+
+/// A team whose roster names the person.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Team {
+    pub id: String,
+    pub blocked: bool,
+    pub models: Vec<String>,
+    /// The models of its `access_group_ids`.
+    pub group_models: Vec<String>,
+    /// The names its aliases make out of other names.
+    pub aliases: Vec<String>,
+    pub organization: Option<Organization>,
+    /// The person's own budget in the team: `allowed_models`.
+    pub member_models: Vec<String>,
+}
+
+/// A key of the person that is no UI session.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Key {
+    /// Only to tell keys apart: the stored token, a hash.
+    pub token: String,
+    pub team: Option<String>,
+    /// Neither blocked nor expired.
+    pub usable: bool,
+    /// `key_type` and `allowed_routes` let it chat.
+    pub fits: bool,
+    pub models: Vec<String>,
+    /// The models of its `access_group_ids`, and of those that name its team or itself.
+    pub group_models: Vec<String>,
+    pub override_models: Vec<String>,
+    pub aliases: HashMap<String, String>,
+    pub project: Option<Project>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Project {
+    pub id: String,
+    pub blocked: bool,
+    pub models: Vec<String>,
+}
+
+/// `access.keys` of the policy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyRule {
+    /// A path with keys counts through them; one without counts as it is.
+    Narrow,
+    /// Nothing without a usable key.
+    Required,
+}
+
+/// One level of a path.
+#[derive(Debug, Clone)]
+pub struct Level {
+    pub what: What,
+    /// Which organization, team, key or project.
+    pub id: String,
+    pub list: Vec<String>,
+    pub allowed: Bits,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum What {
+    Served,
+    Organization,
+    Team,
+    Member,
+    User,
+}
+
+/// One path, level by level.
+#[derive(Debug, Clone)]
+pub struct Path<'a> {
+    /// `None`: the personal path.
+    pub team: Option<&'a Team>,
+    /// Why nothing comes of it, whatever the lists say.
+    pub closed: Option<&'static str>,
+    /// Each must allow a model, and so must a key where `keys` says so.
+    pub levels: Vec<Level>,
+    /// `None`: no key is asked for.
+    pub keys: Option<Vec<KeyLevel<'a>>>,
+    pub allowed: Bits,
+}
+
+/// What one key makes of a path.
+#[derive(Debug, Clone)]
+pub struct KeyLevel<'a> {
+    pub key: &'a Key,
+    pub closed: Option<&'static str>,
+    /// By the key's own lists.
+    pub own: Bits,
+    /// By the key's project.
+    pub project: Option<Bits>,
+    /// By the team's list, or the key's access groups where these go beyond it.
+    pub team: Bits,
+    pub allowed: Bits,
+}
+
+const NO_DEFAULT: &str = "no-default-models";
+
+/// What the person may use.
+pub fn decide(catalogue: &Catalogue, person: &Person, rule: KeyRule) -> Bits {
+    let mut may = catalogue.none();
+    for path in paths(catalogue, person, rule) {
+        may.widen(&path.allowed);
+    }
+    may
+}
+
+/// Every path of the person, the personal one first.
+pub fn paths<'a>(catalogue: &Catalogue, person: &'a Person, rule: KeyRule) -> Vec<Path<'a>> {
+    let mut paths = vec![personal_path(catalogue, person, rule)];
+    paths.extend(person.teams.iter().map(|team| team_path(catalogue, person, team, rule)));
+    paths
+}
+
+fn personal_path<'a>(catalogue: &Catalogue, person: &'a Person, rule: KeyRule) -> Path<'a> {
+    let keys: Vec<&Key> = person.keys.iter().filter(|key| key.fits && key.team.is_none()).collect();
+    let closed = if person.models.iter().any(|model| model == NO_DEFAULT) {
+        Some("the user's models say no-default-models")
+    } else if !person.teams.is_empty() && !keys.iter().any(|key| why_unusable(key).is_none()) {
+        Some("in a team, and no usable key outside of one")
+    } else {
+        None
+    };
+    let anywhere = Place::Anywhere;
+    let mut levels = vec![level(What::Served, "", &[], catalogue.served(anywhere))];
+    for organization in &person.organizations {
+        let allowed = catalogue.allowed(&organization.models, anywhere);
+        levels.push(level(What::Organization, &organization.id, &organization.models, (*allowed).clone()));
+    }
+    let allowed = catalogue.allowed(&person.models, anywhere);
+    levels.push(level(What::User, "", &person.models, (*allowed).clone()));
+    let mut allowed = catalogue.all();
+    // One of the organizations is enough.
+    let mut organizations = catalogue.none();
+    for level in &levels {
+        if level.what == What::Organization {
+            organizations.widen(&level.allowed);
+        } else {
+            allowed.narrow(&level.allowed);
+        }
+    }
+    if !person.organizations.is_empty() {
+        allowed.narrow(&organizations);
+    }
+    finish(catalogue, Path { team: None, closed, levels, keys: None, allowed }, &keys, rule)
+}
+
+fn team_path<'a>(catalogue: &Catalogue, person: &'a Person, team: &'a Team, rule: KeyRule) -> Path<'a> {
+    let (place, anywhere) = (Place::Team(&team.id), Place::Anywhere);
+    let closed = team.blocked.then_some("the team is blocked");
+    let mut levels = vec![level(What::Served, "", &[], catalogue.served(place))];
+    if let Some(organization) = &team.organization {
+        let allowed = catalogue.allowed(&organization.models, anywhere);
+        levels.push(level(What::Organization, &organization.id, &organization.models, (*allowed).clone()));
+    }
+    let list = team_list(team);
+    let allowed = catalogue.allowed(&list, place);
+    levels.push(level(What::Team, &team.id, &list, (*allowed).clone()));
+    if !team.member_models.is_empty() {
+        let allowed = catalogue.allowed(&team.member_models, anywhere);
+        levels.push(level(What::Member, &team.id, &team.member_models, (*allowed).clone()));
+    }
+    // Says that there is nothing outside of teams, and nothing about teams.
+    if !person.models.iter().any(|model| model == NO_DEFAULT) {
+        let allowed = catalogue.allowed(&person.models, anywhere);
+        levels.push(level(What::User, "", &person.models, (*allowed).clone()));
+    }
+    let mut allowed = catalogue.all();
+    for level in levels.iter().filter(|level| level.what != What::Team) {
+        allowed.narrow(&level.allowed);
+    }
+    let keys: Vec<&Key> =
+        person.keys.iter().filter(|key| key.fits && key.team.as_ref() == Some(&team.id)).collect();
+    finish(catalogue, Path { team: Some(team), closed, levels, keys: None, allowed }, &keys, rule)
+}
+
+/// A team without a list is not limited, so its access groups add nothing to it.
+fn team_list(team: &Team) -> Vec<String> {
+    if team.models.is_empty() {
+        return Vec::new();
+    }
+    team.models.iter().chain(&team.group_models).cloned().collect()
+}
+
+/// Puts the keys on top. Until here, `path.allowed` says nothing of the team's own list: a key's access groups may go
+/// beyond it.
+fn finish<'a>(catalogue: &Catalogue, mut path: Path<'a>, keys: &[&'a Key], rule: KeyRule) -> Path<'a> {
+    let by_team =
+        path.levels.iter().find(|level| level.what == What::Team).map(|level| level.allowed.clone());
+    if keys.is_empty() && rule == KeyRule::Narrow {
+        if let Some(by_team) = by_team {
+            path.allowed.narrow(&by_team);
+        }
+    } else {
+        let mut through = catalogue.none();
+        let mut levels = Vec::with_capacity(keys.len());
+        for key in keys {
+            let level = key_level(catalogue, path.team, key, by_team.as_ref());
+            through.widen(&level.allowed);
+            levels.push(level);
+        }
+        path.allowed.narrow(&through);
+        path.keys = Some(levels);
+    }
+    if path.closed.is_some() {
+        path.allowed = catalogue.none();
+    }
+    path
+}
+
+fn why_unusable(key: &Key) -> Option<&'static str> {
+    if !key.usable {
+        Some("blocked or expired")
+    } else if key.project.as_ref().is_some_and(|project| project.blocked) {
+        Some("its project is blocked")
+    } else {
+        None
+    }
+}
+
+fn key_level<'a>(
+    catalogue: &Catalogue,
+    team: Option<&Team>,
+    key: &'a Key,
+    by_team: Option<&Bits>,
+) -> KeyLevel<'a> {
+    let place = team.map_or(Place::Anywhere, |team| Place::Team(&team.id));
+    let mut own = own_list(catalogue, team, key, place);
+    if !key.group_models.is_empty() {
+        own.widen(&catalogue.allowed(&key.group_models, place));
+    }
+    let mut by_team = by_team.cloned().unwrap_or_else(|| catalogue.all());
+    if !key.override_models.is_empty() {
+        by_team.widen(&catalogue.allowed(&key.override_models, place));
+    }
+    let project = key.project.as_ref().filter(|project| !project.models.is_empty());
+    let project = project.map(|project| (*catalogue.allowed(&project.models, Place::Anywhere)).clone());
+    let closed = why_unusable(key);
+    let mut allowed = if closed.is_some() { catalogue.none() } else { own.clone() };
+    allowed.narrow(&by_team);
+    if let Some(project) = &project {
+        allowed.narrow(project);
+    }
+    KeyLevel { key, closed, own, project, team: by_team, allowed }
+}
+
+/// The key's own list. Of a name it has an alias for, the alias's target is what must be allowed.
+fn own_list(catalogue: &Catalogue, team: Option<&Team>, key: &Key, place: Place<'_>) -> Bits {
+    if key.models.iter().any(|model| model == "all-team-models") {
+        return catalogue.all();
+    }
+    let mut own = (*catalogue.allowed(&key.models, place)).clone();
+    // An alias of the team beats the key's list.
+    for alias in team.iter().flat_map(|team| &team.aliases) {
+        if let Some(at) = catalogue.find(alias) {
+            own.insert(at);
+        }
+    }
+    if key.aliases.is_empty() {
+        return own;
+    }
+    let mut judged = catalogue.none();
+    for (at, name) in catalogue.names().iter().enumerate() {
+        let allows = match key.aliases.get(name) {
+            Some(target) => {
+                catalogue.allows(&key.models, target, place)
+                    || team.is_some_and(|team| team.aliases.contains(target))
+            }
+            None => own.contains(at),
+        };
+        if allows {
+            judged.insert(at);
+        }
+    }
+    judged
+}
+
+fn level(what: What, id: &str, list: &[String], allowed: Bits) -> Level {
+    Level { what, id: id.to_owned(), list: list.to_vec(), allowed }
+}
+
+/// Whether `key_type` and `allowed_routes` let a key chat. A key that cannot is none for our purposes.
+pub fn fits_for_chat(key_type: Option<&str>, routes: &[String]) -> bool {
+    const CHAT: &[&str] = &["/chat/completions", "/v1/chat/completions"];
+    const GROUPS: &[&str] = &["llm_api_routes", "openai_routes", "*"];
+    if matches!(key_type, Some("management" | "read_only")) {
+        return false;
+    }
+    routes.is_empty()
+        || routes.iter().any(|route| {
+            GROUPS.contains(&route.as_str())
+                || CHAT.contains(&route.as_str())
+                || route
+                    .strip_suffix('*')
+                    .is_some_and(|start| CHAT.iter().any(|chat| chat.starts_with(start)))
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_keys_that_may_chat_count() {
+        let fits = |key_type, routes: &[&str]| {
+            let routes: Vec<String> = routes.iter().map(|route| (*route).to_owned()).collect();
+            fits_for_chat(key_type, &routes)
+        };
+        assert!(fits(None, &[]) && fits(Some("llm_api"), &["llm_api_routes"]) && fits(Some("default"), &[]));
+        assert!(fits(None, &["/v1/chat/completions"]) && fits(None, &["/v1/*"]) && fits(None, &["x", "/*"]));
+        assert!(!fits(Some("management"), &[]) && !fits(Some("read_only"), &["llm_api_routes"]));
+        assert!(
+            !fits(None, &["management_routes"])
+                && !fits(None, &["/embeddings"])
+                && !fits(None, &["info_routes"])
+        );
+    }
+}

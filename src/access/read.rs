@@ -1,0 +1,162 @@
+//! Reads what decides over people's models out of our mirror.
+//!
+//! Four look-ups by user id (the views of `sql/desired/6_access.sql`), sent together; and the models LiteLLM serves.
+
+use std::collections::HashMap;
+use std::time::SystemTime;
+
+use serde_json::Value;
+use tokio_postgres::types::{ToSql, Type};
+
+use super::lists::{Catalogue, Deployment};
+use super::person::{Key, Organization, Person, Project, Team, fits_for_chat};
+use crate::error::Result;
+use crate::sql;
+use crate::target::{SLOW, Target};
+
+/// What is known of one person.
+#[derive(Debug)]
+pub struct Known {
+    pub person: Person,
+    /// Their Open WebUI account. `None`: not to have any model, whatever the lists say.
+    pub webui_id: Option<String>,
+    /// The set they have by now, and the account it was given to.
+    pub has: Option<(String, String)>,
+    /// They could not be written before.
+    pub failed: bool,
+}
+
+/// The models LiteLLM serves, by its rows and by what else is known.
+pub async fn catalogue(target: &Target) -> Result<Catalogue> {
+    let action = "read which models LiteLLM serves";
+    let rows =
+        target.prepare("select model_name, model_info::text, blocked from litellm_proxy_model", &[]).await?;
+    let others = target.prepare("select distinct name from other_model", &[]).await?;
+    let (rows, others) =
+        tokio::join!(target.query(action, SLOW, &rows, &[]), target.query(action, SLOW, &others, &[]));
+    let deployments: Vec<Deployment> = rows?
+        .iter()
+        .map(|row| deployment(row.get(0), row.get(1), row.get::<_, Option<&str>>(2) == Some("t")))
+        .collect();
+    let others: Vec<String> = others?.iter().map(|row| row.get(0)).collect();
+    Ok(Catalogue::new(&deployments, &others))
+}
+
+fn deployment(name: Option<String>, info: Option<&str>, blocked: bool) -> Deployment {
+    let info: Value = info.and_then(|info| serde_json::from_str(info).ok()).unwrap_or_default();
+    let text = |field: &str| info.get(field).and_then(Value::as_str).filter(|text| !text.is_empty());
+    let name = name.unwrap_or_default();
+    let team = text("team_id")
+        .map(|team| (team.to_owned(), text("team_public_model_name").unwrap_or(&name).to_owned()));
+    let tags = match info.get("access_groups") {
+        Some(Value::Array(tags)) => tags.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
+        _ => Vec::new(),
+    };
+    Deployment { name, team, tags, blocked }
+}
+
+/// What decides over these people. Who has no account, or is an admin of LiteLLM, and never had a model is missing.
+pub async fn people(target: &Target, ids: &[&str], now: SystemTime) -> Result<HashMap<String, Known>> {
+    let action = "read what decides over people's models";
+    let mut statements = Vec::with_capacity(4);
+    for text in [sql::ACCESS_OF_PEOPLE, sql::ACCESS_OF_ORGANIZATIONS, sql::ACCESS_OF_TEAMS] {
+        statements.push(target.prepare(text, &[Type::TEXT_ARRAY]).await?);
+    }
+    statements.push(target.prepare(sql::ACCESS_OF_KEYS, &[Type::TEXT_ARRAY, Type::TIMESTAMPTZ]).await?);
+    let [people, organizations, teams, keys] = statements.as_slice() else { return Ok(HashMap::new()) };
+    let (by_id, by_id_and_time): ([&(dyn ToSql + Sync); 1], [&(dyn ToSql + Sync); 2]) =
+        ([&ids], [&ids, &now]);
+    let (people, organizations, teams, keys) = tokio::join!(
+        target.query(action, SLOW, people, &by_id),
+        target.query(action, SLOW, organizations, &by_id),
+        target.query(action, SLOW, teams, &by_id),
+        target.query(action, SLOW, keys, &by_id_and_time),
+    );
+    let mut known: HashMap<String, Known> = people?
+        .iter()
+        .map(|row| {
+            let person = Person { models: list(row.get("models")), ..Person::default() };
+            let has = row.get::<_, Option<String>>("set_hash").zip(row.get("had_id"));
+            let (webui_id, failed) = (row.get("webui_id"), row.get("failed"));
+            (row.get("user_id"), Known { person, webui_id, has, failed })
+        })
+        .collect();
+    for row in organizations? {
+        if let Some(known) = known.get_mut(row.get::<_, &str>("user_id")) {
+            let models = list(row.get("models"));
+            known.person.organizations.push(Organization { id: row.get("organization_id"), models });
+        }
+    }
+    for row in teams? {
+        let Some(known) = known.get_mut(row.get::<_, &str>("user_id")) else { continue };
+        let organization = row
+            .get::<_, Option<String>>("organization_id")
+            .map(|id| Organization { id, models: list(row.get("organization_models")) });
+        known.person.teams.push(Team {
+            id: row.get("team_id"),
+            blocked: row.get("blocked"),
+            models: list(row.get("models")),
+            group_models: list(row.get("group_models")),
+            aliases: aliases(row.get("aliases")).into_keys().collect(),
+            organization,
+            member_models: list(row.get("member_models")),
+        });
+    }
+    for row in keys? {
+        let Some(known) = known.get_mut(row.get::<_, &str>("user_id")) else { continue };
+        let project = row.get::<_, Option<String>>("project_id").map(|id| Project {
+            id,
+            blocked: row.get("project_blocked"),
+            models: list(row.get("project_models")),
+        });
+        known.person.keys.push(Key {
+            token: row.get("token"),
+            team: row.get("team_id"),
+            usable: row.get("usable"),
+            fits: fits_for_chat(row.get("key_type"), &list(row.get("allowed_routes"))),
+            models: list(row.get("models")),
+            group_models: list(row.get("group_models")),
+            override_models: list(row.get("override_models")),
+            aliases: aliases(row.get("aliases")),
+            project,
+        });
+    }
+    Ok(known)
+}
+
+/// NULL is the same as empty, and a NULL in a list is nothing.
+fn list(models: Option<Vec<Option<String>>>) -> Vec<String> {
+    models.unwrap_or_default().into_iter().flatten().collect()
+}
+
+/// An object of names, which LiteLLM sometimes keeps as JSON inside a JSON string.
+fn aliases(json: Option<&str>) -> HashMap<String, String> {
+    let value = match json.and_then(|json| serde_json::from_str(json).ok()) {
+        Some(Value::String(inner)) => serde_json::from_str(&inner).unwrap_or_default(),
+        Some(value) => value,
+        None => Value::Null,
+    };
+    let Value::Object(object) = value else { return HashMap::new() };
+    object.into_iter().filter_map(|(name, target)| Some((name, target.as_str()?.to_owned()))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_that_people_typed_are_read_leniently() {
+        let team = deployment(
+            Some("model_name_t_1".into()),
+            Some(r#"{"team_id":"t","team_public_model_name":"p"}"#),
+            false,
+        );
+        assert_eq!(team.team, Some(("t".into(), "p".into())));
+        let odd = deployment(Some("m".into()), Some(r#"{"access_groups":["a",7],"team_id":null}"#), true);
+        assert_eq!((odd.team, odd.tags, odd.blocked), (None, vec!["a".to_owned()], true));
+        assert_eq!(deployment(None, Some("nonsense"), false), Deployment::default());
+        assert_eq!(aliases(Some(r#""{\"a\":\"b\",\"c\":1}""#)), HashMap::from([("a".into(), "b".into())]));
+        assert!(aliases(None).is_empty() && aliases(Some("7")).is_empty());
+        assert_eq!(list(Some(vec![None, Some("a".into())])), ["a"]);
+    }
+}

@@ -1,0 +1,100 @@
+//! What the projection needs to know of models besides LiteLLM's rows: the policy, Open WebUI's connections, and the last
+//! answer of `/v1/models`.
+
+use std::sync::Arc;
+
+use tokio::sync::{Notify, watch};
+use tokio_postgres::types::Type;
+
+use super::apply::Applier;
+use crate::access::person::KeyRule;
+use crate::checkpoint;
+use crate::config::Config;
+use crate::config::policy::{KeyPolicy, PublicModels};
+use crate::error::{Result, Side, on};
+use crate::poll::Answer;
+use crate::project::access::Rules;
+use crate::project::layout::Layout;
+use crate::project::touched::Touched;
+use crate::project::{Outcome, Projection, Scope, Stamp, prefix};
+use crate::sql;
+use crate::stage::BatchEnd;
+use crate::target::{SLOW, Target};
+
+/// The policy's and Open WebUI's word on models, and where the `access` command finds it.
+pub(super) async fn rules(target: &Target, config: &Config, layout: &Layout) -> Result<Rules> {
+    let url = config.models_api.as_ref().map(|api| api.url.to_string());
+    let rules = Rules {
+        keys: match config.policy.access.keys {
+            KeyPolicy::Narrow => KeyRule::Narrow,
+            KeyPolicy::Required => KeyRule::Required,
+        },
+        group_min: config.policy.grants.group_min,
+        prefix: prefix::find(target, layout, &config.policy.models.prefix, url.as_deref()).await?,
+        take_public: config.policy.models.public == PublicModels::Take,
+    };
+    let text = "update policy set model_prefix = $1, group_min = $2";
+    let done = target.client().execute(text, &[&rules.prefix, &rules.group_min]).await;
+    done.map_err(on(Side::Target, "write the policy"))?;
+    Ok(rules)
+}
+
+/// The projection as policy and Open WebUI are now.
+pub(super) async fn projection(target: &Target, config: &Config, layout: Layout) -> Result<Projection> {
+    let rules = rules(target, config, &layout).await?;
+    Ok(Projection::new(layout, config.policy.api_keys, rules))
+}
+
+/// The applier's end of [`crate::poll`].
+#[derive(Debug)]
+pub(super) struct Polled {
+    answers: watch::Receiver<Answer>,
+    again: Arc<Notify>,
+}
+
+impl Polled {
+    pub(super) fn new(answers: watch::Receiver<Answer>, again: Arc<Notify>) -> Self {
+        Self { answers, again }
+    }
+
+    /// Returns when there is another answer; never where nobody asks.
+    pub(super) async fn next(&mut self) {
+        if self.answers.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// LiteLLM's own rows changed: what it serves may have, too.
+    pub(super) fn ask_again(&self) {
+        self.again.notify_one();
+    }
+}
+
+impl Applier {
+    /// Keeps the new answer and gives everybody the models that follow from it.
+    pub(super) async fn models_answered(&mut self) -> Result<()> {
+        let Some(answer) = self.polled.answers.borrow_and_update().clone() else { return Ok(()) };
+        let names: Vec<&str> = answer.iter().map(String::as_str).collect();
+        let target = &self.target;
+        let statement = target.prepare(sql::STORE_POLLED, &[Type::TEXT_ARRAY]).await?;
+        target.execute("begin with an answer", "begin").await?;
+        checkpoint::begin(target, self.epoch, self.end_lsn).await?;
+        let rows = target.query("keep the models LiteLLM named", SLOW, &statement, &[&names]).await?;
+        let changed: i64 = rows.first().map_or(0, |row| row.get(0));
+        if changed == 0 {
+            return target.execute("end without news", "rollback").await;
+        }
+        tracing::info!(models = names.len(), changed, "LiteLLM serves other models than before");
+        let stamp = Stamp { now: std::time::SystemTime::now(), lsn: self.end_lsn, audit_each: true };
+        let touched = Touched { all_access: true, ..Touched::default() };
+        let outcome = match &self.projection {
+            Some(projection) => projection.apply(target, Scope::These(&touched), stamp).await?,
+            None => Outcome::default(),
+        };
+        self.hold_against_brake(&outcome, self.end_lsn).await?;
+        let end = BatchEnd { end_lsn: self.end_lsn, transactions: 0, changes: 0, committed_at: None };
+        checkpoint::commit(target, self.epoch, end, &self.projected_with).await?;
+        self.daemon.metrics.projected(&outcome);
+        self.note(&outcome).await
+    }
+}

@@ -1,0 +1,494 @@
+//! The oracle for models: who may use what by LiteLLM's own rows, asked person by person and model by model; and what
+//! Open WebUI shows to whom. Written from DESIGN section 8 and LiteLLM's rules, and nothing of the product: of its ledger
+//! it reads only which account is whose.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::Value;
+
+use super::{Pair, rows};
+
+/// Names LiteLLM serves without a row, as the test told the daemon.
+pub(crate) type Extra<'a> = &'a [&'a str];
+
+pub(crate) struct LiteLlm {
+    users: Vec<Value>,
+    teams: Vec<Value>,
+    organizations: Vec<Value>,
+    organization_members: Vec<Value>,
+    team_members: Vec<Value>,
+    budgets: Vec<Value>,
+    /// By user.
+    keys: BTreeMap<String, Vec<Value>>,
+    /// Of each team: user ids, and e-mails of entries without one.
+    rosters: Vec<(BTreeSet<String>, BTreeSet<String>)>,
+    models: Vec<Value>,
+    aliases: Vec<Value>,
+    groups: Vec<Value>,
+    projects: Vec<Value>,
+    extra: Vec<String>,
+    now: String,
+}
+
+async fn table(pair: &Pair, name: &str) -> Vec<Value> {
+    if pair.ask_litellm(&format!("select to_regclass('public.\"{name}\"') is not null")).await != "t" {
+        return Vec::new();
+    }
+    let sql = format!("select to_jsonb(t) from \"{name}\" t");
+    rows(&pair.source, &sql)
+        .await
+        .iter()
+        .map(|row| serde_json::from_str(row[0].as_ref().unwrap()).unwrap())
+        .collect()
+}
+
+impl LiteLlm {
+    pub(crate) async fn read(pair: &Pair, extra: Extra<'_>) -> Self {
+        let teams = table(pair, "LiteLLM_TeamTable").await;
+        let mut keys: BTreeMap<String, Vec<Value>> = BTreeMap::new();
+        for key in table(pair, "LiteLLM_VerificationToken").await {
+            keys.entry(text(&key["user_id"]).unwrap_or_default()).or_default().push(key);
+        }
+        Self {
+            users: table(pair, "LiteLLM_UserTable").await,
+            rosters: teams.iter().map(roster).collect(),
+            teams,
+            organizations: table(pair, "LiteLLM_OrganizationTable").await,
+            organization_members: table(pair, "LiteLLM_OrganizationMembership").await,
+            team_members: table(pair, "LiteLLM_TeamMembership").await,
+            budgets: table(pair, "LiteLLM_BudgetTable").await,
+            keys,
+            models: table(pair, "LiteLLM_ProxyModelTable").await,
+            aliases: table(pair, "LiteLLM_ModelTable").await,
+            groups: table(pair, "LiteLLM_AccessGroupTable").await,
+            projects: table(pair, "LiteLLM_ProjectTable").await,
+            extra: extra.iter().map(|name| (*name).to_owned()).collect(),
+            now: pair
+                .ask_litellm("select to_char(now() at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.MS')")
+                .await,
+        }
+    }
+
+    /// Every name anybody could be granted.
+    pub(crate) fn names(&self) -> BTreeSet<String> {
+        let mut names: BTreeSet<String> = self.extra.iter().cloned().collect();
+        for model in &self.models {
+            let info = unwrapped(&model["model_info"]);
+            let public = text(&info["team_public_model_name"]).filter(|_| text(&info["team_id"]).is_some());
+            names.insert(public.or(text(&model["model_name"])).unwrap_or_default());
+        }
+        names.retain(|name| !name.contains('*') && !name.is_empty());
+        names
+    }
+
+    fn deployments(&self, model: &str, team: Option<&str>) -> Vec<(bool, Vec<String>)> {
+        let mut found = Vec::new();
+        for row in &self.models {
+            let info = unwrapped(&row["model_info"]);
+            let tags = strings(&info["access_groups"]);
+            let is_it = match text(&info["team_id"]) {
+                Some(owner) => {
+                    team == Some(owner.as_str())
+                        && text(&info["team_public_model_name"]).or(text(&row["model_name"])).as_deref()
+                            == Some(model)
+                }
+                None => row["model_name"] == model,
+            };
+            if is_it {
+                found.push((row["blocked"] == true, tags));
+            }
+        }
+        found
+    }
+
+    fn is_served(&self, model: &str, team: Option<&str>) -> bool {
+        let deployments = self.deployments(model, team);
+        if deployments.iter().any(|(blocked, _)| !blocked) {
+            return true;
+        }
+        let stopped = !self.deployments(model, None).is_empty();
+        let internal = self.models.iter().any(|row| {
+            row["model_name"] == model && text(&unwrapped(&row["model_info"])["team_id"]).is_some()
+        });
+        self.extra.iter().any(|name| name == model) && !stopped && !internal
+    }
+
+    fn tags(&self, model: &str, team: Option<&str>) -> BTreeSet<String> {
+        let of = |all: Vec<(bool, Vec<String>)>| {
+            all.into_iter()
+                .filter(|(blocked, _)| !blocked)
+                .flat_map(|(_, tags)| tags)
+                .collect::<BTreeSet<_>>()
+        };
+        let mut tags = of(self.deployments(model, team));
+        if !self.deployments(model, None).iter().any(|(blocked, _)| !blocked) && self.is_served(model, None) {
+            for row in &self.models {
+                let name = text(&row["model_name"]).unwrap_or_default();
+                let info = unwrapped(&row["model_info"]);
+                if row["blocked"] != true
+                    && text(&info["team_id"]).is_none()
+                    && name.contains('*')
+                    && fits(&name, model)
+                {
+                    tags.extend(strings(&info["access_groups"]));
+                }
+            }
+        }
+        tags
+    }
+
+    /// One list about one name.
+    fn list(&self, list: &[String], model: &str, team: Option<&str>) -> bool {
+        if list.is_empty() {
+            return true;
+        }
+        let tags = self.tags(model, team);
+        list.iter().any(|item| match item.as_str() {
+            "*" | "all-proxy-models" => true,
+            "all-team-models" if team.is_some() => true,
+            item => item == model || tags.contains(item) || (item.contains('*') && fits(item, model)),
+        })
+    }
+
+    fn group_names(&self, ids: &[String], also: impl Fn(&Value) -> bool) -> Vec<String> {
+        self.groups
+            .iter()
+            .filter(|group| ids.iter().any(|id| group["access_group_id"] == id.as_str()) && also(group))
+            .flat_map(|group| strings(&group["access_model_names"]))
+            .collect()
+    }
+
+    fn organization(&self, id: &Value, model: &str) -> Option<bool> {
+        let organization = self.organizations.iter().find(|row| row["organization_id"] == *id)?;
+        Some(self.list(&strings(&organization["models"]), model, None))
+    }
+
+    fn team_aliases(&self, team: &Value) -> Vec<String> {
+        let row = self.aliases.iter().find(|row| row["id"] == team["model_id"]);
+        row.and_then(|row| unwrapped(&row["aliases"]).as_object().map(|map| map.keys().cloned().collect()))
+            .unwrap_or_default()
+    }
+
+    fn key_lets(&self, key: &Value, team: Option<&Value>, model: &str) -> bool {
+        let token = text(&key["token"]).unwrap_or_default();
+        let team_id = team.and_then(|team| text(&team["team_id"]));
+        let expired = text(&key["expires"]).is_some_and(|at| at <= self.now);
+        let project = self
+            .projects
+            .iter()
+            .find(|row| !row["project_id"].is_null() && row["project_id"] == key["project_id"]);
+        if key["blocked"] == true || expired || project.is_some_and(|project| project["blocked"] == true) {
+            return false;
+        }
+        if let Some(project) = project
+            && !self.list(&strings(&project["models"]), model, None)
+        {
+            return false;
+        }
+        let list = strings(&key["models"]);
+        let ids = strings(&key["access_group_ids"]);
+        let aliases = unwrapped(&key["aliases"]);
+        let asked = aliases[model].as_str().unwrap_or(model);
+        let by_alias = team.is_some_and(|team| self.team_aliases(team).iter().any(|alias| alias == asked));
+        let through_groups =
+            |names: Vec<String>| !names.is_empty() && self.list(&names, model, team_id.as_deref());
+        let own = list.iter().any(|item| item == "all-team-models")
+            || by_alias
+            || self.list(&list, asked, team_id.as_deref())
+            || through_groups(self.group_names(&ids, |_| true));
+        let by_team = team.is_none_or(|team| {
+            self.team_lets(team, model)
+                || through_groups(self.group_names(&ids, |group| {
+                    strings(&group["assigned_team_ids"]).iter().any(|id| team["team_id"] == id.as_str())
+                        || strings(&group["assigned_key_ids"]).iter().any(|id| {
+                            *id == token
+                                || super::compare::sha256(id) == token
+                                || *id == super::compare::sha256(&token)
+                        })
+                }))
+        });
+        own && by_team
+    }
+
+    fn team_lets(&self, team: &Value, model: &str) -> bool {
+        let mut list = strings(&team["models"]);
+        if list.is_empty() {
+            return true;
+        }
+        list.extend(self.group_names(&strings(&team["access_group_ids"]), |_| true));
+        self.list(&list, model, text(&team["team_id"]).as_deref())
+    }
+
+    fn teams_of(&self, user: &Value) -> Vec<&Value> {
+        let id = text(&user["user_id"]).unwrap_or_default();
+        let email = text(&user["user_email"]).map(|email| email.trim().to_lowercase()).unwrap_or_default();
+        let names = |(ids, emails): &(BTreeSet<String>, BTreeSet<String>)| {
+            ids.contains(&id) || emails.contains(&email)
+        };
+        self.teams
+            .iter()
+            .zip(&self.rosters)
+            .filter(|(_, roster)| names(roster))
+            .map(|(team, _)| team)
+            .collect()
+    }
+
+    /// The keys that count on a path.
+    fn keys_of(&self, user: &Value, team: Option<&Value>) -> Vec<&Value> {
+        self.keys
+            .get(user["user_id"].as_str().unwrap_or_default())
+            .into_iter()
+            .flatten()
+            .filter(|key| key["team_id"] != "litellm-dashboard")
+            .filter(|key| match team {
+                Some(team) => key["team_id"] == team["team_id"],
+                None => text(&key["team_id"]).is_none(),
+            })
+            .filter(|key| {
+                let routes = strings(&key["allowed_routes"]);
+                key["key_type"] != "management"
+                    && key["key_type"] != "read_only"
+                    && (routes.is_empty()
+                        || routes.iter().any(|route| {
+                            [
+                                "llm_api_routes",
+                                "openai_routes",
+                                "*",
+                                "/*",
+                                "/v1/*",
+                                "/chat/completions",
+                                "/v1/chat/completions",
+                                "/chat/*",
+                            ]
+                            .contains(&route.as_str())
+                        }))
+            })
+            .collect()
+    }
+
+    fn through_keys(&self, user: &Value, team: Option<&Value>, model: &str) -> bool {
+        let keys = self.keys_of(user, team);
+        if keys.is_empty() {
+            return team.is_none_or(|team| self.team_lets(team, model));
+        }
+        keys.iter().any(|key| self.key_lets(key, team, model))
+    }
+
+    pub(crate) fn may(&self, user: &Value, model: &str) -> bool {
+        let list = strings(&user["models"]);
+        let no_default = list.iter().any(|item| item == "no-default-models");
+        let teams = self.teams_of(user);
+        for team in &teams {
+            let id = text(&team["team_id"]);
+            let link = self
+                .team_members
+                .iter()
+                .find(|row| row["user_id"] == user["user_id"] && row["team_id"] == team["team_id"]);
+            let member = link
+                .and_then(|link| self.budgets.iter().find(|row| row["budget_id"] == link["budget_id"]))
+                .map(|budget| strings(&budget["allowed_models"]))
+                .unwrap_or_default();
+            if team["blocked"] != true
+                && self.is_served(model, id.as_deref())
+                && self.organization(&team["organization_id"], model).unwrap_or(true)
+                && self.list(&member, model, None)
+                && (no_default || self.list(&list, model, None))
+                && self.through_keys(user, Some(team), model)
+            {
+                return true;
+            }
+        }
+        let mut organizations = Vec::new();
+        for row in &self.organization_members {
+            if row["user_id"] == user["user_id"] {
+                organizations.extend(self.organization(&row["organization_id"], model));
+            }
+        }
+        organizations.extend(self.organization(&user["organization_id"], model));
+        let has_key = || {
+            self.keys_of(user, None).iter().any(|key| {
+                let project = self
+                    .projects
+                    .iter()
+                    .find(|row| !row["project_id"].is_null() && row["project_id"] == key["project_id"]);
+                key["blocked"] != true
+                    && text(&key["expires"]).is_none_or(|at| at > self.now)
+                    && project.is_none_or(|project| project["blocked"] != true)
+            })
+        };
+        !no_default
+            && (teams.is_empty() || has_key())
+            && self.is_served(model, None)
+            && self.list(&list, model, None)
+            && (organizations.is_empty() || organizations.contains(&true))
+            && self.through_keys(user, None, model)
+    }
+
+    pub(crate) fn user(&self, id: &str) -> Option<&Value> {
+        self.users.iter().find(|user| user["user_id"] == id)
+    }
+}
+
+/// What differs between what people may use and what Open WebUI shows them.
+pub(crate) async fn differences(pair: &Pair, extra: Extra<'_>) -> Vec<String> {
+    let litellm = LiteLlm::read(pair, extra).await;
+    let names = litellm.names();
+    let mut found = invalid_rows(pair).await;
+    let shown = visible(pair).await;
+    let sql = "select user_id, coalesce(webui_id, 'usr_' || user_id) from litellm_webui_sync.account";
+    let ledger = rows(&pair.target, sql).await;
+    let existing: BTreeSet<String> = rows(&pair.target, "select id from \"user\"")
+        .await
+        .into_iter()
+        .map(|row| row[0].clone().unwrap())
+        .collect();
+    let mut owner: BTreeMap<String, String> = BTreeMap::new();
+    for row in &ledger {
+        let (user_id, account) = (row[0].clone().unwrap(), row[1].clone().unwrap());
+        if litellm.user(&user_id).is_some() || !owner.contains_key(&account) {
+            owner.insert(account, user_id);
+        }
+    }
+    for (account, user_id) in &owner {
+        let sees = shown.get(account).cloned().unwrap_or_default();
+        let may: BTreeSet<String> = match litellm.user(user_id) {
+            Some(user) if user["user_role"] == "proxy_admin" => continue,
+            Some(_) if !existing.contains(account) => continue,
+            Some(user) => names.iter().filter(|name| litellm.may(user, name)).cloned().collect(),
+            None => BTreeSet::new(),
+        };
+        if sees != may {
+            found.push(format!("{user_id} sees {sees:?}, may use {may:?}"));
+        }
+    }
+    found
+}
+
+/// The models each account sees in Open WebUI, by its own tables. Owners and public models count for everybody listed.
+pub(crate) async fn visible(pair: &Pair) -> BTreeMap<String, BTreeSet<String>> {
+    let mut groups: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for (group, account) in super::compare::members(pair).await {
+        groups.entry(group).or_default().push(account);
+    }
+    let people: Vec<String> = rows(&pair.target, "select id from \"user\"")
+        .await
+        .into_iter()
+        .map(|row| row[0].clone().unwrap())
+        .collect();
+    let is_table = pair.ask("select to_regclass('access_grant') is not null").await == "t";
+    let sql = if is_table {
+        "select m.id, a.principal_type, a.principal_id from model m join access_grant a on a.resource_type = 'model' and a.resource_id = m.id
+          where m.base_model_id is null and m.is_active and a.permission = 'read'"
+    } else {
+        "select m.id, 'user', '*' from model m where m.base_model_id is null and m.is_active and json_typeof(coalesce(m.access_control, 'null')) = 'null'
+         union all
+         select m.id, 'user', e from model m cross join json_array_elements_text(m.access_control #> '{read,user_ids}') e
+          where m.base_model_id is null and m.is_active and json_typeof(m.access_control) = 'object'
+         union all
+         select m.id, 'group', e from model m cross join json_array_elements_text(m.access_control #> '{read,group_ids}') e
+          where m.base_model_id is null and m.is_active and json_typeof(m.access_control) = 'object'"
+    };
+    let mut shown: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for row in rows(&pair.target, sql).await {
+        let [model, kind, principal] = row.map_all();
+        let everybody;
+        let to = match (kind.as_str(), principal.as_str()) {
+            ("user", "*") => &people,
+            ("user", _) => {
+                everybody = vec![principal];
+                &everybody
+            }
+            _ => {
+                everybody = groups.get(&principal).cloned().unwrap_or_default();
+                &everybody
+            }
+        };
+        for account in to {
+            shown.entry(account.clone()).or_default().insert(model.clone());
+        }
+    }
+    shown
+}
+
+trait MapAll {
+    fn map_all(self) -> [String; 3];
+}
+
+impl MapAll for Vec<Option<String>> {
+    fn map_all(self) -> [String; 3] {
+        self.into_iter().map(Option::unwrap_or_default).collect::<Vec<_>>().try_into().unwrap()
+    }
+}
+
+/// Rows that break Open WebUI's pages for everybody.
+async fn invalid_rows(pair: &Pair) -> Vec<String> {
+    let checks = [
+        (
+            "a NULL in model",
+            "select id from model where user_id is null or name is null or params is null or meta is null or created_at is null or updated_at is null",
+        ),
+        (
+            "params or meta that is no object",
+            "select id from model where jsonb_typeof(params::jsonb) <> 'object' or jsonb_typeof(meta::jsonb) <> 'object'",
+        ),
+        (
+            "a group of ours nobody needs",
+            "select id from \"group\" where id like 'grp\\_models\\_%'
+                and not exists (select from litellm_webui_sync.effective_access where 'grp_models_' || set_hash = id)",
+        ),
+    ];
+    let mut found = Vec::new();
+    for (what, sql) in checks {
+        for row in rows(&pair.target, sql).await.into_iter().take(5) {
+            found.push(format!("{what}: {row:?}"));
+        }
+    }
+    found
+}
+
+fn roster(team: &Value) -> (BTreeSet<String>, BTreeSet<String>) {
+    let (mut ids, mut emails) = (BTreeSet::new(), BTreeSet::new());
+    for entry in unwrapped(&team["members_with_roles"]).as_array().into_iter().flatten() {
+        match (entry["user_id"].as_str(), entry["user_email"].as_str()) {
+            (Some(id), _) => ids.insert(id.to_owned()),
+            (None, Some(email)) if email.contains('@') => emails.insert(email.trim().to_lowercase()),
+            _ => false,
+        };
+    }
+    (ids, emails)
+}
+
+/// `*` is anything, `.` is any one character; nothing else is special in the tests' patterns.
+fn fits(pattern: &str, name: &str) -> bool {
+    fn at(pattern: &[char], name: &[char]) -> bool {
+        match (pattern.split_first(), name.split_first()) {
+            (None, None) => true,
+            (Some(('*', rest)), _) => {
+                at(rest, name) || name.split_first().is_some_and(|(_, name)| at(pattern, name))
+            }
+            (Some((wanted, rest)), Some((is, name))) => (*wanted == '.' || wanted == is) && at(rest, name),
+            _ => false,
+        }
+    }
+    let chars = |text: &str| text.chars().collect::<Vec<_>>();
+    !pattern.contains('(') && !pattern.contains('[') && at(&chars(pattern), &chars(name))
+}
+
+fn text(value: &Value) -> Option<String> {
+    value.as_str().filter(|text| !text.is_empty()).map(str::to_owned)
+}
+
+fn strings(value: &Value) -> Vec<String> {
+    value
+        .as_array()
+        .map(|all| all.iter().filter_map(Value::as_str).map(str::to_owned).collect())
+        .unwrap_or_default()
+}
+
+/// JSON that LiteLLM kept inside a JSON string.
+fn unwrapped(value: &Value) -> Value {
+    match value {
+        Value::String(inner) => serde_json::from_str(inner).unwrap_or_default(),
+        other => other.clone(),
+    }
+}
