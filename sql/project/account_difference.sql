@@ -108,6 +108,9 @@ candidate as materialized (
                when has_account then case
                    when not has_user then 'forget'
                    when active or auth_active or w_role <> 'pending' then 'depart'
+                   -- Back, with an e-mail that somebody else has by now: locked until it is free.
+                   when exists (select from person p where p.user_id = c.user_id and p.unusable_because is null)
+                   then 'conflict'
                    else 'same'
                end
                else (select case when p.unusable_because is null then 'conflict' else 'skip' end
