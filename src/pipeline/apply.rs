@@ -300,10 +300,11 @@ impl Applier {
         }
         let models = super::models::rules(&self.target, config, &found).await?;
         let with = format!(
-            "{}/{}/{}/{}",
+            "{}/{}/{}/{}/{}",
             config.policy.fingerprint(),
             found.describe(),
             models.prefix,
+            if config.models_api.is_some() { "polled" } else { "" },
             env!("CARGO_PKG_VERSION")
         );
         self.projection = Some(Projection::new(found, config.policy.api_keys, models));
