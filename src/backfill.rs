@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::{SinkExt, TryStreamExt};
+use serde::{Deserialize, Serialize};
 
 use crate::catalog::{Kind, Lsn, Table, TableId};
 use crate::checkpoint::{self, Generation};
@@ -48,7 +49,7 @@ pub struct Request<'a> {
 }
 
 /// How much the merge changed: zero unless something was missing.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Drift {
     pub inserted: i64,
     pub updated: i64,
@@ -139,31 +140,9 @@ async fn copy_at(
     mut signatures: Option<&mut Signatures>,
 ) -> Result<Drift> {
     failpoint::hit(failpoint::SLOT_WITHOUT_COPY)?;
-    let reader = Source::open(config).await?;
-    let begin = format!(
-        "begin isolation level repeatable read read only; set transaction snapshot {};
-         set local idle_in_transaction_session_timeout = '60s'",
-        quote_literal(&slot.snapshot)
-    );
-    reader.connection.client.batch_execute(&begin).await.map_err(on(Side::Source, "open the snapshot"))?;
+    let reader = open_snapshot(config, slot).await?;
     for id in TableId::all() {
-        let table = id.table();
-        let mirror = table.mirror;
-        let text = format!(
-            "drop table if exists stage_{mirror}; create unlogged table stage_{mirror} (like {mirror})"
-        );
-        target.execute("prepare the staging tables", &text).await?;
-        let Some(found) = request.tables.get(table.source) else { continue };
-        let columns: Vec<String> = found.columns.keys().cloned().collect();
-        let out = statements::copy_out(table, &config.litellm_schema, &columns);
-        let work = copy_table(&reader, target, id, &out, signatures.as_deref_mut());
-        // A target that no longer takes rows must not keep LiteLLM's snapshot open.
-        let rows = tokio::time::timeout(SLOW, work).await.map_err(|_| Error::Silent {
-            side: Side::Target,
-            action: "copy a table",
-            seconds: SLOW.as_secs(),
-        })??;
-        tracing::info!(table = table.source, rows, "copied");
+        fill_staging(config, &reader, target, id, request.tables, signatures.as_deref_mut()).await?;
     }
     failpoint::hit(failpoint::COPIED_NOT_MERGED)?;
     // The snapshot delays LiteLLM's own index builds: let it go before anything else.
@@ -184,17 +163,71 @@ async fn copy_at(
     Ok(drift)
 }
 
+/// A reader at the snapshot of a slot; the session that made the slot has to live until this returns.
+pub async fn open_snapshot(config: &Config, slot: &NewSlot) -> Result<Source> {
+    let reader = Source::open(config).await?;
+    let begin = format!(
+        "begin isolation level repeatable read read only; set transaction snapshot {};
+         set local idle_in_transaction_session_timeout = '60s'",
+        quote_literal(&slot.snapshot)
+    );
+    reader.connection.client.batch_execute(&begin).await.map_err(on(Side::Source, "open the snapshot"))?;
+    Ok(reader)
+}
+
+/// Copies one table into its staging table, which is made anew. Gives the number of rows.
+pub async fn fill_staging(
+    config: &Config,
+    reader: &Source,
+    target: &Target,
+    id: TableId,
+    tables: &BTreeMap<String, SourceTable>,
+    signatures: Option<&mut Signatures>,
+) -> Result<u64> {
+    let table = id.table();
+    let mirror = table.mirror;
+    let text =
+        format!("drop table if exists stage_{mirror}; create unlogged table stage_{mirror} (like {mirror})");
+    target.execute("prepare the staging tables", &text).await?;
+    let Some(found) = tables.get(table.source) else { return Ok(0) };
+    let columns: Vec<String> = found.columns.keys().cloned().collect();
+    let out = statements::copy_out(table, &config.litellm_schema, &columns);
+    let work = copy_table(reader, target, id, &out, signatures);
+    // A target that no longer takes rows must not keep LiteLLM's snapshot open.
+    let rows = tokio::time::timeout(SLOW, work).await.map_err(|_| Error::Silent {
+        side: Side::Target,
+        action: "copy a table",
+        seconds: SLOW.as_secs(),
+    })??;
+    tracing::info!(table = table.source, rows, "copied");
+    Ok(rows)
+}
+
+/// Makes one mirror table equal to its staging table, in the open transaction.
+pub async fn merge_table(target: &Target, table: &Table) -> Result<Drift> {
+    let analyze = format!("analyze stage_{}", table.mirror);
+    target.execute("analyze the staging tables", &analyze).await?;
+    let text = statements::merge(table);
+    let work = target.client().query_one(&text, &[]);
+    let row = within(Side::Target, "merge a table", SLOW, work).await?;
+    Ok(Drift { inserted: row.get(0), updated: row.get(1), deleted: row.get(2) })
+}
+
+/// What follows from the mirror tables: rosters, and who is in step.
+pub async fn derive(target: &Target) -> Result<()> {
+    for text in [sql::TEAM_ROSTER, sql::OUT_OF_STEP] {
+        let text = sql::with_keys(text, Keys::Everything, 1);
+        within(Side::Target, "derive from the copy", SLOW, target.client().query(&text, &[])).await?;
+    }
+    Ok(())
+}
+
 async fn merge(target: &Target, generation: &Generation, fingerprint: &str, id: i64) -> Result<Drift> {
     target.begin_large().await?;
     let mut drift = Drift::default();
     let mut filled = Vec::new();
     for table in TableId::all().map(TableId::table) {
-        let analyze = format!("analyze stage_{}", table.mirror);
-        target.execute("analyze the staging tables", &analyze).await?;
-        let text = statements::merge(table);
-        let work = target.client().query_one(&text, &[]);
-        let row = within(Side::Target, "merge a table", SLOW, work).await?;
-        let (inserted, updated, deleted): (i64, i64, i64) = (row.get(0), row.get(1), row.get(2));
+        let Drift { inserted, updated, deleted } = merge_table(target, table).await?;
         drift.inserted += inserted;
         drift.updated += updated;
         drift.deleted += deleted;
@@ -203,10 +236,7 @@ async fn merge(target: &Target, generation: &Generation, fingerprint: &str, id: 
             filled.push(table.mirror);
         }
     }
-    for text in [sql::TEAM_ROSTER, sql::OUT_OF_STEP] {
-        let text = sql::with_keys(text, Keys::Everything, 1);
-        within(Side::Target, "derive from the copy", SLOW, target.client().query(&text, &[])).await?;
-    }
+    derive(target).await?;
     checkpoint::install(target, generation, fingerprint).await?;
     let text = "update backfill set finished_at = now() where id = $1 or finished_at is null and slot = $2";
     let done = target.client().execute(text, &[&id, &generation.slot]).await;

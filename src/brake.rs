@@ -26,6 +26,7 @@ pub async fn waiting(target: &Target) -> Result<Option<Error>> {
 
 /// Holds the open transaction against the limits. `departing` people it locks out, `stripped` people it leaves
 /// without any group of ours, `end_lsn` the end of its batch. `was_open`: an older brake may be released by it.
+/// `resnapshot`: whose merge it is, if it is no batch of the stream.
 ///
 /// # Errors
 /// [`Error::Brake`] when it must wait for an approval; the transaction is rolled back then.
@@ -35,6 +36,7 @@ pub async fn hold(
     (departing, stripped): (i64, i64),
     end_lsn: Lsn,
     was_open: bool,
+    resnapshot: Option<i64>,
 ) -> Result<()> {
     let people = departing + stripped;
     let client = target.client();
@@ -53,12 +55,12 @@ pub async fn hold(
         }
         return Ok(());
     }
-    let row = client.query_opt(sql::BRAKE_USE_APPROVAL, &[&people, &usual]).await;
+    let row = client.query_opt(sql::BRAKE_USE_APPROVAL, &[&people, &usual, &resnapshot]).await;
     if row.map_err(on(Side::Target, ACTION))?.is_some() {
         return Ok(());
     }
     client.batch_execute("rollback").await.map_err(on(Side::Target, ACTION))?;
-    let row = client.query_one(sql::BRAKE_RAISE, &[&end_lsn, &people, &active]).await;
+    let row = client.query_one(sql::BRAKE_RAISE, &[&end_lsn, &people, &active, &resnapshot]).await;
     let id = row.map_err(on(Side::Target, ACTION))?.get(0);
     Err(Error::Brake { id, people, active })
 }

@@ -87,6 +87,10 @@ pub enum Error {
     MessageTooLarge { bytes: usize },
     #[error("the slot keeps {bytes} bytes of WAL on LiteLLM's server, more than source.max_retained_wal")]
     TooMuchWal { bytes: i64 },
+    #[error("a resnapshot was asked for")]
+    Resnapshot,
+    #[error("the stream has reached the point of a copy")]
+    AtFence,
     #[error("LiteLLM's tables or the publication changed")]
     SourceChanged,
     #[error("the operating system gave no randomness for an API key: {0}")]
@@ -129,6 +133,8 @@ impl Error {
             | Self::SourceChanged
             | Self::NoRandomness(_)
             | Self::TooMuchWal { .. }
+            | Self::Resnapshot
+            | Self::AtFence
             | Self::Paused { .. }
             | Self::MessageTooLarge { .. }
             | Self::NoLiteLlm { .. }
@@ -198,6 +204,8 @@ impl Error {
             | Self::SourceChanged
             | Self::NoRandomness(_)
             | Self::TooMuchWal { .. }
+            | Self::Resnapshot
+            | Self::AtFence
             | Self::MessageTooLarge { .. }
             | Self::NoLiteLlm { .. }
             | Self::NoOpenWebUi { .. }
@@ -222,6 +230,7 @@ impl Error {
             Self::Brake { .. } => "brake".to_owned(),
             Self::TooMuchWal { .. } => "too_much_wal".to_owned(),
             Self::Paused { .. } => "paused".to_owned(),
+            Self::Resnapshot | Self::AtFence => "resnapshot".to_owned(),
             _ => "other".to_owned(),
         }
     }

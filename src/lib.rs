@@ -41,6 +41,7 @@ pub mod checkpoint;
 pub mod decode;
 pub mod mirror;
 pub mod project;
+pub mod resnapshot;
 pub mod source;
 pub mod stage;
 // running it

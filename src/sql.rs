@@ -50,6 +50,8 @@ files! {
     KEYS_COLUMN_MINT = "layout/api_key/column_mint.sql";
     KEYS_COLUMN_PURGE = "layout/api_key/column_purge.sql";
     ACCOUNT_DIFFERENCE = "project/account_difference.sql";
+    PLAIN_ACCOUNTS = "project/plain_accounts.sql";
+    NEW_ACCOUNTS = "project/new_accounts.sql";
     CREATE_ACCOUNTS = "project/create_accounts.sql";
     VACATE_EMAILS = "project/vacate_emails.sql";
     LINK_ACCOUNTS = "project/link_accounts.sql";
@@ -125,6 +127,16 @@ files! {
     DOCTOR_TARGET = "doctor/target.sql";
     DOCTOR_HAS_BOOKS = "doctor/has_books.sql";
     DOCTOR_BOOKS = "doctor/books.sql";
+    RESNAPSHOT_RECORD = "target/resnapshot_record.sql";
+    RESNAPSHOT_RUNS = "target/resnapshot_runs.sql";
+    RESNAPSHOT_PENDING = "target/resnapshot_pending.sql";
+    RESNAPSHOT_PROGRESS = "target/resnapshot_progress.sql";
+    RESNAPSHOT_LATER = "target/resnapshot_later.sql";
+    RESNAPSHOT_FINISH = "target/resnapshot_finish.sql";
+    RESNAPSHOT_RESULT = "target/resnapshot_result.sql";
+    RESNAPSHOT_DIFFERENCES = "target/resnapshot_differences.sql";
+    RESNAPSHOT_FOUND = "target/resnapshot_found.sql";
+    RESNAPSHOT_KEEP_DIFFERENCE = "target/resnapshot_keep_difference.sql";
     SERVER = "source/server.sql";
     SLOT_STATE = "source/slot_state.sql";
     PUBLICATION = "source/publication.sql";
@@ -147,6 +159,8 @@ pub enum Keys {
     Touched,
     /// Everything there is: the first projection, a changed policy, a reconcile.
     Everything,
+    /// The temporary table `remaining`: the people of one of the two above whom `project/new_accounts.sql` left.
+    Remaining,
 }
 
 /// The kinds of touched keys, and where everything of a kind is found.
@@ -188,6 +202,7 @@ pub fn with_keys(text: &str, keys: Keys, first_parameter: usize) -> String {
             Keys::Arrays => format!("unnest(${parameter}::text[])"),
             Keys::Touched => format!("(select id from touched where kind = '{kind}')"),
             Keys::Everything => (*everything).to_owned(),
+            Keys::Remaining => "(select id from remaining)".to_owned(),
         };
         out = fill(&out, &marker, &from);
         let array = format!(":{}_array", place.trim_end_matches('s'));

@@ -6,11 +6,13 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
+use crate::brake;
 use crate::catalog::Lsn;
 use crate::config::Config;
 use crate::error::{Error, Result, Side, on};
 use crate::pause;
 use crate::project::layout::{self, Layout, ModelAccess};
+use crate::resnapshot;
 use crate::source::Source;
 use crate::sql;
 use crate::target::Target;
@@ -367,19 +369,16 @@ pub async fn wait_now(config: &Config, timeout: Duration) -> Result<Waited> {
             if let Err(paused @ Error::Paused { .. }) = pause::check(&target).await {
                 return Ok(Waited::Failed { reason: paused.to_string() });
             }
-            let text = "select id from brake where used_at is null and approved_at is null limit 1";
-            let brake = target.client().query_opt(text, &[]).await;
-            if let Some(row) = brake.map_err(on(Side::Target, "look at the brake"))? {
-                let id: i64 = row.get(0);
-                return Ok(Waited::Failed {
-                    reason: Error::Brake { id, people: 0, active: 0 }.remedy().unwrap_or_default(),
-                });
+            if let Some(held) = brake::waiting(&target).await? {
+                return Ok(Waited::Failed { reason: held.remedy().unwrap_or_default() });
             }
         }
         looks += 1;
         if looks % 20 == 1 {
             let active = source.slot(&config.slot).await?.is_some_and(|slot| slot.active);
-            if active {
+            // A daemon that copies holds no slot.
+            let alive = active || resnapshot::is_copying(&target).await.unwrap_or_default();
+            if alive {
                 last_seen = Instant::now();
             }
         }

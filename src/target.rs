@@ -38,6 +38,8 @@ fn settings(config: &Config) -> Vec<(&'static str, String)> {
         ("tcp_user_timeout", "15s"),
         // A session of ours that was dropped stops its running statement too.
         ("client_connection_check_interval", "5s"),
+        // Parameters of a statement that fails hold people's data, and API keys in the clear: not for the server's log.
+        ("log_parameter_max_length_on_error", "0"),
         ("jit", "off"),
         ("plan_cache_mode", "force_generic_plan"),
         ("enable_seqscan", "off"),

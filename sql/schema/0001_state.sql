@@ -128,6 +128,8 @@ create table brake (
     people      integer     not null,
     active      integer     not null,
     reason      text        not null,
+    -- The resnapshot whose merge is held; NULL: a batch of the stream, which waits.
+    resnapshot  bigint,
     raised_at   timestamptz not null default now(),
     approved_at timestamptz,
     used_at     timestamptz
@@ -144,6 +146,36 @@ create table backfill (
 );
 comment on table backfill is
     'Copies of LiteLLM''s existing rows. An unfinished one explains a slot without a checkpoint.';
+
+create table resnapshot (
+    id           bigint generated always as identity primary key,
+    request      uuid        not null unique,
+    -- LiteLLM's names; empty is all of them.
+    tables       text[]      not null,
+    dry_run      boolean     not null,
+    requested_at timestamptz not null default now(),
+    not_before   timestamptz not null default now(),
+    phase        text        not null default 'waiting',
+    rows_copied  bigint      not null default 0,
+    progress_at  timestamptz not null default now(),
+    lsn          pg_lsn,
+    error        text,
+    drift        jsonb,
+    finished_at  timestamptz
+);
+comment on table resnapshot is
+    'Copies asked for while the stream lives. One that is not finished runs again: nothing is changed before its merge.';
+
+create table resnapshot_difference (
+    resnapshot  bigint not null references resnapshot on delete cascade,
+    operation   text   not null,
+    record_id   text,
+    sync_result text   not null,
+    old_data    jsonb,
+    new_data    jsonb
+);
+create index resnapshot_difference_resnapshot on resnapshot_difference (resnapshot);
+comment on table resnapshot_difference is 'Open WebUI rows that were not what they should be when a resnapshot looked.';
 
 create table pause (
     one    boolean primary key default true check (one),

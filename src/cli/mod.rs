@@ -83,6 +83,28 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Copy LiteLLM's rows again while the daemon runs, and mend whatever differs
+    Resnapshot {
+        /// Only this table of LiteLLM; may be given several times
+        #[arg(long = "table", value_name = "TABLE")]
+        tables: Vec<String>,
+        /// Report what differs, and change nothing
+        #[arg(long)]
+        dry_run: bool,
+        /// Wait for the end; ends with 3 if anything differed
+        #[arg(long)]
+        wait: bool,
+        #[command(flatten)]
+        output: operate::Output,
+    },
+    /// Compare LiteLLM, the mirror and Open WebUI at one point; ends with 3 if anything differs
+    Verify {
+        /// Mend what differs
+        #[arg(long)]
+        repair: bool,
+        #[command(flatten)]
+        output: operate::Output,
+    },
     /// Stop applying, on every daemon of this schema, until `resume`; LiteLLM's server keeps the WAL meanwhile
     Pause {
         /// Why, for `status`
@@ -168,16 +190,16 @@ async fn dispatch(cli: Cli) -> ExitCode {
             access::access(&config, &email, model.as_deref(), json).await
         }
         Command::Approve { id } => finish(approve(&config, id).await),
-        Command::Doctor { json } => match operate::doctor(&config, json).await {
-            Ok(code) => code,
-            Err(error) => finish(Err(error)),
-        },
+        Command::Doctor { json } => either(operate::doctor(&config, json).await),
+        Command::Resnapshot { tables, dry_run, wait, output } => {
+            either(operate::resnapshot(&config, tables, dry_run, wait, &output).await)
+        }
+        Command::Verify { repair, output } => {
+            either(operate::resnapshot(&config, Vec::new(), !repair, true, &output).await)
+        }
         Command::Pause { reason } => finish(operate::pause(&config, reason.as_deref()).await),
         Command::Resume => finish(operate::resume(&config).await),
-        Command::Failures { action } => match operate::failures(&config, action).await {
-            Ok(code) => code,
-            Err(error) => finish(Err(error)),
-        },
+        Command::Failures { action } => either(operate::failures(&config, action).await),
         Command::Teardown { purge, purge_people } => {
             let purge = match (purge, purge_people) {
                 (_, true) => Purge::People,
@@ -189,6 +211,11 @@ async fn dispatch(cli: Cli) -> ExitCode {
         #[cfg(feature = "demo")]
         Command::Demo { .. } => ExitCode::SUCCESS,
     }
+}
+
+/// The code a command ended with, or what went wrong.
+fn either(result: anyhow::Result<ExitCode>) -> ExitCode {
+    result.unwrap_or_else(|error| finish(Err(error)))
 }
 
 /// Prints what went wrong, with what to do about it.

@@ -1,14 +1,17 @@
-//! `doctor`, `pause`, `resume` and `failures`.
+//! `resnapshot`, `verify`, `doctor`, `pause`, `resume` and `failures`.
 
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 use anyhow::bail;
 use clap::Subcommand;
 
+use crate::catalog::TABLES;
 use crate::config::Config;
 use crate::doctor::{self, Verdict};
 use crate::failures;
 use crate::pause;
+use crate::resnapshot::{self, Request};
 use crate::target::Target;
 
 #[derive(Debug, Subcommand)]
@@ -47,6 +50,100 @@ pub(super) enum Failures {
         /// LiteLLM's id
         key: String,
     },
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Output {
+    /// How long to wait
+    #[arg(long, value_name = "SECONDS", default_value_t = 3600)]
+    timeout: u64,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Asks the running daemon to copy and compare; with `wait`, shows how far it is and what came of it.
+pub(super) async fn resnapshot(
+    config: &Config,
+    tables: Vec<String>,
+    dry_run: bool,
+    wait: bool,
+    output: &Output,
+) -> anyhow::Result<ExitCode> {
+    let known: Vec<&str> = TABLES.iter().map(|table| table.source).collect();
+    if let Some(unknown) = tables.iter().find(|name| !known.contains(&name.as_str())) {
+        eprintln!("error: {unknown} is not a table we copy; they are: {}", known.join(", "));
+        return Ok(ExitCode::from(2));
+    }
+    let target = Target::open(config).await?;
+    let request = Request { id: uuid::Uuid::new_v4(), tables, dry_run };
+    if !resnapshot::ask(config, &target, &request).await? {
+        bail!(
+            "no daemon holds the slot: the request waits in LiteLLM's WAL, and the next `litellm-webui-sync run` meets it"
+        );
+    }
+    if !wait {
+        println!(
+            "asked for; `litellm-webui-sync status` and table resnapshot in our schema show what becomes of it"
+        );
+        return Ok(ExitCode::SUCCESS);
+    }
+    let answer = wait_for(&target, &request, output).await?;
+    let differences = resnapshot::differences(&target, answer.id).await?;
+    let drifts = answer.drifts.unwrap_or_default();
+    if output.json {
+        let whole = serde_json::json!({
+            "lsn": answer.lsn, "rows_copied": answer.rows_copied, "mirror": drifts.mirror, "webui": drifts.webui,
+            "differences": differences, "repaired": !dry_run,
+        });
+        println!("{}", serde_json::to_string_pretty(&whole)?);
+    } else {
+        for (table, drift) in &drifts.mirror {
+            println!(
+                "mirror  {table}: {} missing, {} different, {} too many",
+                drift.inserted, drift.updated, drift.deleted
+            );
+        }
+        for one in &differences {
+            let (old, new) = (one.old_data.as_deref().unwrap_or("-"), one.new_data.as_deref().unwrap_or("-"));
+            println!(
+                "webui   {} {}: {old} → {new}",
+                one.operation,
+                one.record_id.as_deref().unwrap_or_default()
+            );
+        }
+        let end = match (drifts.is_empty(), dry_run) {
+            (true, _) => "nothing differs",
+            (false, true) => "these differ; nothing was changed",
+            (false, false) => "these differed and are mended",
+        };
+        println!("{} rows compared: {end}", answer.rows_copied);
+    }
+    Ok(ExitCode::from(if drifts.is_empty() { 0 } else { 3 }))
+}
+
+async fn wait_for(target: &Target, request: &Request, output: &Output) -> anyhow::Result<resnapshot::Answer> {
+    let started = Instant::now();
+    let mut shown = String::new();
+    loop {
+        if let Some(answer) = resnapshot::look(target, request).await? {
+            if answer.finished || answer.phase == "held" {
+                return match &answer.error {
+                    Some(error) => bail!("{error}"),
+                    None => Ok(answer),
+                };
+            }
+            let line = format!("{}, {} rows", answer.phase, answer.rows_copied);
+            if line != shown && !output.json {
+                eprintln!("{line}");
+                shown = line;
+            }
+        }
+        if started.elapsed().as_secs() >= output.timeout {
+            bail!("not done after {} s; it goes on without us", output.timeout);
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
 }
 
 pub(super) async fn doctor(config: &Config, json: bool) -> anyhow::Result<ExitCode> {

@@ -26,6 +26,8 @@ struct Work<'a> {
     text: String,
     columns: Vec<Vec<Option<&'a str>>>,
     unsent: Option<Vec<i64>>,
+    /// The statement to use where this one met a row that it thought was not there.
+    instead: Option<String>,
 }
 
 /// The statements of one part, ready to be sent.
@@ -41,7 +43,7 @@ pub async fn prepare<'a>(target: &Target, part: &'a Part, keys: Keys) -> Result<
     let mut work = Vec::new();
     for (id, changes) in TableId::all().zip(&part.tables) {
         for segment in &changes.segments {
-            segment_work(id, segment, &mut work);
+            segment_work(id, segment, keys, &mut work);
         }
     }
     let mut prepared: Vec<(Work<'_>, Statement)> = Vec::with_capacity(work.len());
@@ -56,16 +58,11 @@ pub async fn prepare<'a>(target: &Target, part: &'a Part, keys: Keys) -> Result<
 impl Writes<'_> {
     /// Sends every statement without waiting for the one before; the server runs them in order.
     pub async fn send(&self, target: &Target) -> Result<Touched> {
-        let patience = patience(self.keys);
+        if self.keys != Keys::Arrays {
+            return self.send_in_turn(target).await;
+        }
         let sent = self.prepared.iter().map(|(one, statement)| async move {
-            let mut parameters: Vec<&(dyn ToSql + Sync)> = Vec::new();
-            for column in &one.columns {
-                parameters.push(column);
-            }
-            if let Some(unsent) = &one.unsent {
-                parameters.push(unsent);
-            }
-            let rows = target.query("write the mirror", patience, statement, &parameters).await?;
+            let rows = one.run(target, statement, None, self.keys).await?;
             Ok((one.table, rows))
         });
         let results: Result<Vec<(usize, Vec<Row>)>> = join_all(sent).await.into_iter().collect();
@@ -75,52 +72,146 @@ impl Writes<'_> {
         }
         Ok(touched)
     }
+
+    /// Sends one after the other, so that one that fails may be replaced. The touched keys stay on the server.
+    async fn send_in_turn(&self, target: &Target) -> Result<Touched> {
+        for (one, statement) in &self.prepared {
+            let Some(instead) = &one.instead else {
+                one.run(target, statement, None, self.keys).await?;
+                continue;
+            };
+            let (savepoint, sent) = tokio::join!(
+                target.execute("set a savepoint", "savepoint piece"),
+                one.run(target, statement, None, self.keys),
+            );
+            savepoint?;
+            match sent {
+                Ok(_) => target.execute("release a savepoint", "release savepoint piece").await?,
+                Err(error) if error.is_about_a_row() => {
+                    let back = "rollback to savepoint piece; release savepoint piece";
+                    target.execute("go back to a savepoint", back).await?;
+                    let statement = target.prepare(&in_mode(instead, self.keys), &[]).await?;
+                    // Every value of theirs was sent.
+                    let unsent = vec![0; one.columns.first().map_or(0, Vec::len)];
+                    one.run(target, &statement, Some(&unsent), self.keys).await?;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Touched::default())
+    }
 }
 
-fn segment_work<'a>(id: TableId, segment: &'a Segment, work: &mut Vec<Work<'a>>) {
+impl Work<'_> {
+    async fn run(
+        &self,
+        target: &Target,
+        statement: &Statement,
+        unsent: Option<&Vec<i64>>,
+        keys: Keys,
+    ) -> Result<Vec<Row>> {
+        let mut parameters: Vec<&(dyn ToSql + Sync)> = Vec::new();
+        for column in &self.columns {
+            parameters.push(column);
+        }
+        if let Some(unsent) = self.unsent.as_ref().or(unsent) {
+            parameters.push(unsent);
+        }
+        target.query("write the mirror", patience(keys), statement, &parameters).await
+    }
+}
+
+/// The users whose rows a part holds, if nothing in it can touch anybody or anything else but through an e-mail: what
+/// [`Writes::send`] will say is then known before it is sent. Sorted.
+pub fn users_alone(part: &Part) -> Option<Vec<&str>> {
+    let mut users = Vec::new();
+    for (id, changes) in TableId::all().zip(&part.tables) {
+        let table = id.table();
+        match &*changes.segments {
+            [] => {}
+            _ if table.touches.is_empty() => {}
+            [only] if table.mirror == "litellm_user" && !only.truncate && only.moves.is_empty() => {
+                users.extend(only.rows.keys().filter_map(|key| key.parts().next()));
+            }
+            _ => return None,
+        }
+    }
+    users.sort_unstable();
+    (!users.is_empty()).then_some(users)
+}
+
+fn segment_work<'a>(id: TableId, segment: &'a Segment, keys: Keys, work: &mut Vec<Work<'a>>) {
     let table = id.table();
     if segment.truncate {
-        work.push(Work { table: id.0, text: statements::truncate(table), columns: Vec::new(), unsent: None });
+        work.push(Work {
+            table: id.0,
+            text: statements::truncate(table),
+            columns: Vec::new(),
+            unsent: None,
+            instead: None,
+        });
     }
     if !segment.moves.is_empty() {
         let mut columns = key_columns(table, segment.moves.iter().map(|(old, _)| old));
         columns.extend(key_columns(table, segment.moves.iter().map(|(_, new)| new)));
-        work.push(Work { table: id.0, text: statements::shift(table), columns, unsent: None });
+        work.push(Work { table: id.0, text: statements::shift(table), columns, unsent: None, instead: None });
     }
     let mut gone = Vec::new();
-    let mut rows: Vec<(&Key, &Vec<Value>)> = Vec::new();
+    let (mut rows, mut new_rows) = (Vec::new(), Vec::new());
     for (key, entry) in &segment.rows {
         match entry {
             Entry::Delete => gone.push(key),
-            Entry::Upsert(values) => rows.push((key, values)),
+            // A small batch is better served by one statement than by two.
+            Entry::Insert(values) if keys != Keys::Arrays => new_rows.push((key, values)),
+            Entry::Insert(values) | Entry::Upsert(values) => rows.push((key, values)),
         }
     }
     if !gone.is_empty() {
         let columns = key_columns(table, gone.into_iter());
-        work.push(Work { table: id.0, text: statements::delete(table), columns, unsent: None });
+        work.push(Work {
+            table: id.0,
+            text: statements::delete(table),
+            columns,
+            unsent: None,
+            instead: None,
+        });
     }
     if !rows.is_empty() {
-        // Key order is what an index likes best.
-        rows.sort_unstable_by_key(|(key, _)| *key);
-        let mut columns = vec![Vec::with_capacity(rows.len()); table.columns.len()];
-        let mut unsent = Vec::with_capacity(rows.len());
-        for (_, values) in &rows {
-            let mut mask = 0_i64;
-            for (place, (column, value)) in columns.iter_mut().zip(values.iter()).enumerate() {
-                column.push(match value {
-                    Value::Text(text) => Some(&**text),
-                    Value::Null => None,
-                    Value::Unchanged => {
-                        mask |= 1 << place;
-                        None
-                    }
-                });
-            }
-            unsent.push(mask);
-        }
+        let (columns, unsent) = row_columns(table, rows);
         let text = statements::upsert(table);
-        work.push(Work { table: id.0, text, columns, unsent: Some(unsent) });
+        work.push(Work { table: id.0, text, columns, unsent: Some(unsent), instead: None });
     }
+    if !new_rows.is_empty() {
+        let (columns, _) = row_columns(table, new_rows);
+        let (text, instead) = (statements::insert(table), Some(statements::upsert(table)));
+        work.push(Work { table: id.0, text, columns, unsent: None, instead });
+    }
+}
+
+/// The rows as one array per column, and for each row which of its values were not sent.
+fn row_columns<'a>(
+    table: &Table,
+    mut rows: Vec<(&'a Key, &'a Vec<Value>)>,
+) -> (Vec<Vec<Option<&'a str>>>, Vec<i64>) {
+    // Key order is what an index likes best.
+    rows.sort_unstable_by_key(|(key, _)| *key);
+    let mut columns = vec![Vec::with_capacity(rows.len()); table.columns.len()];
+    let mut unsent = Vec::with_capacity(rows.len());
+    for (_, values) in &rows {
+        let mut mask = 0_i64;
+        for (place, (column, value)) in columns.iter_mut().zip(values.iter()).enumerate() {
+            column.push(match value {
+                Value::Text(text) => Some(&**text),
+                Value::Null => None,
+                Value::Unchanged => {
+                    mask |= 1 << place;
+                    None
+                }
+            });
+        }
+        unsent.push(mask);
+    }
+    (columns, unsent)
 }
 
 fn key_columns<'a>(table: &Table, keys: impl Iterator<Item = &'a Key>) -> Vec<Vec<Option<&'a str>>> {
@@ -136,7 +227,9 @@ fn key_columns<'a>(table: &Table, keys: impl Iterator<Item = &'a Key>) -> Vec<Ve
 fn in_mode(text: &str, keys: Keys) -> String {
     match keys {
         Keys::Arrays => text.to_owned(),
-        Keys::Touched | Keys::Everything => statements::into_touched(text).unwrap_or_else(|| text.to_owned()),
+        Keys::Touched | Keys::Everything | Keys::Remaining => {
+            statements::into_touched(text).unwrap_or_else(|| text.to_owned())
+        }
     }
 }
 

@@ -18,9 +18,11 @@ use crate::failpoint;
 use crate::mirror;
 use crate::pause;
 use crate::progress::{State, Status};
+use crate::project::access::Rules;
 use crate::project::layout;
 use crate::project::touched::Touched;
 use crate::project::{MANY, Outcome, Projection, Scope, Stamp};
+use crate::resnapshot;
 use crate::sql::{self, Keys};
 use crate::stage::{BatchEnd, Part};
 use crate::target::Target;
@@ -110,6 +112,9 @@ impl Applier {
     }
 
     async fn apply(&mut self, part: Part) -> Result<()> {
+        for request in &part.requests {
+            resnapshot::record(&self.target, request).await?;
+        }
         let Some(end) = part.end else { return self.apply_piece(&part).await };
         let started = Instant::now();
         if self.large || !part.is_whole() {
@@ -127,38 +132,56 @@ impl Applier {
     /// A batch that is in memory as a whole.
     async fn apply_small(&mut self, part: &Part, end: BatchEnd) -> Result<()> {
         let target = &self.target;
+        let stamp = Stamp { now: SystemTime::now(), lsn: end.end_lsn, audit_each: true };
         let writes = mirror::prepare(target, part, Keys::Arrays).await?;
         checkpoint::prepare(target).await?;
+        let short = self.short_way(part).await?;
         // Sent together: the lock comes before the first write, and nothing is committed unless every
         // answer was fine.
-        let (begun, locked, touched) = tokio::join!(
+        let (begun, locked, touched, plain) = tokio::join!(
             target.execute("begin a batch", "begin"),
             checkpoint::begin(target, self.epoch, self.end_lsn),
             writes.send(target),
+            async {
+                let (projection, users) = short.as_ref()?;
+                Some((*projection, projection.plain(target, users, stamp).await))
+            },
         );
         begun?;
         locked?;
         let mut touched = touched?;
+        let plain = match plain {
+            Some((projection, plain)) => projection.keep_plain(target, plain, &touched).await?,
+            None => None,
+        };
         mirror::propagate(target, &mut touched, Keys::Arrays).await?;
         failpoint::hit(failpoint::STAGED_NOT_PROJECTED)?;
         if touched.all_access {
             self.polled.ask_again();
         }
-        if touched.len() > MANY {
-            target.plan_large().await?;
-        }
-        let outcome = match &self.projection {
-            Some(projection) => {
-                let stamp = Stamp { now: SystemTime::now(), lsn: end.end_lsn, audit_each: true };
+        let outcome = match (&self.projection, plain) {
+            (Some(projection), Some(plain)) => projection.after_plain(target, plain, touched, stamp).await?,
+            (Some(projection), None) => {
+                if touched.len() > MANY {
+                    target.plan_large().await?;
+                }
                 projection.apply(target, Scope::These(&touched), stamp).await?
             }
-            None => Outcome::default(),
+            (None, _) => Outcome::default(),
         };
         self.hold_against_brake(&outcome, end.end_lsn).await?;
         failpoint::hit(failpoint::PROJECTED_NOT_COMMITTED)?;
         checkpoint::commit(target, self.epoch, end, &self.projected_with).await?;
         self.daemon.metrics.projected(&outcome);
         self.note(&outcome).await
+    }
+
+    /// The projection and the users of a batch that may be plain enough for `Projection::plain`.
+    async fn short_way<'a>(&'a self, part: &'a Part) -> Result<Option<(&'a Projection, Vec<&'a str>)>> {
+        let Some(projection) = &self.projection else { return Ok(None) };
+        let users = mirror::users_alone(part).filter(|users| users.len() <= MANY);
+        let Some(users) = users else { return Ok(None) };
+        Ok(projection.prepare_plain(&self.target).await?.then_some((projection, users)))
     }
 
     /// One part of a batch that is too large to hold: only our own tables are written yet.
@@ -271,10 +294,15 @@ impl Applier {
 
     /// Stops before the commit when unusually many people would lose something at once.
     pub(super) async fn hold_against_brake(&self, outcome: &Outcome, end_lsn: Lsn) -> Result<()> {
-        // Left without any group of ours, without any model, or without the API key we gave them: often the same people.
-        let stripped = outcome.stripped.max(outcome.unkeyed).max(outcome.access.stripped);
-        let people = (outcome.departing, stripped);
-        brake::hold(&self.target, &self.daemon.config.policy.brake, people, end_lsn, self.was_braked).await
+        brake::hold(
+            &self.target,
+            &self.daemon.config.policy.brake,
+            outcome.losing(),
+            end_lsn,
+            self.was_braked,
+            None,
+        )
+        .await
     }
 
     /// Finds the layout, and whether Open WebUI is ready to be written.
@@ -298,7 +326,8 @@ impl Applier {
                 return self.heartbeat().await;
             }
         }
-        let models = super::models::rules(&self.target, config, &found).await?;
+        let models = Rules::find(&self.target, config, &found).await?;
+        super::models::publish(&self.target, &models).await?;
         let with = format!(
             "{}/{}/{}/{}/{}",
             config.policy.fingerprint(),
@@ -335,6 +364,10 @@ impl Applier {
             (every(DEAD_LETTERS_EVERY), every(HEARTBEAT_EVERY), every(COUNTS_EVERY));
         let (reconcile, retention) = (every(RECONCILE_EVERY), every(RETENTION_EVERY));
         pause::check(&self.target).await?;
+        if resnapshot::pending(&self.target).await?.is_some() {
+            // The next session begins with it.
+            return Err(Error::Resnapshot);
+        }
         if self.projection.is_none() {
             self.find_projection().await?;
         }

@@ -29,6 +29,7 @@ use crate::pause;
 use crate::poll;
 use crate::postgres::error_chain;
 use crate::progress::{Progress, State};
+use crate::resnapshot;
 use crate::schema;
 use crate::source::Source;
 use crate::source::publication::columns_fingerprint;
@@ -88,7 +89,7 @@ impl Daemon {
                 match self.open_brake().await? {
                     // LiteLLM's data may have been repaired since: now and then the batch is tried again.
                     Some(brake) if braked_at.is_some_and(|at| at.elapsed() < BRAKE_RETRY) => Err(brake),
-                    _ => Arc::clone(&self).lead(cancel.clone()).await,
+                    _ => Box::pin(Arc::clone(&self).lead(cancel.clone())).await,
                 }
             };
             let result = tokio::select! {
@@ -163,6 +164,7 @@ impl Daemon {
                 self.progress.set_state(State::Braked, Some(format!("{reason}; {remedy}")));
                 Some(Duration::from_secs(2))
             }
+            (Error::Resnapshot | Error::AtFence, _) => Some(Duration::ZERO),
             (Error::Paused { .. }, _) => {
                 self.progress.set_state(State::Paused, Some(reason));
                 Some(Duration::from_secs(1))
@@ -273,6 +275,16 @@ impl Daemon {
         let Some(known) = known else {
             return Err(Error::Gap { reason: "the copy left no checkpoint".to_owned() });
         };
+        let copied = match resnapshot::pending(&target).await? {
+            Some(request) => {
+                let copy = resnapshot::copy(config, &source, &target, request, &tables, &name);
+                tokio::select! {
+                    copied = copy => copied?,
+                    () = cancel.cancelled() => return Ok(()),
+                }
+            }
+            None => None,
+        };
         session.start().await?;
         let epoch = checkpoint::take_lead(&target, &known, identity.timeline).await?;
         schema::write_policy(&target, config).await?;
@@ -280,6 +292,7 @@ impl Daemon {
         tracing::info!(lsn = %known.end_lsn, epoch, "streaming");
 
         let linger = self.progress.status().state == State::Braked;
+        let fence = copied.as_ref().map(|copied| copied.point);
         let (parts, received) = mpsc::channel(1);
         let (acknowledge, committed) = watch::channel(known.end_lsn);
         let (answers, answered) = watch::channel(None);
@@ -289,7 +302,8 @@ impl Daemon {
         let limits =
             crate::stage::Limits { rows: config.policy.batch.changes, bytes: config.policy.batch.bytes };
         let receiver =
-            receive::Receiver::new(Arc::clone(&self), session, signatures, limits, parts, committed, linger);
+            receive::Receiver::new(Arc::clone(&self), session, signatures, limits, parts, committed, linger)
+                .stop_at(fence);
         let watcher = monitor::Monitor::new(Arc::clone(&self), source, fingerprint);
         let mut tasks = JoinSet::new();
         tasks.spawn(receiver.run(cancel.clone()));
@@ -318,6 +332,14 @@ impl Daemon {
             }
         }
         tasks.shutdown().await;
+        if let (Err(Error::AtFence), Some(copied)) = (&outcome, &copied) {
+            let target = Target::open(config).await?;
+            if !target.take_lease(&config.schema).await? {
+                return Err(Error::LeaseHeld);
+            }
+            resnapshot::merge(config, &target, copied, epoch).await?;
+            self.progress.touch_caught_up();
+        }
         if matches!(outcome, Err(Error::MessageTooLarge { .. })) {
             // The stream would meet it again for ever: go around it, by a copy.
             checkpoint::distrust(&Target::open(config).await?).await?;

@@ -13,6 +13,7 @@ use super::Daemon;
 use crate::catalog::Lsn;
 use crate::decode::Decoder;
 use crate::error::{Error, Result, Side};
+use crate::resnapshot::Request;
 use crate::source::is_barrier;
 use crate::source::session::{Frame, Session, WAL_SENDER_TIMEOUT};
 use crate::stage::signatures::Signatures;
@@ -37,6 +38,9 @@ pub(super) struct Receiver {
     handed: (Lsn, Instant),
     /// After a brake the first batch waits for what may undo it.
     linger_until: Option<Instant>,
+    /// Nothing that commits at or after this position is taken in: a copy made there is to be merged first.
+    fence: Option<Lsn>,
+    at_fence: bool,
 }
 
 /// What the loop does next.
@@ -64,12 +68,20 @@ impl Receiver {
             daemon,
             session,
             decoder,
+            fence: None,
+            at_fence: false,
             linger_until: linger.then(|| Instant::now() + LINGER),
             stage: Stage::new(limits, signatures, handed.0),
             parts,
             committed,
             handed,
         }
+    }
+
+    /// Ends with [`Error::AtFence`] before the first transaction that commits at or after `fence`.
+    pub(super) fn stop_at(mut self, fence: Option<Lsn>) -> Self {
+        self.fence = fence;
+        self
     }
 
     /// Runs until cancelled or until the stream ends. When cancelled, what is complete is handed on and its
@@ -81,13 +93,17 @@ impl Receiver {
             // What is here already needs no waiting. Bounded, so that a stream that never pauses cannot keep
             // feedback, batches and a signal waiting.
             for _ in 0..AT_ONCE {
-                if self.stage.is_full() {
+                if self.stage.is_full() || self.at_fence {
                     break;
                 }
                 match self.session.next_now()? {
                     Some(frame) => self.accept(frame)?,
                     None => break,
                 }
+            }
+            if self.at_fence {
+                self.drain().await?;
+                return Err(Error::AtFence);
             }
             let due = self.is_due();
             let next = tokio::select! {
@@ -149,6 +165,13 @@ impl Receiver {
 
     fn accept(&mut self, frame: Frame) -> Result<()> {
         let progress = &self.daemon.progress;
+        if let (Some(fence), Frame::Begin { final_lsn: lsn, .. } | Frame::KeepAlive { lsn, .. }) =
+            (self.fence, &frame)
+            && *lsn >= fence
+        {
+            self.at_fence = true;
+            return Ok(());
+        }
         match frame {
             Frame::Begin { .. } => {
                 progress.frame_arrived();
@@ -168,6 +191,8 @@ impl Receiver {
             Frame::Message { prefix, content } => {
                 if is_barrier(&prefix, &content) {
                     self.stage.set_urgent();
+                } else if let Some(request) = Request::from_message(&prefix, &content) {
+                    self.stage.request(request);
                 }
             }
             Frame::KeepAlive { lsn, reply_requested } => {

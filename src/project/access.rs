@@ -13,11 +13,13 @@ use tokio_postgres::Row;
 use tokio_postgres::types::{ToSql, Type};
 
 use super::layout::{GroupMembers, Layout, ModelAccess};
-use super::{Outcome, Scope, Stamp, bury, only, within_budget};
+use super::{Outcome, Scope, Stamp, bury, only, prefix, within_budget};
 use crate::access::bits::Bits;
 use crate::access::lists::Catalogue;
 use crate::access::person::{KeyRule, decide};
 use crate::access::{ModelSet, read};
+use crate::config::Config;
+use crate::config::policy::{KeyPolicy, PublicModels};
 use crate::error::Result;
 use crate::sql::{self, fill};
 use crate::target::{QUICK, SLOW, Target};
@@ -32,6 +34,22 @@ pub struct Rules {
     pub prefix: String,
     /// Take away what is public in Open WebUI.
     pub take_public: bool,
+}
+
+impl Rules {
+    /// The policy's and Open WebUI's word on models.
+    pub async fn find(target: &Target, config: &Config, layout: &Layout) -> Result<Self> {
+        let url = config.models_api.as_ref().map(|api| api.url.to_string());
+        Ok(Self {
+            keys: match config.policy.access.keys {
+                KeyPolicy::Narrow => KeyRule::Narrow,
+                KeyPolicy::Required => KeyRule::Required,
+            },
+            group_min: config.policy.grants.group_min,
+            prefix: prefix::find(target, layout, &config.policy.models.prefix, url.as_deref()).await?,
+            take_public: config.policy.models.public == PublicModels::Take,
+        })
+    }
 }
 
 /// What one projection did.

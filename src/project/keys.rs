@@ -91,7 +91,8 @@ impl KeyTexts {
         };
         let owners = match keys {
             Keys::Arrays => "unnest($4::text[])",
-            Keys::Touched => "(select id from touched where kind in ('access', 'user'))",
+            // Whoever is new waits for a key as well.
+            Keys::Touched | Keys::Remaining => "(select id from touched where kind in ('access', 'user'))",
             Keys::Everything => "(select user_id as id from account)",
         };
         let (later, in_memory) = if keys == Keys::Arrays { ("", "true") } else { (sql::MINT_LATER, "false") };

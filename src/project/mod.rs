@@ -11,6 +11,7 @@
 pub mod access;
 mod keys;
 pub mod layout;
+mod plain;
 pub mod prefix;
 pub mod touched;
 
@@ -67,6 +68,13 @@ pub struct Outcome {
 }
 
 impl Outcome {
+    /// How many people it locks out, and how many it leaves with less in another way: what the brake counts. People
+    /// without any group of ours, without any model and without the API key we gave them are often the same, and count
+    /// once.
+    pub fn losing(&self) -> (i64, i64) {
+        (self.departing, self.stripped.max(self.unkeyed).max(self.access.stripped))
+    }
+
     fn count_accounts(&mut self, counts: &AccountCounts) {
         self.accounts_created = counts.created;
         self.conflicts = counts.conflicts;
@@ -208,12 +216,16 @@ impl Projection {
     }
 
     async fn apply_once(&self, target: &Target, scope: Scope<'_>, stamp: Stamp) -> Result<Outcome> {
+        let created = self.create_new(target, scope, stamp).await?;
         // Sent together; a batch whose attempt succeeds is committed without releasing the savepoint.
         let savepoint = target.execute("set a savepoint", "savepoint project");
         let (savepoint, attempt) = tokio::join!(savepoint, self.attempt(target, scope, stamp, true));
         savepoint?;
         let error = match attempt {
-            Ok(outcome) => return Ok(outcome),
+            Ok(mut outcome) => {
+                outcome.accounts_created += created;
+                return Ok(outcome);
+            }
             Err(error) => error,
         };
         if !error.is_about_a_row() {
@@ -226,7 +238,7 @@ impl Projection {
             Scope::These(touched) => touched.clone(),
             Scope::Touched | Scope::Everything => self.keys_of(target, scope).await?,
         };
-        let mut outcome = Outcome::default();
+        let mut outcome = Outcome { accounts_created: created, ..Outcome::default() };
         self.bisect(target, touched, stamp, &mut outcome).await?;
         if let (Some(texts), Some(few)) = (&self.texts(scope).keys, &self.arrays.keys) {
             let listed;
@@ -240,6 +252,33 @@ impl Projection {
             few.apply_each(target, &people, stamp, &mut outcome).await?;
         }
         Ok(outcome)
+    }
+
+    /// Where the keys are many, inserts the accounts of people who are simply new, and leaves the others in the temporary
+    /// table `remaining`. Should one of them not be writable, nobody counts as new and the general way finds out who it is.
+    async fn create_new(&self, target: &Target, scope: Scope<'_>, stamp: Stamp) -> Result<i64> {
+        if matches!(scope, Scope::These(_)) {
+            return Ok(0);
+        }
+        let text =
+            "create temporary table if not exists remaining (id text collate \"C\") on commit delete rows;
+                    savepoint fresh";
+        target.execute("prepare for new people", text).await?;
+        let texts = self.texts(scope);
+        let types = [Type::TIMESTAMPTZ, Type::PG_LSN, Type::BOOL];
+        let statement = target.prepare(&texts.new, &types).await?;
+        let parameters: &[&(dyn ToSql + Sync)] = &[&stamp.now, &stamp.lsn, &stamp.audit_each];
+        let created = match target.query("insert new people", SLOW, &statement, parameters).await {
+            Ok(rows) => only(rows)?.get("created"),
+            Err(error) if error.is_about_a_row() => {
+                target.execute("go back to a savepoint", "rollback to savepoint fresh").await?;
+                target.execute("list touched people", &texts.all_remain).await?;
+                0
+            }
+            Err(error) => return Err(error),
+        };
+        target.execute("analyze the remaining people", "release savepoint fresh; analyze remaining").await?;
+        Ok(created)
     }
 
     /// Accounts, groups and members, without anybody's key: halves `touched` until what fails is one entity, which
@@ -459,6 +498,8 @@ async fn bury(
 
 #[derive(Debug)]
 struct Texts {
+    new: String,
+    all_remain: String,
     create: String,
     vacate: String,
     link: String,
@@ -474,8 +515,10 @@ impl Texts {
     fn new(layout: &Layout, api_keys: ApiKeys, keys: Keys) -> Self {
         let email_holder = if layout.unique_email { sql::EMAIL_INDEXED } else { sql::EMAIL_SCAN };
         let difference = fill(sql::ACCOUNT_DIFFERENCE, ":email_holder", email_holder);
+        // Where there are many, people who are simply new are dealt with before.
+        let rest = if keys == Keys::Arrays { keys } else { Keys::Remaining };
         let account =
-            |text: &str, first| with_keys(&fill(text, ":account_difference", &difference), keys, first);
+            |text: &str, first| with_keys(&fill(text, ":account_difference", &difference), rest, first);
         let (members, columns, values) = match layout.group_members {
             GroupMembers::Table => (sql::MEMBERS_TABLE, "", ""),
             GroupMembers::Json => (sql::MEMBERS_JSON, ", user_ids", ", '[]'::json"),
@@ -489,8 +532,14 @@ impl Texts {
         let groups = fill(&groups, ":extra_values", values);
         let remove = fill(sql::REMOVE_GROUPS, ":references", &layout.group_references());
         Self {
+            new: with_keys(sql::NEW_ACCOUNTS, keys, 4),
+            all_remain: with_keys(
+                "insert into remaining select distinct id from :users as given(id)",
+                keys,
+                1,
+            ),
             create: account(sql::CREATE_ACCOUNTS, 6),
-            vacate: with_keys(sql::VACATE_EMAILS, keys, 2),
+            vacate: with_keys(sql::VACATE_EMAILS, rest, 2),
             link: account(sql::LINK_ACCOUNTS, 6),
             update: account(sql::UPDATE_ACCOUNTS, 7),
             groups: with_keys(&groups, keys, 4),

@@ -73,6 +73,12 @@ impl Touched {
         self.users.is_empty() && self.teams.is_empty() && self.organizations.is_empty()
     }
 
+    /// Nothing but users, whose e-mails nobody else can be waiting for.
+    pub fn is_only_users(&self) -> bool {
+        let others = [&self.emails, &self.rosters, &self.team_people];
+        !self.has_groups() && others.iter().all(|keys| keys.is_empty())
+    }
+
     pub fn has_groups(&self) -> bool {
         !self.teams.is_empty() || !self.organizations.is_empty()
     }

@@ -151,14 +151,14 @@ impl Source {
     /// Emits a barrier: a transactional message. Returns its position; the checkpoint is past it once everything
     /// committed before is applied.
     pub async fn emit_barrier(&self) -> Result<Lsn> {
-        let text = "select pg_logical_emit_message(true, $1, 'barrier')";
-        let row = self
-            .connection
-            .client
-            .query_one(text, &[&MESSAGE_PREFIX])
-            .await
-            .map_err(on(Side::Source, "emit a barrier"))?;
-        Ok(row.get(0))
+        self.emit("barrier").await
+    }
+
+    /// Emits a transactional message of ours. Returns its position.
+    pub async fn emit(&self, content: &str) -> Result<Lsn> {
+        let text = "select pg_logical_emit_message(true, $1, $2)";
+        let row = self.connection.client.query_one(text, &[&MESSAGE_PREFIX, &content]).await;
+        Ok(row.map_err(on(Side::Source, "emit a message"))?.get(0))
     }
 }
 

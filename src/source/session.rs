@@ -127,8 +127,24 @@ impl Session {
     /// promoted standby.
     pub async fn create_slot(&mut self, name: &str, failover: bool, patience: Duration) -> Result<NewSlot> {
         let failover = if failover { ", FAILOVER true" } else { "" };
-        let text =
-            format!("CREATE_REPLICATION_SLOT \"{name}\" LOGICAL pgoutput (SNAPSHOT 'export'{failover})");
+        self.new_slot(name, "", failover, patience).await
+    }
+
+    /// The same, of a slot that vanishes with this session: for its snapshot alone.
+    pub async fn create_temporary_slot(&mut self, name: &str, patience: Duration) -> Result<NewSlot> {
+        self.new_slot(name, " TEMPORARY", "", patience).await
+    }
+
+    async fn new_slot(
+        &mut self,
+        name: &str,
+        temporary: &str,
+        failover: &str,
+        patience: Duration,
+    ) -> Result<NewSlot> {
+        let text = format!(
+            "CREATE_REPLICATION_SLOT \"{name}\"{temporary} LOGICAL pgoutput (SNAPSHOT 'export'{failover})"
+        );
         let rows = patiently("create the slot", patience, self.client.simple_query(&text)).await?;
         let nonsense = || Error::Replication {
             action: "create the slot",

@@ -15,11 +15,14 @@ use std::time::SystemTime;
 use crate::catalog::{Lsn, TABLES, TableId};
 use crate::decode::message::DecodeError;
 use crate::decode::{Change, Key, Row, Value};
+use crate::resnapshot::Request;
 use signatures::Signatures;
 
 /// What a batch makes of one row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Entry {
+    /// A row that the source inserted after it had none, and never one with unchanged values.
+    Insert(Vec<Value>),
     /// The row's values; [`Value::Unchanged`] keeps what the mirror has.
     Upsert(Vec<Value>),
     Delete,
@@ -52,18 +55,20 @@ impl TableChanges {
         &mut self.segments[last]
     }
 
-    fn upsert(&mut self, key: Key, values: Vec<Value>) {
+    fn upsert(&mut self, key: Key, values: Vec<Value>, is_insert: bool) {
         let rows = &mut self.last().rows;
-        let values = match rows.remove(&key) {
-            // `u` adds nothing to what is already known of this key.
-            Some(Entry::Upsert(known)) => known
-                .into_iter()
-                .zip(values)
-                .map(|(known, new)| if new == Value::Unchanged { known } else { new })
-                .collect(),
-            _ => values,
+        // `u` adds nothing to what is already known of this key.
+        let fold = |known: Vec<Value>, values: Vec<Value>| {
+            let pairs = known.into_iter().zip(values);
+            pairs.map(|(known, new)| if new == Value::Unchanged { known } else { new }).collect()
         };
-        rows.insert(key, Entry::Upsert(values));
+        let entry = match rows.remove(&key) {
+            Some(Entry::Insert(known)) => Entry::Insert(fold(known, values)),
+            Some(Entry::Upsert(known)) => Entry::Upsert(fold(known, values)),
+            None if is_insert && !values.contains(&Value::Unchanged) => Entry::Insert(values),
+            None | Some(Entry::Delete) => Entry::Upsert(values),
+        };
+        rows.insert(key, entry);
     }
 
     fn delete(&mut self, key: Key) {
@@ -106,6 +111,8 @@ pub struct Part {
     pub tables: Vec<TableChanges>,
     pub first: bool,
     pub end: Option<BatchEnd>,
+    /// Resnapshots asked for in the stream.
+    pub requests: Vec<Request>,
 }
 
 impl Part {
@@ -150,6 +157,7 @@ pub struct Stage {
     floor: Lsn,
     /// The end was asked for: by a reply request or a barrier. It is not delayed.
     urgent: bool,
+    requests: Vec<Request>,
     signatures: Option<Signatures>,
 }
 
@@ -168,6 +176,7 @@ impl Stage {
             end: None,
             floor,
             urgent: false,
+            requests: Vec::new(),
             signatures,
         }
     }
@@ -183,8 +192,8 @@ impl Stage {
             *open += change.count();
         }
         match change {
-            Change::Insert { table, row } => self.row(table, None, &row, size)?,
-            Change::Update { table, old_key, row } => self.row(table, old_key, &row, size)?,
+            Change::Insert { table, row } => self.row(table, None, &row, size, true)?,
+            Change::Update { table, old_key, row } => self.row(table, old_key, &row, size, false)?,
             Change::Delete { table, key } => {
                 if let Some(signatures) = &mut self.signatures {
                     signatures.forget(table, &key);
@@ -212,6 +221,7 @@ impl Stage {
         old_key: Option<Key>,
         row: &Row<'_>,
         size: usize,
+        is_insert: bool,
     ) -> Result<(), DecodeError> {
         let key = row.key()?;
         if let Some(signatures) = &mut self.signatures {
@@ -229,7 +239,7 @@ impl Stage {
         if let Some(old) = old_key {
             changes.shift(old, key.clone());
         }
-        changes.upsert(key, values);
+        changes.upsert(key, values, is_insert);
         Ok(())
     }
 
@@ -270,6 +280,14 @@ impl Stage {
 
     /// Somebody waits for the checkpoint to reach the end of this batch.
     pub fn set_urgent(&mut self) {
+        self.urgent = true;
+    }
+
+    /// Somebody asks for a resnapshot; few at a time, because anybody may ask.
+    pub fn request(&mut self, request: Request) {
+        if self.requests.len() < 10 {
+            self.requests.push(request);
+        }
         self.urgent = true;
     }
 
@@ -323,7 +341,8 @@ impl Stage {
         }
         self.rows = 0;
         self.bytes = 0;
-        Part { tables: std::mem::replace(&mut self.tables, empty_tables()), first, end }
+        let requests = std::mem::take(&mut self.requests);
+        Part { tables: std::mem::replace(&mut self.tables, empty_tables()), first, end, requests }
     }
 }
 
@@ -359,8 +378,8 @@ mod tests {
     #[test]
     fn an_unchanged_value_keeps_what_the_batch_already_knows() {
         let mut changes = TableChanges::default();
-        changes.upsert(key("a"), vec![text("a"), text("roster"), text("1")]);
-        changes.upsert(key("a"), vec![text("a"), Value::Unchanged, text("2")]);
+        changes.upsert(key("a"), vec![text("a"), text("roster"), text("1")], false);
+        changes.upsert(key("a"), vec![text("a"), Value::Unchanged, text("2")], false);
         let expected = Entry::Upsert(vec![text("a"), text("roster"), text("2")]);
         assert_eq!(changes.segments[0].rows[&key("a")], expected);
     }
@@ -368,9 +387,9 @@ mod tests {
     #[test]
     fn delete_then_insert_is_the_inserted_row() {
         let mut changes = TableChanges::default();
-        changes.upsert(key("a"), vec![text("a"), text("old")]);
+        changes.upsert(key("a"), vec![text("a"), text("old")], false);
         changes.delete(key("a"));
-        changes.upsert(key("a"), vec![text("a"), text("new")]);
+        changes.upsert(key("a"), vec![text("a"), text("new")], false);
         assert_eq!(changes.segments.len(), 1);
         assert_eq!(changes.segments[0].rows[&key("a")], Entry::Upsert(vec![text("a"), text("new")]));
     }
@@ -380,11 +399,11 @@ mod tests {
         let mut changes = TableChanges::default();
         for (old, new) in [("a", "b"), ("c", "d")] {
             changes.shift(key(old), key(new));
-            changes.upsert(key(new), vec![text(new)]);
+            changes.upsert(key(new), vec![text(new)], false);
         }
         assert_eq!(changes.segments.len(), 1);
         changes.shift(key("b"), key("e"));
-        changes.upsert(key("e"), vec![text("e")]);
+        changes.upsert(key("e"), vec![text("e")], false);
         assert_eq!(changes.segments.len(), 2, "b was changed before it moved");
         changes.truncate();
         assert_eq!(changes.segments.len(), 1);
@@ -395,8 +414,8 @@ mod tests {
     fn a_row_inserted_where_another_moved_away_waits_for_the_move() {
         let mut changes = TableChanges::default();
         changes.shift(key("a"), key("b"));
-        changes.upsert(key("b"), vec![text("b")]);
-        changes.upsert(key("a"), vec![text("a")]);
+        changes.upsert(key("b"), vec![text("b")], false);
+        changes.upsert(key("a"), vec![text("a")], false);
         // Moves of a segment run before its rows, so one segment is enough.
         assert_eq!(changes.segments.len(), 1);
         assert_eq!(changes.segments[0].rows.len(), 2);
@@ -425,6 +444,20 @@ mod tests {
         assert_eq!(stage.take().end.unwrap().end_lsn, Lsn::from(101));
         stage.keepalive(Lsn::from(101));
         assert_eq!(stage.idle_end(), None);
+    }
+
+    #[test]
+    fn a_row_counts_as_inserted_only_if_there_was_none_before() {
+        let mut changes = TableChanges::default();
+        changes.upsert(key("new"), vec![text("new"), text("1")], true);
+        changes.upsert(key("new"), vec![text("new"), text("2")], false);
+        changes.upsert(key("old"), vec![text("old"), text("1")], false);
+        changes.delete(key("again"));
+        changes.upsert(key("again"), vec![text("again"), text("1")], true);
+        let rows = &changes.segments[0].rows;
+        assert_eq!(rows[&key("new")], Entry::Insert(vec![text("new"), text("2")]));
+        assert_eq!(rows[&key("old")], Entry::Upsert(vec![text("old"), text("1")]));
+        assert_eq!(rows[&key("again")], Entry::Upsert(vec![text("again"), text("1")]));
     }
 
     #[test]

@@ -24,6 +24,7 @@ mod mapping;
 mod models;
 mod network;
 mod projection;
+mod resnapshot;
 mod scenarios;
 mod setup;
 mod sql;

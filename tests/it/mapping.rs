@@ -5,7 +5,7 @@ use testbed::Schema;
 use crate::support::compare::{Foreign, account_id, assert_in_step, assert_in_step_with};
 use crate::support::daemon::DaemonOptions;
 use crate::support::{
-    ADMIN, Daemon, Pair, PairOptions, change, eventually, gone, organization, person, quote, roster,
+    ADMIN, Daemon, Pair, PairOptions, change, eventually, gone, organization, people, person, quote, roster,
     rostered, team,
 };
 use litellm_webui_sync::status::Waited;
@@ -106,6 +106,25 @@ async fn an_account_that_was_there_is_adopted_and_keeps_what_is_its_own() {
     pair.litellm(&gone("ann")).await;
     pair.settle().await;
     assert_eq!(pair.account("ann@x.test").await, "0b-uuid|Ann|pending|locked");
+}
+
+#[tokio::test]
+async fn among_thousands_of_new_people_those_who_are_not_are_told_apart() {
+    let pair = Pair::new().await;
+    pair.webui(&stranger("there", "b6@x.test", "user")).await;
+    let _daemon = Daemon::start(&pair);
+    pair.settle().await;
+    // The mirror has a row that the stream is yet to insert.
+    pair.webui("insert into litellm_webui_sync.litellm_user (user_id) values ('b5')").await;
+    pair.litellm(&[people("b", 21_000), change("b8", "user_email = 'b7@x.test'")].concat()).await;
+    assert_eq!(pair.settle().await, 1);
+    assert_eq!(pair.dead_letters().await, "account:b8");
+    assert_eq!(pair.account("b6@x.test").await, "there|b6|user|active");
+    assert_eq!(pair.account("b5@x.test").await, "usr_b5|b5|user|active");
+    assert_eq!(pair.ask("select count(*) from \"user\" where id like 'usr_b%'").await, "20998");
+    let audits = "select count(*) || ' ' || count(distinct record_id) from litellm_webui_sync.sync_audit
+                   where operation = 'SYNC_USER' and sync_result = 'SUCCESS'";
+    assert_eq!(pair.ask(audits).await, "20998 20998");
 }
 
 #[tokio::test]

@@ -1,0 +1,386 @@
+//! `resnapshot` and `verify`: copying LiteLLM's rows at a consistent point while the stream lives (DESIGN section 9).
+//!
+//! Owns the tables `resnapshot` and `resnapshot_difference`. The copy and the merge are those of [`crate::backfill`];
+//! the projection is the ordinary one over everything. A request arrives as a logical message, so it waits in the WAL
+//! while no daemon runs; noted in the target, it outlives a crash, and runs again if it was not finished.
+//!
+//! 1. The stream stops, and a temporary slot gives a snapshot at `S`: nothing after `S` can have been applied.
+//! 2. LiteLLM's rows are copied out of it into staging tables.
+//! 3. The stream goes on up to `S`, exactly: to the first transaction that commits at or after it.
+//! 4. One transaction: mirror := staging, the difference over everything, checkpoint `S`. What changed is the drift,
+//!    zero unless something was lost or edited. A dry run rolls it back.
+//! 5. The stream goes on from there.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant, SystemTime};
+
+use serde::{Deserialize, Serialize};
+
+use crate::backfill::{self, Drift};
+use crate::brake;
+use crate::catalog::{Lsn, TABLES, TableId};
+use crate::checkpoint::{self, Checkpoint, PENDING};
+use crate::config::Config;
+use crate::error::{Error, Result, Side, on};
+use crate::failpoint;
+use crate::project::access::Rules;
+use crate::project::{Projection, Scope, Stamp, layout};
+use crate::source::session::Session;
+use crate::source::{MESSAGE_PREFIX, SLOT_PATIENCE, Source, SourceTable};
+use crate::sql;
+use crate::stage::BatchEnd;
+use crate::target::Target;
+
+/// Longer messages are nobody's request.
+const MAX_MESSAGE: usize = 4096;
+
+/// How long nobody may hold the slot before a daemon counts as absent.
+const ABSENCE: Duration = Duration::from_secs(6);
+
+/// How many seconds until it is tried again where LiteLLM's own transactions kept a snapshot from being made.
+const BLOCKED_DELAY: f64 = 30.0;
+
+/// What a message asks for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Request {
+    pub id: uuid::Uuid,
+    /// LiteLLM's names of tables; empty is all of them.
+    pub tables: Vec<String>,
+    /// Report the difference, and change nothing.
+    pub dry_run: bool,
+}
+
+impl Request {
+    /// The content of the message that asks for this.
+    pub fn to_message(&self) -> String {
+        format!("resnapshot {}", serde_json::to_string(self).unwrap_or_default())
+    }
+
+    /// Reads a message. Anybody may send one: whatever is not exactly a request of ours is none.
+    pub fn from_message(prefix: &str, content: &[u8]) -> Option<Self> {
+        if prefix != MESSAGE_PREFIX || content.len() > MAX_MESSAGE {
+            return None;
+        }
+        let request: Self = serde_json::from_slice(content.strip_prefix(b"resnapshot ")?).ok()?;
+        let known = |name: &String| TABLES.iter().any(|table| table.source == name);
+        (request.tables.len() <= TABLES.len() && request.tables.iter().all(known)).then_some(request)
+    }
+}
+
+/// Notes a request, once.
+pub async fn record(target: &Target, request: &Request) -> Result<()> {
+    let Request { id, tables, dry_run } = request;
+    let done = target.client().execute(sql::RESNAPSHOT_RECORD, &[&id.to_string(), tables, dry_run]).await;
+    done.map_err(on(Side::Target, "note a resnapshot"))?;
+    Ok(())
+}
+
+/// A request that is to run now.
+#[derive(Debug, Clone)]
+pub struct Pending {
+    id: i64,
+    tables: Vec<String>,
+    dry_run: bool,
+}
+
+impl Pending {
+    fn concerns(&self, id: TableId) -> bool {
+        self.tables.is_empty() || self.tables.iter().any(|name| name == id.table().source)
+    }
+}
+
+/// The oldest request that is to run now.
+pub async fn pending(target: &Target) -> Result<Option<Pending>> {
+    let row = target.client().query_opt(sql::RESNAPSHOT_PENDING, &[]).await;
+    let row = row.map_err(on(Side::Target, "look for a resnapshot"))?;
+    Ok(row.map(|row| Pending { id: row.get("id"), tables: row.get("tables"), dry_run: row.get("dry_run") }))
+}
+
+/// Rows in the staging tables, and the point they are from.
+#[derive(Debug, Clone)]
+pub struct Copied {
+    request: Pending,
+    /// `S`: exactly the transactions that committed before it are in the copy.
+    pub point: Lsn,
+}
+
+/// Steps 1 and 2, while nothing streams. `None`: put off, because transactions of LiteLLM are in the way.
+pub async fn copy(
+    config: &Config,
+    source: &Source,
+    target: &Target,
+    request: Pending,
+    tables: &BTreeMap<String, SourceTable>,
+    application_name: &str,
+) -> Result<Option<Copied>> {
+    tracing::info!(
+        request = request.id,
+        dry_run = request.dry_run,
+        "copying LiteLLM's rows while the stream waits"
+    );
+    progress(target, request.id, "making a snapshot", None).await?;
+    let mut session = Session::open(config, application_name, Lsn::from(0)).await?;
+    let name: String = config.slot.chars().take(50).chain("_copy".chars()).collect();
+    let slot = match session.create_temporary_slot(&name, SLOT_PATIENCE).await {
+        Err(Error::Silent { .. }) => {
+            let blockers = source.blockers().await;
+            source.terminate(application_name).await;
+            tracing::warn!(blockers, "no snapshot yet: transactions of LiteLLM are in the way");
+            put_off(target, request.id, "waiting", &blockers, Some(BLOCKED_DELAY)).await?;
+            return Ok(None);
+        }
+        other => other?,
+    };
+    let reader = backfill::open_snapshot(config, &slot).await?;
+    drop(session);
+    let mut rows = 0_i64;
+    for id in TableId::all().filter(|id| request.concerns(*id)) {
+        progress(target, request.id, &format!("copying {}", id.table().source), Some(rows)).await?;
+        let copied = backfill::fill_staging(config, &reader, target, id, tables, None).await?;
+        rows += i64::try_from(copied).unwrap_or_default();
+    }
+    drop(reader);
+    progress(target, request.id, "catching up", Some(rows)).await?;
+    // Something to see at or after `S`, on a source where nothing happens.
+    source.emit_barrier().await?;
+    failpoint::hit(failpoint::COPIED_NOT_MERGED)?;
+    Ok(Some(Copied { request, point: slot.consistent_point }))
+}
+
+/// What was found to differ.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Drifts {
+    /// LiteLLM's table to what its mirror lacked, had wrong, or had too much of. Only tables with a difference.
+    pub mirror: BTreeMap<String, Drift>,
+    /// Operation to how many Open WebUI entities it was needed for.
+    pub webui: BTreeMap<String, i64>,
+}
+
+impl Drifts {
+    pub fn is_empty(&self) -> bool {
+        self.mirror.is_empty() && self.webui.is_empty()
+    }
+}
+
+/// One Open WebUI entity that was not what it should be: the audit row of what brings it in line.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Difference {
+    pub operation: String,
+    pub record_id: Option<String>,
+    pub result: String,
+    pub old_data: Option<String>,
+    pub new_data: Option<String>,
+}
+
+/// Step 4, once everything before `S` is applied. `epoch` is ours: nobody else may have led since. `None`: the brake
+/// holds it.
+pub async fn merge(config: &Config, target: &Target, copied: &Copied, epoch: i64) -> Result<Option<Drifts>> {
+    let id = copied.request.id;
+    let now = SystemTime::now();
+    progress(target, id, "merging", None).await?;
+    let known =
+        checkpoint::read(target).await?.filter(|known| known.epoch == epoch).ok_or(Error::Superseded)?;
+    let projection = match known.projected_with.as_str() {
+        PENDING => None,
+        _ => {
+            let layout = layout::find(target, config).await?;
+            let models = Rules::find(target, config, &layout).await?;
+            Some(Projection::new(layout, config.policy.api_keys, models))
+        }
+    };
+    let outcome = merge_at(config, target, copied, &known, projection.as_ref(), now).await;
+    let (drifts, differences) = match outcome {
+        Ok(found) => found,
+        // Rolled back. It runs again once it is approved; the stream goes on.
+        Err(error @ Error::Brake { .. }) => {
+            let reason = format!("{error}: {}", error.remedy().unwrap_or_default());
+            tracing::error!(reason, "a resnapshot is held back");
+            put_off(target, id, "held", &reason, None).await?;
+            return Ok(None);
+        }
+        Err(error) => return Err(error),
+    };
+    keep(target, id, &differences).await?;
+    finish(target, copied, None, Some(&drifts)).await?;
+    tracing::info!(request = id, mirror = ?drifts.mirror, webui = ?drifts.webui, lsn = %copied.point, "resnapshot done");
+    Ok(Some(drifts))
+}
+
+async fn merge_at(
+    config: &Config,
+    target: &Target,
+    copied: &Copied,
+    known: &Checkpoint,
+    projection: Option<&Projection>,
+    now: SystemTime,
+) -> Result<(Drifts, Vec<Difference>)> {
+    target.begin_large().await?;
+    checkpoint::begin(target, known.epoch, known.end_lsn).await?;
+    let mut drifts = Drifts::default();
+    for table in TableId::all().filter(|id| copied.request.concerns(*id)).map(TableId::table) {
+        let drift = backfill::merge_table(target, table).await?;
+        if drift != Drift::default() {
+            drifts.mirror.insert(table.source.to_owned(), drift);
+        }
+    }
+    backfill::derive(target).await?;
+    let mut differences = Vec::new();
+    if let Some(projection) = projection {
+        let stamp = Stamp { now, lsn: copied.point, audit_each: true };
+        let outcome = projection.apply(target, Scope::Everything, stamp).await?;
+        let rows = target.client().query(sql::RESNAPSHOT_FOUND, &[&now, &copied.point]).await;
+        differences = rows.map_err(on(Side::Target, "read what differed"))?.iter().map(difference).collect();
+        if !copied.request.dry_run {
+            let people = outcome.losing();
+            brake::hold(target, &config.policy.brake, people, copied.point, false, Some(copied.request.id))
+                .await?;
+        }
+    }
+    for one in &differences {
+        *drifts.webui.entry(one.operation.clone()).or_default() += 1;
+    }
+    if copied.request.dry_run {
+        target.execute("roll a dry run back", "rollback").await?;
+    } else {
+        let end_lsn = copied.point.max(known.end_lsn);
+        let end = BatchEnd { end_lsn, transactions: 0, changes: 0, committed_at: None };
+        checkpoint::commit(target, known.epoch, end, &known.projected_with).await?;
+    }
+    for table in TableId::all().filter(|id| copied.request.concerns(*id)).map(TableId::table) {
+        target.execute("clean up after the copy", &format!("truncate stage_{}", table.mirror)).await?;
+    }
+    Ok((drifts, differences))
+}
+
+/// `seconds`: how long; `None` until it is approved.
+async fn put_off(target: &Target, id: i64, phase: &str, reason: &str, seconds: Option<f64>) -> Result<()> {
+    let done = target.client().execute(sql::RESNAPSHOT_LATER, &[&id, &phase, &reason, &seconds]).await;
+    done.map_err(on(Side::Target, "put a resnapshot off"))?;
+    Ok(())
+}
+
+async fn progress(target: &Target, id: i64, phase: &str, rows: Option<i64>) -> Result<()> {
+    let done = target.client().execute(sql::RESNAPSHOT_PROGRESS, &[&id, &phase, &rows]).await;
+    done.map_err(on(Side::Target, "note the progress of a resnapshot"))?;
+    Ok(())
+}
+
+async fn finish(
+    target: &Target,
+    copied: &Copied,
+    error: Option<&str>,
+    drifts: Option<&Drifts>,
+) -> Result<()> {
+    let drifts = drifts.map(|drifts| serde_json::to_string(drifts).unwrap_or_default());
+    let parameters: &[&(dyn tokio_postgres::types::ToSql + Sync)] =
+        &[&copied.request.id, &copied.point, &error, &drifts];
+    let done = target.client().execute(sql::RESNAPSHOT_FINISH, parameters).await;
+    done.map_err(on(Side::Target, "end a resnapshot"))?;
+    Ok(())
+}
+
+async fn keep(target: &Target, id: i64, differences: &[Difference]) -> Result<()> {
+    if differences.is_empty() {
+        return Ok(());
+    }
+    let column = |pick: fn(&Difference) -> Option<&str>| differences.iter().map(pick).collect::<Vec<_>>();
+    let operations = column(|one| Some(&one.operation));
+    let records = column(|one| one.record_id.as_deref());
+    let results = column(|one| Some(&one.result));
+    let (old, new) = (column(|one| one.old_data.as_deref()), column(|one| one.new_data.as_deref()));
+    let parameters: &[&(dyn tokio_postgres::types::ToSql + Sync)] =
+        &[&id, &operations, &records, &results, &old, &new];
+    let done = target.client().execute(sql::RESNAPSHOT_KEEP_DIFFERENCE, parameters).await;
+    done.map_err(on(Side::Target, "keep what differed"))?;
+    Ok(())
+}
+
+fn difference(row: &tokio_postgres::Row) -> Difference {
+    Difference {
+        operation: row.get("operation"),
+        record_id: row.get("record_id"),
+        result: row.get("sync_result"),
+        old_data: row.get("old_data"),
+        new_data: row.get("new_data"),
+    }
+}
+
+/// How far a request is, for whoever asked.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    pub id: i64,
+    pub phase: String,
+    pub rows_copied: i64,
+    pub error: Option<String>,
+    pub drifts: Option<Drifts>,
+    pub lsn: Option<String>,
+    pub finished: bool,
+}
+
+/// Asks the running daemon. `false`: none is there, and the request waits in LiteLLM's WAL.
+pub async fn ask(config: &Config, target: &Target, request: &Request) -> Result<bool> {
+    let source = Source::open(config).await?;
+    source.emit(&request.to_message()).await?;
+    let asked = Instant::now();
+    // Between two sessions nobody holds the slot for a moment.
+    while asked.elapsed() < ABSENCE {
+        let active = source.slot(&config.slot).await?.is_some_and(|slot| slot.active);
+        if active || look(target, request).await?.is_some() || is_copying(target).await? {
+            return Ok(true);
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    Ok(false)
+}
+
+/// Whether a daemon is copying right now: then it does not hold the slot.
+pub async fn is_copying(target: &Target) -> Result<bool> {
+    let row = target.client().query_one(sql::RESNAPSHOT_RUNS, &[]).await;
+    Ok(row.map_err(on(Side::Target, "look for a resnapshot"))?.get(0))
+}
+
+/// What became of a request; `None` while the daemon has not met it.
+pub async fn look(target: &Target, request: &Request) -> Result<Option<Answer>> {
+    let row = target.client().query_opt(sql::RESNAPSHOT_RESULT, &[&request.id.to_string()]).await;
+    let row = row.map_err(on(Side::Target, "look at a resnapshot"))?;
+    Ok(row.map(|row| Answer {
+        id: row.get("id"),
+        phase: row.get("phase"),
+        rows_copied: row.get("rows_copied"),
+        error: row.get("error"),
+        drifts: row.get::<_, Option<String>>("drift").and_then(|text| serde_json::from_str(&text).ok()),
+        lsn: row.get("lsn"),
+        finished: row.get("finished"),
+    }))
+}
+
+/// The Open WebUI rows a finished request found to differ, at most 10,000.
+pub async fn differences(target: &Target, id: i64) -> Result<Vec<Difference>> {
+    let rows = target.client().query(sql::RESNAPSHOT_DIFFERENCES, &[&id]).await;
+    Ok(rows.map_err(on(Side::Target, "list what differed"))?.iter().map(difference).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_our_own_requests_are_read() {
+        let request =
+            Request { id: uuid::Uuid::nil(), tables: vec!["LiteLLM_UserTable".into()], dry_run: true };
+        let text = request.to_message();
+        assert_eq!(Request::from_message(MESSAGE_PREFIX, text.as_bytes()), Some(request));
+        for (prefix, content) in [
+            ("other", text.as_str()),
+            (MESSAGE_PREFIX, "barrier"),
+            (MESSAGE_PREFIX, "resnapshot"),
+            (MESSAGE_PREFIX, "resnapshot {}"),
+            (MESSAGE_PREFIX, &text.replace("UserTable", "Nobody")),
+            (MESSAGE_PREFIX, &text.replace("dry_run", "drop")),
+            (MESSAGE_PREFIX, &text.replace(']', &format!("{}]", ",\"LiteLLM_UserTable\"".repeat(20)))),
+        ] {
+            assert_eq!(Request::from_message(prefix, content.as_bytes()), None, "{content}");
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! `resnapshot` and `verify`: drift that was made on purpose is found exactly, mended when asked, and never while a
+//! kill is in the way.
+
+use serde_json::{Value, json};
+
+use crate::churn::{assert_audited_once, reference};
+use crate::support::compare::assert_in_step;
+use crate::support::daemon::{DaemonOptions, run};
+use crate::support::{Daemon, Pair, change, eventually, gone, organization, people, person, team};
+
+fn answer(pair: &Pair, arguments: &[&str]) -> (i32, Value) {
+    let (code, out, error) = run(pair, arguments);
+    (code, serde_json::from_str(&out).unwrap_or_else(|_| panic!("{arguments:?}: {out}{error}")))
+}
+
+/// Some people, a team and a daemon that is up to date.
+async fn begin() -> (Pair, Daemon) {
+    let pair = Pair::new().await;
+    pair.litellm(
+        &[people("a", 30), organization("o", "O"), team("t", "T", Some("o"), &["a1", "a2"])].concat(),
+    )
+    .await;
+    reference::begin(&pair).await;
+    let daemon = Daemon::start(&pair);
+    pair.settle().await;
+    (pair, daemon)
+}
+
+/// What nothing but a look at everything can find: rows lost from the mirror and edited in Open WebUI.
+async fn make_drift(pair: &Pair) {
+    pair.webui(
+        "delete from litellm_webui_sync.litellm_organization;
+         update litellm_webui_sync.litellm_user set user_alias = 'Wrong' where user_id = 'a3';
+         insert into litellm_webui_sync.litellm_user (user_id, user_email, email) values ('ghost', 'g@x.test', 'g@x.test');
+         update \"user\" set name = 'Edited' where id = 'usr_a4';
+         delete from group_member where user_id = 'usr_a1' and group_id = 'grp_team_t'",
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn drift_is_found_exactly_and_mended_only_when_asked() {
+    let (pair, daemon) = begin().await;
+    assert_eq!(answer(&pair, &["verify", "--json"]).0, 0);
+    make_drift(&pair).await;
+    let (code, found) = answer(&pair, &["verify", "--json"]);
+    assert_eq!(code, 3);
+    assert_eq!(
+        found["mirror"],
+        json!({
+            "LiteLLM_OrganizationTable": { "inserted": 1, "updated": 0, "deleted": 0 },
+            "LiteLLM_UserTable": { "inserted": 0, "updated": 1, "deleted": 1 },
+        })
+    );
+    assert_eq!(found["webui"], json!({ "SYNC_TEAM_MEMBERS": 1, "SYNC_USER": 1 }), "{found}");
+    // Nothing was changed by looking.
+    assert_eq!(pair.ask("select name from \"user\" where id = 'usr_a4'").await, "Edited");
+    assert_eq!(pair.ask("select count(*) from litellm_webui_sync.litellm_organization").await, "0");
+    let (code, again) = answer(&pair, &["resnapshot", "--wait", "--dry-run", "--json"]);
+    assert_eq!((code, &again["webui"]), (3, &found["webui"]));
+    // One table at a time.
+    let (code, one) =
+        answer(&pair, &["resnapshot", "--wait", "--json", "--table", "LiteLLM_OrganizationTable"]);
+    assert_eq!(code, 3);
+    assert_eq!(one["mirror"].as_object().unwrap().len(), 1, "{one}");
+    assert_eq!(answer(&pair, &["verify", "--repair", "--json"]).0, 3);
+    let (code, clean) = answer(&pair, &["verify", "--json"]);
+    assert_eq!((code, &clean["mirror"], &clean["webui"]), (0, &json!({}), &json!({})), "{clean}");
+    daemon.ready().await;
+    pair.litellm(&change("a5", "user_alias = 'Later'")).await;
+    pair.settle().await;
+    assert_in_step(&pair).await;
+    reference::assert_exactly_once(&pair).await;
+    assert_audited_once(&pair).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn changes_go_on_while_it_runs_and_none_is_lost_or_repeated() {
+    let (pair, _daemon) = begin().await;
+    let writing = {
+        let source = pair.source.clone();
+        tokio::spawn(async move {
+            let client = testbed::connect(&source).await.unwrap();
+            for number in 0..300 {
+                let sql = [
+                    person(&format!("n{number}"), &format!("n{number}@x.test")),
+                    change("a1", &format!("user_alias = 'Round {number}'")),
+                    if number % 3 == 0 { gone(&format!("n{}", number / 2)) } else { String::new() },
+                ];
+                client.batch_execute(&sql.concat()).await.unwrap();
+            }
+        })
+    };
+    let mut rounds = 0;
+    while !writing.is_finished() {
+        let arguments: &[&str] =
+            if rounds % 2 == 0 { &["verify", "--json"] } else { &["resnapshot", "--wait", "--json"] };
+        let (code, found) = answer(&pair, arguments);
+        assert_eq!(
+            (code, &found["mirror"], &found["webui"]),
+            (0, &json!({}), &json!({})),
+            "round {rounds}: {found}"
+        );
+        rounds += 1;
+    }
+    writing.await.unwrap();
+    assert!(rounds > 0);
+    pair.settle().await;
+    assert_in_step(&pair).await;
+    reference::assert_exactly_once(&pair).await;
+    assert_audited_once(&pair).await;
+}
+
+#[tokio::test]
+async fn a_kill_before_the_merge_changes_nothing_and_it_runs_again() {
+    let pair = Pair::new().await;
+    pair.litellm(&people("a", 10)).await;
+    {
+        let _daemon = Daemon::start(&pair);
+        pair.settle().await;
+    }
+    let options =
+        DaemonOptions { failpoints: Some("copied-not-merged=panic".to_owned()), ..DaemonOptions::default() };
+    let daemon = Daemon::with(&pair, &options);
+    pair.settle().await;
+    pair.webui("delete from litellm_webui_sync.litellm_user where user_id = 'a3'").await;
+    assert_eq!(run(&pair, &["resnapshot"]).0, 0);
+    eventually("the crash", || async {
+        pair.ask("select phase from litellm_webui_sync.resnapshot").await == "catching up"
+    })
+    .await;
+    drop(daemon);
+    assert_eq!(pair.ask("select count(*) from litellm_webui_sync.litellm_user").await, "9");
+    let _daemon = Daemon::start(&pair);
+    eventually("the second attempt", || async {
+        pair.ask("select phase from litellm_webui_sync.resnapshot").await == "done"
+    })
+    .await;
+    pair.settle().await;
+    assert_eq!(pair.ask("select count(*) from litellm_webui_sync.litellm_user").await, "10");
+    assert_in_step(&pair).await;
+}
+
+#[tokio::test]
+async fn a_repair_that_would_lock_many_out_is_held_while_the_stream_goes_on() {
+    let (pair, _daemon) = begin().await;
+    // People only the mirror knows.
+    pair.webui(
+        "insert into litellm_webui_sync.litellm_user (user_id, user_email, email, created_at)
+         select 'ghost' || i, 'g' || i || '@x.test', 'g' || i || '@x.test', '2026-01-01' from generate_series(1, 40) i",
+    )
+    .await;
+    // A changed policy projects them all.
+    drop(_daemon);
+    let options = DaemonOptions {
+        policy: Some("[accounts]\nrelink = \"skip\"\n".to_owned()),
+        ..DaemonOptions::default()
+    };
+    let daemon = Daemon::with(&pair, &options);
+    pair.settle().await;
+    assert_eq!(pair.ask("select count(*) from \"user\" where id like 'usr_ghost%'").await, "40");
+    let (code, _, error) = run(&pair, &["resnapshot", "--wait"]);
+    assert_eq!(code, 1);
+    assert!(error.contains("approve 1"), "{error}");
+    daemon.ready().await;
+    pair.litellm(&change("a5", "user_alias = 'Meanwhile'")).await;
+    pair.settle().await;
+    assert!(pair.account("a5@x.test").await.contains("Meanwhile"));
+    assert_eq!(run(&pair, &["approve", "1"]).0, 0);
+    eventually("the merge", || async {
+        pair.ask("select phase from litellm_webui_sync.resnapshot").await == "done"
+    })
+    .await;
+    pair.settle().await;
+    assert_eq!(
+        pair.ask("select count(*) from \"user\" where id like 'usr_ghost%' and role = 'pending'").await,
+        "40"
+    );
+    assert_in_step(&pair).await;
+}
+
+#[tokio::test]
+async fn without_a_daemon_the_request_waits_and_nonsense_is_refused() {
+    let (pair, mut daemon) = begin().await;
+    daemon.terminate();
+    let (code, _, error) = run(&pair, &["resnapshot", "--wait"]);
+    assert!(code == 1 && error.contains("no daemon holds the slot"), "{error}");
+    let (code, _, error) = run(&pair, &["resnapshot", "--table", "nobody"]);
+    assert!(code == 2 && error.contains("LiteLLM_UserTable"), "{error}");
+    // Anybody may send messages.
+    pair.litellm("select pg_logical_emit_message(true, 'litellm_webui_sync', 'resnapshot {\"id\": 1}')")
+        .await;
+    make_drift(&pair).await;
+    let _daemon = Daemon::start(&pair);
+    eventually("the request", || async {
+        pair.ask("select phase from litellm_webui_sync.resnapshot").await == "done"
+    })
+    .await;
+    pair.settle().await;
+    assert_eq!(pair.ask("select count(*) from litellm_webui_sync.resnapshot").await, "1");
+    assert_in_step(&pair).await;
+}
