@@ -96,7 +96,7 @@ impl Applier {
                 biased;
                 part = parts.recv() => match part {
                     Some(part) => {
-                        self.apply(part).await?;
+                        Box::pin(self.apply(part)).await?;
                         // Under load the timer below may never have its turn.
                         if !self.large && self.looked_for_expired.elapsed() > TICK {
                             self.expire_keys().await?;
@@ -121,7 +121,7 @@ impl Applier {
             self.apply_piece(&part).await?;
             self.finish_large(end).await?;
         } else if part.has_rows() {
-            self.apply_small(&part, end).await?;
+            Box::pin(self.apply_small(&part, end)).await?;
         } else {
             checkpoint::advance(&self.target, self.epoch, self.end_lsn, end).await?;
         }

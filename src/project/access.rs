@@ -92,8 +92,9 @@ type Decided = (String, Option<Arc<ModelSet>>);
 
 /// More people than this are planned for like everybody.
 const MANY: usize = 300;
-/// How many people are read at a time.
+/// How many people are read at a time, and how many are written.
 const CHUNK: usize = 5_000;
+const PART: usize = 20_000;
 
 #[derive(Debug)]
 pub(super) struct Access {
@@ -180,14 +181,33 @@ impl Access {
         if people.everybody {
             self.model_rows(target, &catalogue, stamp, outcome).await?;
         }
-        let decided = self.decide(target, &catalogue, &people, stamp).await?;
-        if decided.is_empty() && !people.everybody {
+        // In parts, however many they are; everybody at once, because then every set and every row is looked at too.
+        let part = if people.everybody { people.ids.len().max(1) } else { PART };
+        if people.everybody && people.ids.is_empty() {
+            return self.decide_and_write(target, &catalogue, &[], true, stamp, outcome).await;
+        }
+        for ids in people.ids.chunks(part) {
+            self.decide_and_write(target, &catalogue, ids, people.everybody, stamp, outcome).await?;
+        }
+        Ok(())
+    }
+
+    async fn decide_and_write(
+        &self,
+        target: &Target,
+        catalogue: &Catalogue,
+        ids: &[String],
+        everybody: bool,
+        stamp: Stamp,
+        outcome: &mut Outcome,
+    ) -> Result<()> {
+        let decided = self.decide(target, catalogue, ids, everybody, stamp).await?;
+        if decided.is_empty() && !everybody {
             return Ok(());
         }
         // Sent together; released with the transaction.
         let savepoint = target.execute("set a savepoint", "savepoint access");
-        let (savepoint, attempt) =
-            tokio::join!(savepoint, self.write(target, &decided, people.everybody, stamp));
+        let (savepoint, attempt) = tokio::join!(savepoint, self.write(target, &decided, everybody, stamp));
         savepoint?;
         match attempt {
             Ok(changes) => outcome.access.add(changes),
@@ -220,12 +240,13 @@ impl Access {
         &self,
         target: &Target,
         catalogue: &Catalogue,
-        people: &People,
+        ids: &[String],
+        everybody: bool,
         stamp: Stamp,
     ) -> Result<Vec<Decided>> {
         let mut sets: HashMap<Bits, Option<Arc<ModelSet>>> = HashMap::new();
         let mut decided = Vec::new();
-        for chunk in people.ids.chunks(CHUNK) {
+        for chunk in ids.chunks(CHUNK) {
             let ids: Vec<&str> = chunk.iter().map(String::as_str).collect();
             for (id, known) in read::people(target, &ids, stamp.now).await? {
                 let set = match &known.webui_id {
@@ -239,7 +260,7 @@ impl Access {
                 };
                 let has = known.has.as_ref().map(|(hash, account)| (hash, account));
                 let wants = set.as_ref().map(|set| &set.hash).zip(known.webui_id.as_ref());
-                if people.everybody || has != wants || known.failed {
+                if everybody || has != wants || known.failed {
                     decided.push((id, set));
                 }
             }
@@ -474,16 +495,18 @@ async fn people(target: &Target, scope: Scope<'_>) -> Result<People> {
         return Ok(People { ids: touched.access_people().cloned().collect(), everybody });
     }
     let text = if everybody {
-        "select user_id from account union select user_id from effective_access order by 1"
+        "select coalesce(array_agg(user_id order by user_id), '{}')
+           from (select user_id from account union select user_id from effective_access) known"
     } else {
-        "select distinct t.id from touched t
+        "select coalesce(array_agg(distinct t.id order by t.id), '{}') from touched t
           where t.kind in ('user', 'access')
             and (exists (select from account a where a.user_id = t.id)
-                 or exists (select from effective_access e where e.user_id = t.id)) order by 1"
+                 or exists (select from effective_access e where e.user_id = t.id))"
     };
     let statement = target.prepare(text, &[]).await?;
-    let rows = target.query("list whose access is touched", SLOW, &statement, &[]).await?;
-    Ok(People { ids: rows.iter().map(|row| row.get(0)).collect(), everybody })
+    // One array: a row each would take several times the memory.
+    let row = only(target.query("list whose access is touched", SLOW, &statement, &[]).await?)?;
+    Ok(People { ids: row.get(0), everybody })
 }
 
 async fn go_back(target: &Target) -> Result<()> {
