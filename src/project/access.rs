@@ -181,15 +181,20 @@ impl Access {
         if people.everybody {
             self.model_rows(target, &catalogue, stamp, outcome).await?;
         }
-        // In parts, however many they are; everybody at once, because then every set and every row is looked at too.
-        let part = if people.everybody { people.ids.len().max(1) } else { PART };
-        if people.everybody && people.ids.is_empty() {
-            return self.decide_and_write(target, &catalogue, &[], true, stamp, outcome).await;
+        match scope {
+            // Listed part by part: a transaction of any size has to fit in little memory.
+            Scope::Touched if !people.everybody => {
+                let mut ids = touched_after(target, "").await?;
+                while let Some(last) = ids.last().cloned() {
+                    self.decide_and_write(target, &catalogue, &ids, false, stamp, outcome).await?;
+                    ids = touched_after(target, &last).await?;
+                }
+                Ok(())
+            }
+            _ => {
+                self.decide_and_write(target, &catalogue, &people.ids, people.everybody, stamp, outcome).await
+            }
         }
-        for ids in people.ids.chunks(part) {
-            self.decide_and_write(target, &catalogue, ids, people.everybody, stamp, outcome).await?;
-        }
-        Ok(())
     }
 
     async fn decide_and_write(
@@ -494,19 +499,30 @@ async fn people(target: &Target, scope: Scope<'_>) -> Result<People> {
     if let (Scope::These(touched), false) = (scope, everybody) {
         return Ok(People { ids: touched.access_people().cloned().collect(), everybody });
     }
-    let text = if everybody {
-        "select coalesce(array_agg(user_id order by user_id), '{}')
-           from (select user_id from account union select user_id from effective_access) known"
-    } else {
-        "select coalesce(array_agg(distinct t.id order by t.id), '{}') from touched t
-          where t.kind in ('user', 'access')
-            and (exists (select from account a where a.user_id = t.id)
-                 or exists (select from effective_access e where e.user_id = t.id))"
-    };
+    if !everybody {
+        // See touched_after.
+        return Ok(People { ids: touched_after(target, "").await?, everybody });
+    }
+    let text = "select coalesce(array_agg(user_id order by user_id), '{}')
+                  from (select user_id from account union select user_id from effective_access) known";
     let statement = target.prepare(text, &[]).await?;
     // One array: a row each would take several times the memory.
     let row = only(target.query("list whose access is touched", SLOW, &statement, &[]).await?)?;
     Ok(People { ids: row.get(0), everybody })
+}
+
+/// The next people of the temporary table `touched`, after one of them.
+async fn touched_after(target: &Target, last: &str) -> Result<Vec<String>> {
+    let text = "select coalesce(array_agg(id order by id), '{}')
+                  from (select distinct t.id from touched t
+                         where t.kind in ('user', 'access') and t.id > $1
+                           and (exists (select from account a where a.user_id = t.id)
+                                or exists (select from effective_access e where e.user_id = t.id))
+                         order by t.id limit $2) next";
+    let statement = target.prepare(text, &[Type::TEXT, Type::INT8]).await?;
+    let part = i64::try_from(PART).unwrap_or(i64::MAX);
+    let rows = target.query("list whose access is touched", SLOW, &statement, &[&last, &part]).await?;
+    Ok(only(rows)?.get(0))
 }
 
 async fn go_back(target: &Target) -> Result<()> {
