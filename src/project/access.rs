@@ -93,7 +93,7 @@ type Decided = (String, Option<Arc<ModelSet>>);
 /// More people than this are planned for like everybody.
 const MANY: usize = 300;
 /// How many people are read at a time, and how many are written.
-const CHUNK: usize = 5_000;
+const CHUNK: usize = 2_000;
 const PART: usize = 20_000;
 
 #[derive(Debug)]
