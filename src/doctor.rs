@@ -17,6 +17,7 @@ use crate::project::layout;
 use crate::source::Source;
 use crate::source::session::Session;
 use crate::sql;
+use crate::status;
 use crate::target::Target;
 
 /// How bad a finding is.
@@ -397,6 +398,19 @@ async fn books(target: &Target, config: &Config, checks: &mut Vec<Check>) -> Res
     let row = target.client().query_one(sql::DOCTOR_BOOKS, &[]).await;
     let row = row.map_err(on(Side::Target, "read our books"))?;
     let count = |name: &str| row.get::<_, i64>(name);
+    // Books of an older release have no models yet.
+    if let Ok(layout) = layout::find(target, config).await
+        && let Ok(models) = status::models(target, &layout).await
+        && !models.public.is_empty()
+    {
+        checks.push(finding(
+            Verdict::Warning,
+            "public models",
+            models.public.join(", "),
+            "everybody sees them in Open WebUI although LiteLLM limits them",
+            "in Open WebUI: Admin Panel, Settings, Models, Access; or models.public = \"take\" in the policy",
+        ));
+    }
     if count("critical") > 0 {
         checks.push(finding(
             Verdict::Problem,

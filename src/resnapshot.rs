@@ -23,7 +23,8 @@ use crate::checkpoint::{self, Checkpoint, PENDING};
 use crate::config::Config;
 use crate::error::{Error, Result, Side, on};
 use crate::failpoint;
-use crate::project::{Projection, Scope, Stamp};
+use crate::project::access::Rules;
+use crate::project::{Projection, Scope, Stamp, layout};
 use crate::source::session::Session;
 use crate::source::{MESSAGE_PREFIX, SLOT_PATIENCE, Source, SourceTable};
 use crate::sql;
@@ -174,21 +175,21 @@ pub struct Difference {
 
 /// Step 4, once everything before `S` is applied. `epoch` is ours: nobody else may have led since. `None`: the brake
 /// holds it.
-pub async fn merge(
-    config: &Config,
-    target: &Target,
-    copied: &Copied,
-    epoch: i64,
-    projection: Option<&Projection>,
-) -> Result<Option<Drifts>> {
+pub async fn merge(config: &Config, target: &Target, copied: &Copied, epoch: i64) -> Result<Option<Drifts>> {
     let id = copied.request.id;
     let now = SystemTime::now();
     progress(target, id, "merging", None).await?;
     let known =
         checkpoint::read(target).await?.filter(|known| known.epoch == epoch).ok_or(Error::Superseded)?;
-    // Until Open WebUI is ready, only the mirror is compared.
-    let projection = projection.filter(|_| known.projected_with != PENDING);
-    let outcome = merge_at(config, target, copied, &known, projection, now).await;
+    let projection = match known.projected_with.as_str() {
+        PENDING => None,
+        _ => {
+            let layout = layout::find(target, config).await?;
+            let models = Rules::find(target, config, &layout).await?;
+            Some(Projection::new(layout, config.policy.api_keys, models))
+        }
+    };
+    let outcome = merge_at(config, target, copied, &known, projection.as_ref(), now).await;
     let (drifts, differences) = match outcome {
         Ok(found) => found,
         // Rolled back. It runs again once it is approved; the stream goes on.

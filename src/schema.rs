@@ -140,6 +140,10 @@ pub async fn write_policy(target: &Target, config: &Config) -> Result<()> {
                 on conflict do nothing";
     let done = target.client().execute(text, &[&config.policy.models.extra]).await;
     done.map_err(on(Side::Target, "write the policy"))?;
+    if config.models_api.is_none() {
+        // Nobody asks any more, so nobody will say what has gone since.
+        target.execute("write the policy", "delete from other_model where origin = 'polled'").await?;
+    }
     Ok(())
 }
 

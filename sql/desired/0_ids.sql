@@ -35,6 +35,6 @@ language sql immutable parallel safe as $$
                            with ordinality
                      union all
                     select id, 1e9 + ordinality from unnest(joining) with ordinality as j(id, ordinality)) every
-             where id <> all (leaving)
+             where id not in (select unnest(leaving))
              group by id) kept
 $$;

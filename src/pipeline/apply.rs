@@ -18,6 +18,7 @@ use crate::failpoint;
 use crate::mirror;
 use crate::pause;
 use crate::progress::{State, Status};
+use crate::project::access::Rules;
 use crate::project::layout;
 use crate::project::touched::Touched;
 use crate::project::{MANY, Outcome, Projection, Scope, Stamp};
@@ -95,7 +96,7 @@ impl Applier {
                 biased;
                 part = parts.recv() => match part {
                     Some(part) => {
-                        self.apply(part).await?;
+                        Box::pin(self.apply(part)).await?;
                         // Under load the timer below may never have its turn.
                         if !self.large && self.looked_for_expired.elapsed() > TICK {
                             self.expire_keys().await?;
@@ -120,7 +121,7 @@ impl Applier {
             self.apply_piece(&part).await?;
             self.finish_large(end).await?;
         } else if part.has_rows() {
-            self.apply_small(&part, end).await?;
+            Box::pin(self.apply_small(&part, end)).await?;
         } else {
             checkpoint::advance(&self.target, self.epoch, self.end_lsn, end).await?;
         }
@@ -325,12 +326,14 @@ impl Applier {
                 return self.heartbeat().await;
             }
         }
-        let models = super::models::rules(&self.target, config, &found).await?;
+        let models = Rules::find(&self.target, config, &found).await?;
+        super::models::publish(&self.target, &models).await?;
         let with = format!(
-            "{}/{}/{}/{}",
+            "{}/{}/{}/{}/{}",
             config.policy.fingerprint(),
             found.describe(),
             models.prefix,
+            if config.models_api.is_some() { "polled" } else { "" },
             env!("CARGO_PKG_VERSION")
         );
         self.projection = Some(Projection::new(found, config.policy.api_keys, models));

@@ -29,7 +29,6 @@ use crate::pause;
 use crate::poll;
 use crate::postgres::error_chain;
 use crate::progress::{Progress, State};
-use crate::project::layout;
 use crate::resnapshot;
 use crate::schema;
 use crate::source::Source;
@@ -338,12 +337,7 @@ impl Daemon {
             if !target.take_lease(&config.schema).await? {
                 return Err(Error::LeaseHeld);
             }
-            let projection = match layout::find(&target, config).await {
-                Ok(found) => Some(models::projection(&target, config, found).await?),
-                Err(Error::NoOpenWebUi { .. }) => None,
-                Err(error) => return Err(error),
-            };
-            resnapshot::merge(config, &target, copied, epoch, projection.as_ref()).await?;
+            resnapshot::merge(config, &target, copied, epoch).await?;
             self.progress.touch_caught_up();
         }
         if matches!(outcome, Err(Error::MessageTooLarge { .. })) {

@@ -1,5 +1,4 @@
-//! What the projection needs to know of models besides LiteLLM's rows: the policy, Open WebUI's connections, and the last
-//! answer of `/v1/models`.
+//! What the daemon hears of models outside of the stream: the last answer of `/v1/models`.
 
 use std::sync::Arc;
 
@@ -7,42 +6,22 @@ use tokio::sync::{Notify, watch};
 use tokio_postgres::types::Type;
 
 use super::apply::Applier;
-use crate::access::person::KeyRule;
 use crate::checkpoint;
-use crate::config::Config;
-use crate::config::policy::{KeyPolicy, PublicModels};
 use crate::error::{Result, Side, on};
 use crate::poll::Answer;
 use crate::project::access::Rules;
-use crate::project::layout::Layout;
 use crate::project::touched::Touched;
-use crate::project::{Outcome, Projection, Scope, Stamp, prefix};
+use crate::project::{Outcome, Scope, Stamp};
 use crate::sql;
 use crate::stage::BatchEnd;
 use crate::target::{SLOW, Target};
 
-/// The policy's and Open WebUI's word on models, and where the `access` command finds it.
-pub(super) async fn rules(target: &Target, config: &Config, layout: &Layout) -> Result<Rules> {
-    let url = config.models_api.as_ref().map(|api| api.url.to_string());
-    let rules = Rules {
-        keys: match config.policy.access.keys {
-            KeyPolicy::Narrow => KeyRule::Narrow,
-            KeyPolicy::Required => KeyRule::Required,
-        },
-        group_min: config.policy.grants.group_min,
-        prefix: prefix::find(target, layout, &config.policy.models.prefix, url.as_deref()).await?,
-        take_public: config.policy.models.public == PublicModels::Take,
-    };
+/// Puts the rules where the `access` command finds them.
+pub(super) async fn publish(target: &Target, rules: &Rules) -> Result<()> {
     let text = "update policy set model_prefix = $1, group_min = $2";
     let done = target.client().execute(text, &[&rules.prefix, &rules.group_min]).await;
     done.map_err(on(Side::Target, "write the policy"))?;
-    Ok(rules)
-}
-
-/// The projection as policy and Open WebUI are now.
-pub(super) async fn projection(target: &Target, config: &Config, layout: Layout) -> Result<Projection> {
-    let rules = rules(target, config, &layout).await?;
-    Ok(Projection::new(layout, config.policy.api_keys, rules))
+    Ok(())
 }
 
 /// The applier's end of [`crate::poll`].

@@ -13,11 +13,13 @@ use tokio_postgres::Row;
 use tokio_postgres::types::{ToSql, Type};
 
 use super::layout::{GroupMembers, Layout, ModelAccess};
-use super::{Outcome, Scope, Stamp, bury, only, within_budget};
+use super::{Outcome, Scope, Stamp, bury, only, prefix, within_budget};
 use crate::access::bits::Bits;
 use crate::access::lists::Catalogue;
 use crate::access::person::{KeyRule, decide};
 use crate::access::{ModelSet, read};
+use crate::config::Config;
+use crate::config::policy::{KeyPolicy, PublicModels};
 use crate::error::Result;
 use crate::sql::{self, fill};
 use crate::target::{QUICK, SLOW, Target};
@@ -32,6 +34,22 @@ pub struct Rules {
     pub prefix: String,
     /// Take away what is public in Open WebUI.
     pub take_public: bool,
+}
+
+impl Rules {
+    /// The policy's and Open WebUI's word on models.
+    pub async fn find(target: &Target, config: &Config, layout: &Layout) -> Result<Self> {
+        let url = config.models_api.as_ref().map(|api| api.url.to_string());
+        Ok(Self {
+            keys: match config.policy.access.keys {
+                KeyPolicy::Narrow => KeyRule::Narrow,
+                KeyPolicy::Required => KeyRule::Required,
+            },
+            group_min: config.policy.grants.group_min,
+            prefix: prefix::find(target, layout, &config.policy.models.prefix, url.as_deref()).await?,
+            take_public: config.policy.models.public == PublicModels::Take,
+        })
+    }
 }
 
 /// What one projection did.
@@ -74,8 +92,9 @@ type Decided = (String, Option<Arc<ModelSet>>);
 
 /// More people than this are planned for like everybody.
 const MANY: usize = 300;
-/// How many people are read at a time.
-const CHUNK: usize = 5_000;
+/// How many people are read at a time, and how many are written.
+const CHUNK: usize = 2_000;
+const PART: usize = 20_000;
 
 #[derive(Debug)]
 pub(super) struct Access {
@@ -162,14 +181,38 @@ impl Access {
         if people.everybody {
             self.model_rows(target, &catalogue, stamp, outcome).await?;
         }
-        let decided = self.decide(target, &catalogue, &people, stamp).await?;
-        if decided.is_empty() && !people.everybody {
+        match scope {
+            // Listed part by part: a transaction of any size has to fit in little memory.
+            Scope::Touched if !people.everybody => {
+                let mut ids = touched_after(target, "").await?;
+                while let Some(last) = ids.last().cloned() {
+                    self.decide_and_write(target, &catalogue, &ids, false, stamp, outcome).await?;
+                    ids = touched_after(target, &last).await?;
+                }
+                Ok(())
+            }
+            _ => {
+                self.decide_and_write(target, &catalogue, &people.ids, people.everybody, stamp, outcome).await
+            }
+        }
+    }
+
+    async fn decide_and_write(
+        &self,
+        target: &Target,
+        catalogue: &Catalogue,
+        ids: &[String],
+        everybody: bool,
+        stamp: Stamp,
+        outcome: &mut Outcome,
+    ) -> Result<()> {
+        let decided = self.decide(target, catalogue, ids, everybody, stamp).await?;
+        if decided.is_empty() && !everybody {
             return Ok(());
         }
         // Sent together; released with the transaction.
         let savepoint = target.execute("set a savepoint", "savepoint access");
-        let (savepoint, attempt) =
-            tokio::join!(savepoint, self.write(target, &decided, people.everybody, stamp));
+        let (savepoint, attempt) = tokio::join!(savepoint, self.write(target, &decided, everybody, stamp));
         savepoint?;
         match attempt {
             Ok(changes) => outcome.access.add(changes),
@@ -202,12 +245,13 @@ impl Access {
         &self,
         target: &Target,
         catalogue: &Catalogue,
-        people: &People,
+        ids: &[String],
+        everybody: bool,
         stamp: Stamp,
     ) -> Result<Vec<Decided>> {
         let mut sets: HashMap<Bits, Option<Arc<ModelSet>>> = HashMap::new();
         let mut decided = Vec::new();
-        for chunk in people.ids.chunks(CHUNK) {
+        for chunk in ids.chunks(CHUNK) {
             let ids: Vec<&str> = chunk.iter().map(String::as_str).collect();
             for (id, known) in read::people(target, &ids, stamp.now).await? {
                 let set = match &known.webui_id {
@@ -221,7 +265,7 @@ impl Access {
                 };
                 let has = known.has.as_ref().map(|(hash, account)| (hash, account));
                 let wants = set.as_ref().map(|set| &set.hash).zip(known.webui_id.as_ref());
-                if people.everybody || has != wants || known.failed {
+                if everybody || has != wants || known.failed {
                     decided.push((id, set));
                 }
             }
@@ -455,17 +499,30 @@ async fn people(target: &Target, scope: Scope<'_>) -> Result<People> {
     if let (Scope::These(touched), false) = (scope, everybody) {
         return Ok(People { ids: touched.access_people().cloned().collect(), everybody });
     }
-    let text = if everybody {
-        "select user_id from account union select user_id from effective_access order by 1"
-    } else {
-        "select distinct t.id from touched t
-          where t.kind in ('user', 'access')
-            and (exists (select from account a where a.user_id = t.id)
-                 or exists (select from effective_access e where e.user_id = t.id)) order by 1"
-    };
+    if !everybody {
+        // See touched_after.
+        return Ok(People { ids: touched_after(target, "").await?, everybody });
+    }
+    let text = "select coalesce(array_agg(user_id order by user_id), '{}')
+                  from (select user_id from account union select user_id from effective_access) known";
     let statement = target.prepare(text, &[]).await?;
-    let rows = target.query("list whose access is touched", SLOW, &statement, &[]).await?;
-    Ok(People { ids: rows.iter().map(|row| row.get(0)).collect(), everybody })
+    // One array: a row each would take several times the memory.
+    let row = only(target.query("list whose access is touched", SLOW, &statement, &[]).await?)?;
+    Ok(People { ids: row.get(0), everybody })
+}
+
+/// The next people of the temporary table `touched`, after one of them.
+async fn touched_after(target: &Target, last: &str) -> Result<Vec<String>> {
+    let text = "select coalesce(array_agg(id order by id), '{}')
+                  from (select distinct t.id from touched t
+                         where t.kind in ('user', 'access') and t.id > $1
+                           and (exists (select from account a where a.user_id = t.id)
+                                or exists (select from effective_access e where e.user_id = t.id))
+                         order by t.id limit $2) next";
+    let statement = target.prepare(text, &[Type::TEXT, Type::INT8]).await?;
+    let part = i64::try_from(PART).unwrap_or(i64::MAX);
+    let rows = target.query("list whose access is touched", SLOW, &statement, &[&last, &part]).await?;
+    Ok(only(rows)?.get(0))
 }
 
 async fn go_back(target: &Target) -> Result<()> {

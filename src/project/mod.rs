@@ -163,7 +163,10 @@ impl Projection {
     /// a dead letter; everything else is written.
     pub async fn apply(&self, target: &Target, scope: Scope<'_>, stamp: Stamp) -> Result<Outcome> {
         let mut outcome = self.apply_accounts(target, scope, stamp).await?;
-        self.access.apply(target, scope, stamp, &mut outcome).await?;
+        if !matches!(scope, Scope::These(touched) if !touched.has_access()) {
+            // In a box: what it holds while it waits would make every caller's future large.
+            Box::pin(self.access.apply(target, scope, stamp, &mut outcome)).await?;
+        }
         Ok(outcome)
     }
 
@@ -204,7 +207,7 @@ impl Projection {
                 again.users.insert(user);
             }
             let done = self.apply_once(target, Scope::These(&again), stamp).await?;
-            self.access.apply(target, Scope::These(&again), stamp, outcome).await?;
+            Box::pin(self.access.apply(target, Scope::These(&again), stamp, outcome)).await?;
             // They were counted as conflicts already.
             outcome.add(Outcome { conflicts: 0, ..done });
         }

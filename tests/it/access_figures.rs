@@ -24,7 +24,7 @@ fn everybody() -> String {
            from generate_series(1, 40) i;
          insert into \"LiteLLM_UserTable\" (user_id, user_email, user_role, models, created_at)
          select 'u' || i, 'u' || i || '@x.test', 'internal_user',
-                case i % 20 when 0 then array['no-default-models'] when 1 then array['model-0*', 'model-1*'] when 2 then array['model-' || lpad((1 + i % 40)::text, 2, '0'), 'tag-3'] else '{{}}' end,
+                case when i % 10 < 6 then array['no-default-models'] when i % 10 = 6 then array['model-' || lpad((1 + i % 40)::text, 2, '0'), 'tag-' || i % 7, 'model-' || i % 4 || '*'] else '{{}}' end,
                 '2026-01-01'
            from generate_series(1, {PEOPLE}) i;
          insert into \"LiteLLM_TeamTable\" (team_id, team_alias, organization_id, members_with_roles, models)
@@ -36,7 +36,7 @@ fn everybody() -> String {
            from generate_series(1, 400) t;
          insert into \"LiteLLM_VerificationToken\" (token, user_id, team_id, models)
          select encode(sha256(('k' || i)::bytea), 'hex'), 'u' || (1 + i % {PEOPLE}), case when i % 3 = 0 then 't' || (1 + i % 400) end,
-                case i % 4 when 0 then array['model-0*', 'model-1*', 'model-2*'] else '{{}}' end
+                case i % 4 when 0 then array['model-0*', 'model-1*', 'model-' || lpad((1 + i % 37)::text, 2, '0')] when 1 then array['tag-' || i % 5] else '{{}}' end
            from generate_series(1, 60000) i;"
     )
 }

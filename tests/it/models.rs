@@ -155,6 +155,8 @@ async fn rows_and_grants_of_others_stay_and_a_public_model_is_named() {
         let (_, out, _) = run(&pair, &["status"]);
         assert!(out.contains("public model"), "{out}");
         assert!(out.contains("gpt-4o: everybody sees it"), "{out}");
+        let (_, out, _) = run(&pair, &["doctor"]);
+        assert!(out.contains("public models") && out.contains("gpt-4o"), "{out}");
         eventually("the metric", || async { daemon.metric("public_models") == 1.0 }).await;
         let (code, out, _) = run(&pair, &["access", "a1@x.test", "gpt-4"]);
         assert_eq!(code, 3, "{out}");
