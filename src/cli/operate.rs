@@ -209,7 +209,7 @@ pub(super) async fn failures(config: &Config, action: Failures) -> anyhow::Resul
             if count == 0 && which.is_some() {
                 bail!("there is no such dead letter: see `litellm-webui-sync failures list`");
             }
-            println!("{count} will be tried again within 15 s by the running daemon");
+            println!("{count} will be tried again within seconds by the running daemon");
             Ok(ExitCode::SUCCESS)
         }
         Failures::Discard { kind, key } => {

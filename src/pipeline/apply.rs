@@ -28,7 +28,7 @@ use crate::stage::{BatchEnd, Part};
 use crate::target::Target;
 
 const TICK: Duration = Duration::from_secs(1);
-const DEAD_LETTERS_EVERY: u64 = 15;
+const DEAD_LETTERS_EVERY: u64 = 5;
 /// Well within the patience of sql/target/break_lease.sql.
 const HEARTBEAT_EVERY: u64 = 4;
 const COUNTS_EVERY: u64 = 15;
