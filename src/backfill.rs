@@ -120,7 +120,7 @@ pub async fn copy(
 }
 
 /// Shows that the holder of the lease is alive while it waits; ends only with an error.
-async fn stay_alive(target: &Target) -> Error {
+pub async fn stay_alive(target: &Target) -> Error {
     loop {
         tokio::time::sleep(Duration::from_secs(4)).await;
         if let Err(error) = target.execute("stay alive", "select 1").await {
@@ -142,6 +142,8 @@ async fn copy_at(
     failpoint::hit(failpoint::SLOT_WITHOUT_COPY)?;
     let reader = open_snapshot(config, slot).await?;
     for id in TableId::all() {
+        // Unlogged is enough: a crash of the target ends the session that would merge them.
+        make_staging(target, id, "unlogged").await?;
         fill_staging(config, &reader, target, id, request.tables, signatures.as_deref_mut()).await?;
     }
     failpoint::hit(failpoint::COPIED_NOT_MERGED)?;
@@ -175,7 +177,15 @@ pub async fn open_snapshot(config: &Config, slot: &NewSlot) -> Result<Source> {
     Ok(reader)
 }
 
-/// Copies one table into its staging table, which is made anew. Gives the number of rows.
+/// Makes one staging table anew. `kind`: `unlogged`, or nothing for one that survives a crash of the target.
+pub async fn make_staging(target: &Target, id: TableId, kind: &str) -> Result<()> {
+    let mirror = id.table().mirror;
+    let text =
+        format!("drop table if exists stage_{mirror}; create {kind} table stage_{mirror} (like {mirror})");
+    target.execute("prepare the staging tables", &text).await
+}
+
+/// Copies one table into its staging table. Gives the number of rows.
 pub async fn fill_staging(
     config: &Config,
     reader: &Source,
@@ -185,10 +195,6 @@ pub async fn fill_staging(
     signatures: Option<&mut Signatures>,
 ) -> Result<u64> {
     let table = id.table();
-    let mirror = table.mirror;
-    let text =
-        format!("drop table if exists stage_{mirror}; create unlogged table stage_{mirror} (like {mirror})");
-    target.execute("prepare the staging tables", &text).await?;
     let Some(found) = tables.get(table.source) else { return Ok(0) };
     let columns: Vec<String> = found.columns.keys().cloned().collect();
     let out = statements::copy_out(table, &config.litellm_schema, &columns);

@@ -23,10 +23,11 @@ use crate::checkpoint::{self, Checkpoint, PENDING};
 use crate::config::Config;
 use crate::error::{Error, Result, Side, on};
 use crate::failpoint;
+use crate::postgres::error_chain;
 use crate::project::access::Rules;
 use crate::project::{Projection, Scope, Stamp, layout};
 use crate::source::session::Session;
-use crate::source::{MESSAGE_PREFIX, SLOT_PATIENCE, Source, SourceTable};
+use crate::source::{MESSAGE_PREFIX, Source, SourceTable};
 use crate::sql;
 use crate::stage::BatchEnd;
 use crate::target::Target;
@@ -37,8 +38,8 @@ const MAX_MESSAGE: usize = 4096;
 /// How long nobody may hold the slot before a daemon counts as absent.
 const ABSENCE: Duration = Duration::from_secs(6);
 
-/// How many seconds until it is tried again where LiteLLM's own transactions kept a snapshot from being made.
-const BLOCKED_DELAY: f64 = 30.0;
+/// How long LiteLLM's own transactions may keep a snapshot from being made: the stream waits as long.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What a message asks for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -105,30 +106,69 @@ pub struct Copied {
     pub point: Lsn,
 }
 
-/// Steps 1 and 2, while nothing streams. `None`: put off, because transactions of LiteLLM are in the way.
+/// Steps 1 and 2, while nothing streams. `None`: it could not be made, and is put off; the stream goes on. Only trouble
+/// with the target, which the stream would have as well, is an error.
 pub async fn copy(
     config: &Config,
     source: &Source,
     target: &Target,
     request: Pending,
     tables: &BTreeMap<String, SourceTable>,
-    application_name: &str,
+    instance: uuid::Uuid,
 ) -> Result<Option<Copied>> {
     tracing::info!(
         request = request.id,
         dry_run = request.dry_run,
         "copying LiteLLM's rows while the stream waits"
     );
+    let id = request.id;
+    match copy_now(config, source, target, request, tables, instance).await {
+        Ok(copied) => Ok(Some(copied)),
+        Err(error) if is_of_the_target(&error) => Err(error),
+        Err(error) => {
+            let reason = error_chain(&error);
+            tracing::warn!(reason, request = id, "no copy could be made; it is put off");
+            put_off(target, id, "waiting", &reason, false).await?;
+            Ok(None)
+        }
+    }
+}
+
+fn is_of_the_target(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::Postgres { side: Side::Target, .. }
+            | Error::Connect { side: Side::Target, .. }
+            | Error::Silent { side: Side::Target, .. }
+            // A failpoint.
+            | Error::Usage(_)
+    )
+}
+
+async fn copy_now(
+    config: &Config,
+    source: &Source,
+    target: &Target,
+    request: Pending,
+    tables: &BTreeMap<String, SourceTable>,
+    instance: uuid::Uuid,
+) -> Result<Copied> {
     progress(target, request.id, "making a snapshot", None).await?;
-    let mut session = Session::open(config, application_name, Lsn::from(0)).await?;
-    let name: String = config.slot.chars().take(50).chain("_copy".chars()).collect();
-    let slot = match session.create_temporary_slot(&name, SLOT_PATIENCE).await {
-        Err(Error::Silent { .. }) => {
+    let name = format!("litellm-webui-sync copy {}", instance.simple());
+    let mut session = Session::open(config, &name, Lsn::from(0)).await?;
+    // Of this process alone, whatever another one left behind.
+    let suffix: String = instance.simple().to_string().chars().take(8).collect();
+    let slot_name = format!("{}_{suffix}", config.slot.chars().take(50).collect::<String>());
+    let created = tokio::select! {
+        created = session.create_temporary_slot(&slot_name, PATIENCE) => created,
+        // The lease is only for those who show that they work.
+        error = backfill::stay_alive(target) => Err(error),
+    };
+    let slot = match created {
+        Err(Error::Silent { side: Side::Source, seconds, .. }) => {
             let blockers = source.blockers().await;
-            source.terminate(application_name).await;
-            tracing::warn!(blockers, "no snapshot yet: transactions of LiteLLM are in the way");
-            put_off(target, request.id, "waiting", &blockers, Some(BLOCKED_DELAY)).await?;
-            return Ok(None);
+            source.terminate(&name).await;
+            return Err(Error::SlotBlocked { seconds, blockers });
         }
         other => other?,
     };
@@ -137,6 +177,8 @@ pub async fn copy(
     let mut rows = 0_i64;
     for id in TableId::all().filter(|id| request.concerns(*id)) {
         progress(target, request.id, &format!("copying {}", id.table().source), Some(rows)).await?;
+        // Logged: they are merged on another session, and a crash in between would empty unlogged ones.
+        backfill::make_staging(target, id, "").await?;
         let copied = backfill::fill_staging(config, &reader, target, id, tables, None).await?;
         rows += i64::try_from(copied).unwrap_or_default();
     }
@@ -145,7 +187,7 @@ pub async fn copy(
     // Something to see at or after `S`, on a source where nothing happens.
     source.emit_barrier().await?;
     failpoint::hit(failpoint::COPIED_NOT_MERGED)?;
-    Ok(Some(Copied { request, point: slot.consistent_point }))
+    Ok(Copied { request, point: slot.consistent_point })
 }
 
 /// What was found to differ.
@@ -190,19 +232,25 @@ pub async fn merge(config: &Config, target: &Target, copied: &Copied, epoch: i64
         }
     };
     let outcome = merge_at(config, target, copied, &known, projection.as_ref(), now).await;
-    let (drifts, differences) = match outcome {
+    let drifts = match outcome {
         Ok(found) => found,
         // Rolled back. It runs again once it is approved; the stream goes on.
         Err(error @ Error::Brake { .. }) => {
             let reason = format!("{error}: {}", error.remedy().unwrap_or_default());
             tracing::error!(reason, "a resnapshot is held back");
-            put_off(target, id, "held", &reason, None).await?;
+            put_off(target, id, "held", &reason, true).await?;
+            return Ok(None);
+        }
+        // The server answered, so this is about the merge and not about the stream.
+        Err(error) if error.sqlstate().is_some() => {
+            let reason = error_chain(&error);
+            tracing::error!(reason, "a resnapshot could not be merged");
+            target.execute("roll a merge back", "rollback").await?;
+            put_off(target, id, "waiting", &reason, false).await?;
             return Ok(None);
         }
         Err(error) => return Err(error),
     };
-    keep(target, id, &differences).await?;
-    finish(target, copied, None, Some(&drifts)).await?;
     tracing::info!(request = id, mirror = ?drifts.mirror, webui = ?drifts.webui, lsn = %copied.point, "resnapshot done");
     Ok(Some(drifts))
 }
@@ -214,7 +262,7 @@ async fn merge_at(
     known: &Checkpoint,
     projection: Option<&Projection>,
     now: SystemTime,
-) -> Result<(Drifts, Vec<Difference>)> {
+) -> Result<Drifts> {
     target.begin_large().await?;
     checkpoint::begin(target, known.epoch, known.end_lsn).await?;
     let mut drifts = Drifts::default();
@@ -240,22 +288,28 @@ async fn merge_at(
     for one in &differences {
         *drifts.webui.entry(one.operation.clone()).or_default() += 1;
     }
+    let id = copied.request.id;
     if copied.request.dry_run {
         target.execute("roll a dry run back", "rollback").await?;
+        keep(target, id, &differences).await?;
+        finish(target, copied, None, Some(&drifts)).await?;
     } else {
+        // Known together with the merge: asked again after a crash, it would find nothing.
+        keep(target, id, &differences).await?;
+        finish(target, copied, None, Some(&drifts)).await?;
         let end_lsn = copied.point.max(known.end_lsn);
         let end = BatchEnd { end_lsn, transactions: 0, changes: 0, committed_at: None };
         checkpoint::commit(target, known.epoch, end, &known.projected_with).await?;
     }
     for table in TableId::all().filter(|id| copied.request.concerns(*id)).map(TableId::table) {
-        target.execute("clean up after the copy", &format!("truncate stage_{}", table.mirror)).await?;
+        target.execute("clean up after the copy", &format!("drop table stage_{}", table.mirror)).await?;
     }
-    Ok((drifts, differences))
+    Ok(drifts)
 }
 
-/// `seconds`: how long; `None` until it is approved.
-async fn put_off(target: &Target, id: i64, phase: &str, reason: &str, seconds: Option<f64>) -> Result<()> {
-    let done = target.client().execute(sql::RESNAPSHOT_LATER, &[&id, &phase, &reason, &seconds]).await;
+/// `held`: until it is approved; otherwise for a while, longer each time.
+async fn put_off(target: &Target, id: i64, phase: &str, reason: &str, held: bool) -> Result<()> {
+    let done = target.client().execute(sql::RESNAPSHOT_LATER, &[&id, &phase, &reason, &held]).await;
     done.map_err(on(Side::Target, "put a resnapshot off"))?;
     Ok(())
 }

@@ -33,7 +33,10 @@ with candidate as materialized (
             select c.user_id
               from candidate c join dead_letter l on l.kind in ('account', 'last_admin') and l.key = c.user_id
              union all
-            select c.user_id from candidate c join skipped s on s.user_id = c.user_id) t
+            select c.user_id from candidate c join skipped s on s.user_id = c.user_id
+             union all
+            -- A deleted account took the API key we gave it along: create_accounts.sql forgets that.
+            select c.user_id from candidate c join minted_key m on m.webui_id = c.id) t
      group by user_id
 ), fresh as materialized (
     -- In key order, which is what the indexes of all three tables like best.

@@ -22,6 +22,7 @@ with known as materialized (
                         or (select true from litellm_user r
                              where r.email = p.email and r.user_id <> k.user_id limit 1) is true
                         or (select true from account h where h.webui_id = 'usr_' || k.user_id limit 1) is true
+                        or (select true from minted_key h where h.webui_id = 'usr_' || k.user_id limit 1) is true
                         or (select true from "user" h where lower(h.email) = p.email collate "default" limit 1) is true
                    then 'other' else 'new' end
                when a.active and a.in_step and a.email = p.email and a.former_role is null

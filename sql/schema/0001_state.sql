@@ -156,6 +156,7 @@ create table resnapshot (
     requested_at timestamptz not null default now(),
     not_before   timestamptz not null default now(),
     phase        text        not null default 'waiting',
+    attempts     integer     not null default 0,
     rows_copied  bigint      not null default 0,
     progress_at  timestamptz not null default now(),
     lsn          pg_lsn,

@@ -4,6 +4,10 @@
 with open as (
     update brake set end_lsn = $1, people = $2::bigint::int, active = $3::bigint::int
      where approved_at is null and used_at is null and resnapshot is not distinct from $4::bigint returning id
+), outgrown as (
+    -- What was approved for this merge was for fewer people.
+    update brake set used_at = now()
+     where approved_at is not null and used_at is null and resnapshot = $4::bigint
 ), raised as (
     insert into brake (end_lsn, people, active, reason, resnapshot)
     select $1, $2::bigint::int, $3::bigint::int,

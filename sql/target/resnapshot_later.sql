@@ -1,4 +1,8 @@
--- Puts a request off. Runs on: target. $1 id, $2 phase, $3 why, $4 seconds (float8; NULL: until it is approved).
+-- Puts a request off, longer each time; the sixth time it has failed. Runs on: target. $1 id, $2 phase, $3 why,
+-- $4 whether it waits for an approval instead (boolean).
 update resnapshot
-   set phase = $2, error = $3, not_before = coalesce(now() + $4::float8 * interval '1 second', 'infinity')
+   set attempts = attempts + 1, error = $3,
+       phase = case when not $4 and attempts >= 5 then 'failed' else $2 end,
+       finished_at = case when not $4 and attempts >= 5 then now() end,
+       not_before = case when $4 then 'infinity' else now() + 30 * 2 ^ attempts * interval '1 second' end
  where id = $1

@@ -125,6 +125,7 @@ pub(super) async fn resnapshot(
 async fn wait_for(target: &Target, request: &Request, output: &Output) -> anyhow::Result<resnapshot::Answer> {
     let started = Instant::now();
     let mut shown = String::new();
+    let mut met = false;
     loop {
         if let Some(answer) = resnapshot::look(target, request).await? {
             if answer.finished || answer.phase == "held" {
@@ -133,11 +134,17 @@ async fn wait_for(target: &Target, request: &Request, output: &Output) -> anyhow
                     None => Ok(answer),
                 };
             }
+            met = true;
             let line = format!("{}, {} rows", answer.phase, answer.rows_copied);
             if line != shown && !output.json {
                 eprintln!("{line}");
                 shown = line;
             }
+        }
+        if !met && started.elapsed().as_secs() >= 60 {
+            bail!(
+                "the daemon has not met the request in a minute: it is behind, or too many requests wait already"
+            );
         }
         if started.elapsed().as_secs() >= output.timeout {
             bail!("not done after {} s; it goes on without us", output.timeout);

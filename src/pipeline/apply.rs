@@ -52,6 +52,8 @@ pub(super) struct Applier {
     acknowledge: watch::Sender<Lsn>,
     /// A brake was open when this session began.
     was_braked: bool,
+    /// This session only catches up with a copy that was just made.
+    fenced: bool,
     /// A batch that comes in parts has begun.
     large: bool,
     ticks: u64,
@@ -78,9 +80,16 @@ impl Applier {
             polled,
             acknowledge,
             was_braked: true,
+            fenced: false,
             large: false,
             ticks: 0,
         }
+    }
+
+    /// For a session that ends at the point of a copy: the request for it is being worked on.
+    pub(super) fn fenced(mut self, fenced: bool) -> Self {
+        self.fenced = fenced;
+        self
     }
 
     /// Applies parts until the channel closes.
@@ -364,7 +373,7 @@ impl Applier {
             (every(DEAD_LETTERS_EVERY), every(HEARTBEAT_EVERY), every(COUNTS_EVERY));
         let (reconcile, retention) = (every(RECONCILE_EVERY), every(RETENTION_EVERY));
         pause::check(&self.target).await?;
-        if resnapshot::pending(&self.target).await?.is_some() {
+        if !self.fenced && resnapshot::pending(&self.target).await?.is_some() {
             // The next session begins with it.
             return Err(Error::Resnapshot);
         }

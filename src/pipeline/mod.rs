@@ -277,7 +277,7 @@ impl Daemon {
         };
         let copied = match resnapshot::pending(&target).await? {
             Some(request) => {
-                let copy = resnapshot::copy(config, &source, &target, request, &tables, &name);
+                let copy = resnapshot::copy(config, &source, &target, request, &tables, self.instance);
                 tokio::select! {
                     copied = copy => copied?,
                     () = cancel.cancelled() => return Ok(()),
@@ -298,7 +298,8 @@ impl Daemon {
         let (answers, answered) = watch::channel(None);
         let again = Arc::new(Notify::new());
         let polled = models::Polled::new(answered, Arc::clone(&again));
-        let applier = apply::Applier::new(Arc::clone(&self), target, &known, epoch, acknowledge, polled);
+        let applier = apply::Applier::new(Arc::clone(&self), target, &known, epoch, acknowledge, polled)
+            .fenced(fence.is_some());
         let limits =
             crate::stage::Limits { rows: config.policy.batch.changes, bytes: config.policy.batch.bytes };
         let receiver =
@@ -337,7 +338,7 @@ impl Daemon {
             if !target.take_lease(&config.schema).await? {
                 return Err(Error::LeaseHeld);
             }
-            resnapshot::merge(config, &target, copied, epoch).await?;
+            Box::pin(resnapshot::merge(config, &target, copied, epoch)).await?;
             self.progress.touch_caught_up();
         }
         if matches!(outcome, Err(Error::MessageTooLarge { .. })) {

@@ -187,6 +187,10 @@ impl Projection {
         if moved {
             self.let_claimants_in(target, stamp, &mut outcome).await?;
         }
+        if outcome.failed > 0 {
+            // A short way may have written somebody whose group could not be written after it.
+            self.merge_audit(target, stamp).await?;
+        }
         Ok(outcome)
     }
 
@@ -211,10 +215,12 @@ impl Projection {
             // They were counted as conflicts already.
             outcome.add(Outcome { conflicts: 0, ..done });
         }
-        if !seen.is_empty() {
-            let statement = target.prepare(sql::MERGE_AUDIT, &[Type::TIMESTAMPTZ, Type::PG_LSN]).await?;
-            target.query("merge audit rows", SLOW, &statement, &[&stamp.now, &stamp.lsn]).await?;
-        }
+        if seen.is_empty() { Ok(()) } else { self.merge_audit(target, stamp).await }
+    }
+
+    async fn merge_audit(&self, target: &Target, stamp: Stamp) -> Result<()> {
+        let statement = target.prepare(sql::MERGE_AUDIT, &[Type::TIMESTAMPTZ, Type::PG_LSN]).await?;
+        target.query("merge audit rows", SLOW, &statement, &[&stamp.now, &stamp.lsn]).await?;
         Ok(())
     }
 

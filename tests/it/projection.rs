@@ -62,7 +62,7 @@ async fn random_changes_end_right(webui: Schema, forget_rows: bool) {
     let seed: u64 = seed.parse().unwrap_or_else(|_| rand::random());
     let mut random = StdRng::seed_from_u64(seed);
     let steps: u32 =
-        std::env::var("PROPERTY_TEST_STEPS").ok().and_then(|text| text.parse().ok()).unwrap_or(60);
+        std::env::var("PROPERTY_TEST_STEPS").ok().and_then(|text| text.parse().ok()).unwrap_or(40);
     let pair = Pair::with(PairOptions { webui, ..PairOptions::default() }).await;
     pair.litellm(
         &(organization("org", "Org")

@@ -1,12 +1,17 @@
 //! `resnapshot` and `verify`: drift that was made on purpose is found exactly, mended when asked, and never while a
 //! kill is in the way.
 
+use litellm_webui_sync::resnapshot::Request;
+use litellm_webui_sync::status::Waited;
 use serde_json::{Value, json};
+use testbed::{Cluster, ClusterOptions};
 
 use crate::churn::{assert_audited_once, reference};
 use crate::support::compare::assert_in_step;
 use crate::support::daemon::{DaemonOptions, run};
-use crate::support::{Daemon, Pair, change, eventually, gone, organization, people, person, team};
+use crate::support::{
+    Daemon, Pair, PairOptions, change, eventually, gone, organization, people, person, quote, team,
+};
 
 fn answer(pair: &Pair, arguments: &[&str]) -> (i32, Value) {
     let (code, out, error) = run(pair, arguments);
@@ -199,4 +204,55 @@ async fn without_a_daemon_the_request_waits_and_nonsense_is_refused() {
     pair.settle().await;
     assert_eq!(pair.ask("select count(*) from litellm_webui_sync.resnapshot").await, "1");
     assert_in_step(&pair).await;
+}
+
+#[tokio::test]
+async fn what_lies_before_the_copy_is_applied_first_however_long_that_takes() {
+    let (pair, _daemon) = begin().await;
+    assert_eq!(run(&pair, &["pause"]).0, 0);
+    eventually("the pause", || async { pair.wait().await != Waited::Reached { dead_letters: 0 } }).await;
+    let request = Request { id: uuid::Uuid::new_v4(), tables: Vec::new(), dry_run: true };
+    pair.litellm(&format!(
+        "select pg_logical_emit_message(true, 'litellm_webui_sync', {})",
+        quote(&request.to_message())
+    ))
+    .await;
+    // Met together: the copy is made after these, and they take longer than a look at the requests.
+    pair.litellm(&people("n", 20_000)).await;
+    pair.litellm("update \"LiteLLM_UserTable\" set user_alias = user_id").await;
+    assert_eq!(run(&pair, &["resume"]).0, 0);
+    eventually("the end", || async {
+        pair.ask("select phase from litellm_webui_sync.resnapshot").await == "done"
+    })
+    .await;
+    assert_eq!(
+        pair.ask("select drift from litellm_webui_sync.resnapshot").await,
+        r#"{"webui": {}, "mirror": {}}"#
+    );
+    pair.settle().await;
+    assert_eq!(pair.ask("select count(*) from \"user\" where name like 'n%'").await, "20000");
+    reference::assert_exactly_once(&pair).await;
+}
+
+#[tokio::test]
+async fn a_copy_that_cannot_be_made_is_put_off_and_the_stream_goes_on() {
+    let options = ClusterOptions {
+        settings: vec![("max_replication_slots".to_owned(), "1".to_owned())],
+        ..ClusterOptions::default()
+    };
+    let cluster = Cluster::start(options).unwrap();
+    let pair = Pair::on(&cluster, &cluster, PairOptions::default()).await;
+    pair.litellm(&people("a", 3)).await;
+    let _daemon = Daemon::start(&pair);
+    pair.settle().await;
+    assert_eq!(run(&pair, &["resnapshot"]).0, 0);
+    eventually("the failure", || async {
+        pair.ask("select error from litellm_webui_sync.resnapshot where phase = 'waiting'")
+            .await
+            .contains("slot")
+    })
+    .await;
+    pair.litellm(&change("a1", "user_alias = 'Still here'")).await;
+    pair.settle().await;
+    assert!(pair.account("a1@x.test").await.contains("Still here"));
 }
