@@ -93,8 +93,6 @@ pub enum Error {
     AtFence,
     #[error("LiteLLM's tables or the publication changed")]
     SourceChanged,
-    #[error("the operating system gave no randomness for an API key: {0}")]
-    NoRandomness(String),
     #[error("{0}")]
     Usage(String),
 }
@@ -131,7 +129,6 @@ impl Error {
             | Self::LeaseHeld
             | Self::SlotBlocked { .. }
             | Self::SourceChanged
-            | Self::NoRandomness(_)
             | Self::TooMuchWal { .. }
             | Self::Resnapshot
             | Self::AtFence
@@ -202,7 +199,6 @@ impl Error {
             | Self::LeaseHeld
             | Self::SlotBlocked { .. }
             | Self::SourceChanged
-            | Self::NoRandomness(_)
             | Self::TooMuchWal { .. }
             | Self::Resnapshot
             | Self::AtFence

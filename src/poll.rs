@@ -19,6 +19,7 @@ use tokio::sync::{Notify, watch};
 use tokio_rustls::TlsConnector;
 use tokio_util::sync::CancellationToken;
 
+use crate::access::lists::is_usable;
 use crate::config::ModelsApi;
 use crate::metrics::Metrics;
 use crate::postgres;
@@ -27,7 +28,6 @@ use crate::postgres;
 const PATIENCE: Duration = Duration::from_secs(10);
 const BODY_MAX_BYTES: usize = 4 * 1024 * 1024;
 const NAMES_MAX: usize = 20_000;
-const NAME_MAX_CHARS: usize = 1_000;
 /// Changes of LiteLLM's rows ask for a fresh answer, but not more often than this.
 const CALM: Duration = Duration::from_secs(2);
 
@@ -154,7 +154,7 @@ fn names(body: &[u8]) -> Result<BTreeSet<String>, Failure> {
     let names: BTreeSet<String> = models
         .iter()
         .filter_map(|model| model.get("id")?.as_str())
-        .filter(|name| !name.is_empty() && name.chars().count() <= NAME_MAX_CHARS && !name.contains('\0'))
+        .filter(|name| is_usable(name))
         .map(str::to_owned)
         .collect();
     if names.is_empty() { Err(Failure::Nothing) } else { Ok(names) }

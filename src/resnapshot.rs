@@ -195,7 +195,7 @@ async fn copy_now(
 pub struct Drifts {
     /// LiteLLM's table to what its mirror lacked, had wrong, or had too much of. Only tables with a difference.
     pub mirror: BTreeMap<String, Drift>,
-    /// Operation to how many Open WebUI entities it was needed for.
+    /// Operation to how many Open WebUI entities it was needed for; `SYNC_GRANTS` and `SYNC_ACCESS_MEMBERS` count rows.
     pub webui: BTreeMap<String, i64>,
 }
 
@@ -274,15 +274,27 @@ async fn merge_at(
     }
     backfill::derive(target).await?;
     let mut differences = Vec::new();
+    // These have no audit rows of their own.
+    let mut webui_access = Vec::new();
     if let Some(projection) = projection {
         let stamp = Stamp { now, lsn: copied.point, audit_each: true };
         let outcome = projection.apply(target, Scope::Everything, stamp).await?;
         let rows = target.client().query(sql::RESNAPSHOT_FOUND, &[&now, &copied.point]).await;
         differences = rows.map_err(on(Side::Target, "read what differed"))?.iter().map(difference).collect();
+        let access = outcome.access;
+        webui_access = vec![
+            ("SYNC_GRANTS", access.grants_added + access.grants_removed),
+            ("SYNC_ACCESS_MEMBERS", access.members_added + access.members_removed),
+        ];
         if !copied.request.dry_run {
             let people = outcome.losing();
             brake::hold(target, &config.policy.brake, people, copied.point, false, Some(copied.request.id))
                 .await?;
+        }
+    }
+    for (what, count) in webui_access {
+        if count > 0 {
+            drifts.webui.insert(what.to_owned(), count);
         }
     }
     for one in &differences {

@@ -43,6 +43,7 @@ files! {
     SETTINGS_DOCUMENT = "layout/settings/document.sql";
     KEYS_TABLE_HELD = "layout/api_key/table_held.sql";
     KEYS_TABLE_DELETE = "layout/api_key/table_delete.sql";
+    NEW_KEY = "layout/api_key/new_key.sql";
     KEYS_TABLE_MINT = "layout/api_key/table_mint.sql";
     KEYS_TABLE_PURGE = "layout/api_key/table_purge.sql";
     KEYS_COLUMN_HELD = "layout/api_key/column_held.sql";

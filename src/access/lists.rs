@@ -16,8 +16,13 @@ use super::bits::Bits;
 const SENTINELS: &[&str] = &["all-proxy-models", "all-team-models", "no-default-models"];
 
 /// A longer pattern, or one that compiles to more than this, matches nothing.
-const PATTERN_MAX_CHARS: usize = 1_000;
-const PATTERN_MAX_BYTES: usize = 1 << 18;
+const PATTERN_MAX_CHARS: usize = 256;
+const PATTERN_MAX_BYTES: usize = 32 * 1024;
+/// Patterns of one list beyond this many match nothing: people write the lists of their own keys, and each pattern is held
+/// against every model while a batch waits.
+const PATTERNS_OF_A_LIST: usize = 100;
+/// A longer name is no model.
+const NAME_MAX_BYTES: usize = 512;
 
 /// Lists resolved and kept; more than this many are forgotten together.
 const KEPT_LISTS: usize = 20_000;
@@ -65,7 +70,7 @@ type ListKey = (Option<String>, bool, Vec<String>);
 impl Catalogue {
     /// `others` are names known without a row: from `/v1/models` and from the policy.
     pub fn new(deployments: &[Deployment], others: &[String]) -> Self {
-        let is_name = |name: &str| !name.is_empty() && !name.contains('*') && !SENTINELS.contains(&name);
+        let is_name = |name: &str| is_usable(name) && !name.contains('*') && !SENTINELS.contains(&name);
         // The stored name of a team's model is nobody's to ask for.
         let internal: HashSet<&str> =
             deployments.iter().filter(|d| d.team.is_some()).map(|d| d.name.as_str()).collect();
@@ -209,6 +214,7 @@ impl Catalogue {
             return self.all();
         }
         let mut bits = self.none();
+        let mut patterns = 0;
         for item in list {
             if let Some(tagged) = self.tags.get(item) {
                 bits.widen(tagged);
@@ -219,6 +225,10 @@ impl Catalogue {
                 bits.widen(tagged);
             }
             if item.contains('*') {
+                patterns += 1;
+                if patterns > PATTERNS_OF_A_LIST {
+                    continue;
+                }
                 let Some(pattern) = compile(item) else { continue };
                 for (at, name) in self.names.iter().enumerate() {
                     if pattern.is_match(name) {
@@ -263,6 +273,11 @@ impl Deployment {
             None => (None, &self.name),
         }
     }
+}
+
+/// Whether a name can be a model's in Open WebUI at all: it becomes a key of its tables and of ours, which hold no more.
+pub fn is_usable(name: &str) -> bool {
+    !name.is_empty() && name.len() <= NAME_MAX_BYTES && !name.contains(char::is_control)
 }
 
 fn is_no_limit(list: &[String], place: Place<'_>) -> bool {
@@ -333,6 +348,8 @@ mod tests {
         assert_eq!(catalogue.named(&catalogue.served(Place::Anywhere)).join(" "), "claude-3 gpt-4 openai/o1");
         assert_eq!(catalogue.named(&catalogue.served(Place::Team("t"))).len(), 4);
         assert_eq!(catalogue.named(&catalogue.served(Place::Team("u"))).len(), 3);
+        let odd = ["a".repeat(513), "b\u{7}".to_owned(), String::new(), "fine".to_owned()];
+        assert_eq!(Catalogue::new(&[], &odd).names(), ["fine"]);
     }
 
     #[test]
@@ -365,6 +382,14 @@ mod tests {
         }
         assert_eq!(allowed(&[&("a".repeat(2_000) + "*")], Anywhere), "");
         assert_eq!(allowed(&["(((a{1,50}){1,50}){1,50}){1,50}*"], Anywhere), "");
+        // Patterns that would keep a processor busy are none; ordinary ones are, also with many stars.
+        for evil in ["(?:(?:a?[a-z0-9-]?){0,400}0)*", "[a-z0-9-]{0,900}*", "(?:[a-z0-9-]?){1500}*"] {
+            assert!(compile(evil).is_none(), "{evil}");
+        }
+        assert!(compile("a*b*c*d*e*f*").is_some());
+        let mut many: Vec<String> = (0..PATTERNS_OF_A_LIST).map(|i| format!("x{i}*")).collect();
+        many.push("gpt*".to_owned());
+        assert_eq!(catalogue().named(&catalogue().allowed(&many, Anywhere)).len(), 0);
     }
 
     #[test]

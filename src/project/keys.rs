@@ -1,27 +1,21 @@
 //! Personal API keys: who gets one, the minting, and who loses theirs.
 //!
-//! Owns the values of minted keys between the operating system's randomness and Open WebUI's row. Nothing here logs or
-//! keeps one, or lets it into an error; our ledger gets its SHA-256. Who is to have a key is SQL
+//! Never sees the value of a key: the target's server makes it from its own strong randomness inside the statement that
+//! writes it, because a server that logs slow statements logs their parameters as well. Our ledger gets its SHA-256. Who is to have a key is SQL
 //! (`sql/project/key_difference.sql`), how Open WebUI keeps it too (`sql/layout/api_key/`). Never begins or commits.
 
-use std::error::Error as StdError;
-use std::fmt;
 use std::time::Duration;
 
-use bytes::BytesMut;
-use rand::TryRngCore;
-use rand::rngs::OsRng;
-use sha2::{Digest, Sha256};
-use tokio_postgres::types::{IsNull, ToSql, Type, to_sql_checked};
+use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Row, Statement};
 
 use super::layout::{ApiKeys, Layout};
 use super::{Outcome, Stamp, bury, only, within_budget};
-use crate::error::{Error, Result, Side, on};
+use crate::error::{Result, Side, on};
 use crate::sql::{self, Keys, fill};
 use crate::target::{SLOW, Target};
 
-/// Keys minted, sent and forgotten at once: all that is ever in memory.
+/// People minted for at once: all that is ever in memory.
 const AT_ONCE: i64 = 1_000;
 
 /// What was done about keys.
@@ -40,39 +34,6 @@ pub(super) struct KeyTexts {
     owners: &'static str,
     difference: String,
     mint: String,
-}
-
-/// The value of a key. Drivers print the parameters of statements when asked to log everything: not this one.
-struct Secret(String);
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("(secret)")
-    }
-}
-
-impl ToSql for Secret {
-    fn to_sql(&self, ty: &Type, out: &mut BytesMut) -> Result<IsNull, Box<dyn StdError + Sync + Send>> {
-        self.0.to_sql(ty, out)
-    }
-
-    fn accepts(ty: &Type) -> bool {
-        <String as ToSql>::accepts(ty)
-    }
-
-    to_sql_checked!();
-}
-
-/// A new key and its SHA-256.
-fn mint() -> Result<(Secret, Vec<u8>)> {
-    let mut random = [0_u8; 32];
-    OsRng.try_fill_bytes(&mut random).map_err(|error| Error::NoRandomness(error.to_string()))?;
-    let mut key = String::with_capacity(3 + 2 * random.len());
-    // Open WebUI takes anything that does not begin like this for a session.
-    key.push_str("sk-");
-    key.extend(random.iter().map(|byte| format!("{byte:02x}")));
-    let hash = Sha256::digest(key.as_bytes()).to_vec();
-    Ok((Secret(key), hash))
 }
 
 /// People to mint for: three columns of one length.
@@ -106,7 +67,12 @@ impl KeyTexts {
         ] {
             difference = fill(&difference, place, with);
         }
-        Self { keys, owners, difference, mint: fill(mint, ":mint_books", sql::MINT_BOOKS) }
+        Self {
+            keys,
+            owners,
+            difference,
+            mint: fill(&fill(mint, ":mint_books", sql::MINT_BOOKS), ":new_key", sql::NEW_KEY),
+        }
     }
 
     /// To be called before the statements are sent together with others: one that still had to be prepared would be
@@ -206,14 +172,7 @@ impl KeyTexts {
         let chunks = waiting.ids.chunks(at_once).zip(waiting.user_ids.chunks(at_once));
         let mut minted = 0;
         for ((ids, user_ids), newest) in chunks.zip(waiting.newest.chunks(at_once)) {
-            let (mut keys, mut hashes) = (Vec::with_capacity(ids.len()), Vec::with_capacity(ids.len()));
-            for _ in ids {
-                let (key, hash) = mint()?;
-                keys.push(key);
-                hashes.push(hash);
-            }
-            let parameters: &[&(dyn ToSql + Sync)] =
-                &[&now, &lsn, &audit_each, &ids, &user_ids, &newest, &keys, &hashes];
+            let parameters: &[&(dyn ToSql + Sync)] = &[&now, &lsn, &audit_each, &ids, &user_ids, &newest];
             let row = only(target.query("write API keys", patience, &statement, parameters).await?)?;
             minted += row.get::<_, i64>("minted");
         }
@@ -233,22 +192,5 @@ impl Waiting {
     fn of(rows: &[Row]) -> Self {
         let column = |name: &str| rows.iter().map(|row| row.get(name)).collect();
         Self { ids: column("id"), user_ids: column("user_id"), newest: column("newest") }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_minted_key_is_one_for_open_webui_and_nobody_can_print_it() {
-        let (key, hash) = mint().unwrap();
-        let (other, _) = mint().unwrap();
-        assert_ne!(key.0, other.0);
-        let random = key.0.strip_prefix("sk-").unwrap();
-        assert!(random.len() == 64 && random.bytes().all(|byte| byte.is_ascii_hexdigit()));
-        assert_eq!(hash, Sha256::digest(key.0.as_bytes()).to_vec());
-        let parameters: &[&(dyn ToSql + Sync)] = &[&vec![key]];
-        assert_eq!(format!("{parameters:?}"), "[[(secret)]]");
     }
 }

@@ -26,7 +26,7 @@ pub async fn find(
     let text = match layout.settings {
         Settings::Keys => sql::SETTINGS_KEYS,
         Settings::Document => sql::SETTINGS_DOCUMENT,
-        Settings::Unknown => return Ok(String::new()),
+        Settings::Unknown => return last_known(target).await,
     };
     let read =
         within(Side::Target, "read Open WebUI's connections", QUICK, target.client().query_one(text, &[]));
@@ -37,7 +37,7 @@ pub async fn find(
             tracing::warn!(
                 "cannot read Open WebUI's connections: set models.prefix if LiteLLM's has a prefix_id"
             );
-            return Ok(String::new());
+            return last_known(target).await;
         }
         Err(error) => return Err(error),
     };
@@ -46,12 +46,19 @@ pub async fn find(
             .and_then(|text| serde_json::from_str(text).ok())
             .unwrap_or(Value::Null)
     };
-    Ok(judge(&json(0), &json(1), litellm_url).unwrap_or_else(|| {
-        tracing::warn!(
-            "Open WebUI's connections have different prefixes: set models.prefix to that of LiteLLM's"
-        );
-        String::new()
-    }))
+    if let Some(prefix) = judge(&json(0), &json(1), litellm_url) {
+        return Ok(prefix);
+    }
+    tracing::warn!(
+        "Open WebUI's connections have different prefixes: set models.prefix to that of LiteLLM's"
+    );
+    last_known(target).await
+}
+
+/// Where it cannot be told (any more): the models people have must not become those of another connection.
+async fn last_known(target: &Target) -> Result<String> {
+    let row = target.client().query_one("select model_prefix from policy", &[]);
+    Ok(within(Side::Target, "read the last prefix", QUICK, row).await?.get(0))
 }
 
 /// `None`: the connections disagree, and none can be told to be LiteLLM's.

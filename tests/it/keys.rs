@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use testbed::Schema;
+use testbed::{Cluster, ClusterOptions, Schema};
 
 use crate::support::compare::{Foreign, api_keys, assert_in_step, assert_in_step_with, differences};
 use crate::support::daemon::DaemonOptions;
@@ -549,4 +549,21 @@ async fn policy_off_leaves_keys_alone_and_mint_catches_up() {
     let _daemon = Daemon::start(&pair);
     pair.settle().await;
     assert_in_step(&pair).await;
+}
+
+#[tokio::test]
+async fn a_server_that_logs_every_statement_logs_no_key() {
+    for webui in BOTH {
+        let cluster = Cluster::start(ClusterOptions::default()).unwrap();
+        cluster.configure(&[("log_min_duration_statement", "0")]).unwrap();
+        let pair = Pair::on(&cluster, &cluster, PairOptions { webui, ..PairOptions::default() }).await;
+        pair.litellm(&[people("a", 2), key("1", "a1"), key("2", "a2")].concat()).await;
+        let _daemon = Daemon::start(&pair);
+        pair.settle().await;
+        let mine = held(&pair, "usr_a1").await;
+        assert!(mine.starts_with("sk-") && mine.len() == 67, "{mine}");
+        assert_ne!(mine, held(&pair, "usr_a2").await);
+        let log = cluster.log();
+        assert!(log.contains("duration:") && !log.contains(&mine), "{webui}");
+    }
 }

@@ -256,3 +256,18 @@ async fn a_copy_that_cannot_be_made_is_put_off_and_the_stream_goes_on() {
     pair.settle().await;
     assert!(pair.account("a1@x.test").await.contains("Still here"));
 }
+
+#[tokio::test]
+async fn missing_grants_are_found_as_well() {
+    let (pair, _daemon) = begin().await;
+    pair.litellm("insert into \"LiteLLM_ProxyModelTable\" (model_id, model_name, litellm_params, created_by, updated_by) values ('1', 'gpt-4', '{}', '', '')")
+        .await;
+    pair.settle().await;
+    assert_eq!(answer(&pair, &["verify", "--json"]).0, 0);
+    pair.webui("delete from access_grant where resource_id = 'gpt-4'").await;
+    let (code, found) = answer(&pair, &["verify", "--json"]);
+    assert_eq!((code, &found["webui"]["SYNC_GRANTS"]), (3, &json!(1)), "{found}");
+    assert_eq!(answer(&pair, &["verify", "--repair", "--json"]).0, 3);
+    assert_eq!(answer(&pair, &["verify", "--json"]).0, 0);
+    assert_in_step(&pair).await;
+}

@@ -1,10 +1,11 @@
 -- Writes minted keys to user.api_key (Open WebUI before 0.6.43). Runs on: target, after key_difference.sql.
 -- $1 now (timestamptz), $2 end of the batch (pg_lsn), $3 one audit row per person (boolean); arrays of one length: $4 ids of
--- Open WebUI, $5 user ids, $6 newest, $7 keys, $8 their SHA-256. Returns one row: minted.
-with fresh as materialized (
-    select id, user_id, newest, key, sha256
-      from unnest($4::text[], $5::text[], $6::text[], $7::text[], $8::bytea[]) as m(id, user_id, newest, key, sha256)
-     order by id
+-- Open WebUI, $5 user ids, $6 newest. :new_key makes a key. Returns one row: minted.
+with minted as materialized (
+    select id, user_id, newest, :new_key as key
+      from unnest($4::text[], $5::text[], $6::text[]) as m(id, user_id, newest) order by id
+), fresh as materialized (
+    select id, user_id, newest, key, sha256(convert_to(key, 'UTF8')) as sha256 from minted order by id
 ), written as (
     -- Nobody's own key is overwritten, not even one made in this very moment.
     update "user" w set api_key = f.key from fresh f

@@ -1,9 +1,11 @@
 -- Writes minted keys to table api_key (Open WebUI 0.6.43 and newer). Runs on: target, after key_difference.sql.
 -- $1 now (timestamptz), $2 end of the batch (pg_lsn), $3 one audit row per person (boolean); arrays of one length: $4 ids of
--- Open WebUI, $5 user ids, $6 newest, $7 keys, $8 their SHA-256. Returns one row: minted.
-with fresh as materialized (
-    select id, user_id, newest, key, sha256
-      from unnest($4::text[], $5::text[], $6::text[], $7::text[], $8::bytea[]) as m(id, user_id, newest, key, sha256)
+-- Open WebUI, $5 user ids, $6 newest. :new_key makes a key. Returns one row: minted.
+with minted as materialized (
+    select id, user_id, newest, :new_key as key
+      from unnest($4::text[], $5::text[], $6::text[]) as m(id, user_id, newest)
+), fresh as materialized (
+    select id, user_id, newest, key, sha256(convert_to(key, 'UTF8')) as sha256 from minted
 ), inserted as (
     -- A person who made one in this very moment is a conflict of ids; trying again finds theirs.
     insert into api_key (id, user_id, key, created_at, updated_at)

@@ -9,13 +9,13 @@ with :grant_difference, named as materialized (
       from model m cross join json_array_elements_text(
                case when json_typeof(m.access_control #> '{read,user_ids}') = 'array'
                     then m.access_control #> '{read,user_ids}' else '[]' end) e(id)
-     where m.id in (select model_id from wanted)
+     where m.id in (select model_id from wanted) and e.id is not null
     union all
     select m.id, 'group', e.id
       from model m cross join json_array_elements_text(
                case when json_typeof(m.access_control #> '{read,group_ids}') = 'array'
                     then m.access_control #> '{read,group_ids}' else '[]' end) e(id)
-     where m.id in (select model_id from wanted)
+     where m.id in (select model_id from wanted) and e.id is not null
 ), missing as materialized (
     select w.type, w.id, w.model_id
       from wanted w join model m on m.id = w.model_id collate "default" and json_typeof(m.access_control) = 'object'

@@ -1,5 +1,5 @@
 -- Undoes our model rows, access groups and grants (access_control). Runs on: target, in a purge. A model we took back is
--- public again. Returns one row: models, groups, grants removed.
+-- public again, unless somebody limited it since. Returns one row: models, groups, grants removed.
 with ours as materialized (
     select g.model_id,
            coalesce(array_agg(g.principal_id) filter (where g.principal_type = 'user'), '{}') as users,
@@ -8,9 +8,16 @@ with ours as materialized (
      group by g.model_id
 ), written as (
     update model m
-       set access_control = case when r.made_public then null
-                                 else webui_access_control(m.access_control, '{}', coalesce(o.users, '{}'), '{}', coalesce(o.groups, '{}')) end
+       set access_control = case
+               -- Unless somebody has said since who may read it.
+               when r.made_public
+                    and coalesce(json_array_length(w.rest #> '{read,user_ids}'), 0)
+                        + coalesce(json_array_length(w.rest #> '{read,group_ids}'), 0) = 0 then null
+               else w.rest end
       from model_row r left join ours o using (model_id)
+      join model was on was.id = r.model_id collate "default" and json_typeof(was.access_control) = 'object'
+      cross join lateral (select webui_access_control(was.access_control, '{}', coalesce(o.users, '{}'), '{}',
+                                                      coalesce(o.groups, '{}')) as rest) w
      where m.id = r.model_id collate "default" and r.origin = 'found' and json_typeof(m.access_control) = 'object'
        and (r.made_public or o.model_id is not null)
 ), groups as (

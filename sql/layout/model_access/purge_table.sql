@@ -1,5 +1,5 @@
 -- Undoes our model rows, access groups and grants (access_grant). Runs on: target, in a purge. A model we took back is public
--- again. Returns one row: models, groups, grants removed.
+-- again, unless somebody limited it since. Returns one row: models, groups, grants removed.
 with grants as (
     delete from access_grant a using model_grant g
      where a.resource_type = 'model' and a.resource_id = g.model_id collate "default" and a.permission = 'read'
@@ -8,7 +8,14 @@ with grants as (
 ), public as (
     insert into access_grant (id, resource_type, resource_id, principal_type, principal_id, permission, created_at)
     select gen_random_uuid()::text, 'model', r.model_id, 'user', '*', 'read', extract(epoch from clock_timestamp())::bigint
-      from model_row r where r.made_public and r.origin = 'found'
+      from model_row r
+     where r.made_public and r.origin = 'found'
+       -- Unless somebody has said since who may read it.
+       and not exists (select from access_grant a
+                        where a.resource_type = 'model' and a.resource_id = r.model_id collate "default" and a.permission = 'read'
+                          and not exists (select from model_grant g
+                                           where g.model_id = r.model_id and g.principal_type = a.principal_type collate "C"
+                                             and g.principal_id = a.principal_id collate "C"))
     on conflict do nothing
 ), members as (
     delete from group_member gm using access_group g where gm.group_id = g.webui_id collate "default"
