@@ -10,7 +10,7 @@ with whole as materialized (
     select g.id as group_id, m.id as user_id
       from "group" g cross join json_array_elements_text(
                case when json_typeof(g.user_ids) = 'array' then g.user_ids else '[]' end) m(id)
-     where g.id in (select group_id collate "default" from wanted)
+     where g.id in (select group_id collate "default" from wanted) and m.id is not null
 ), missing as materialized (
     select w.group_id, w.user_id from wanted w
      where (w.group_id collate "default", w.user_id collate "default") not in (select group_id, user_id from listed)

@@ -4,11 +4,16 @@
 --
 -- The array is rebuilt from the row as it is under its lock: other people's entries stay, each id
 -- stands in it once (a repeated one stops Open WebUI's own upgrade), and it stays an array.
-with :member_difference, missing as materialized (
+with :member_difference, listed as materialized (
+    -- Each document is taken apart once: a question per member would read it as often as it has members.
+    select g.id as group_id, m.id as user_id
+      from "group" g cross join json_array_elements_text(
+               case when json_typeof(g.user_ids) = 'array' then g.user_ids else '[]' end) m(id)
+     where g.id in (select group_id collate "default" from wanted) and m.id is not null
+), missing as materialized (
     select w.group_id, w.user_id
       from wanted w join "group" g on g.id = w.group_id collate "default"
-     where json_typeof(g.user_ids) is distinct from 'array'
-        or not g.user_ids::jsonb ? w.user_id collate "default"
+     where (w.group_id collate "default", w.user_id collate "default") not in (select group_id, user_id from listed)
 ), per_group as materialized (
     select group_id,
            coalesce(array_agg(user_id) filter (where is_new), '{}') as joining,
