@@ -123,8 +123,14 @@ pub const TABLES: &[Table] = &[
             column("metadata", Fields(&["scim_active"])),
             column("created_at", Text),
         ],
-        // A freed e-mail lets others in: somebody may have been waiting for it.
+        // A freed e-mail lets others in: somebody may have been waiting for it. A new name alone is nothing to anybody's
+        // API key or models, which spares a batch of such changes the look at them.
         touches: "select 'user', k_user_id from changed
+                  union all
+                  select 'access', k_user_id from changed
+                   where o_user_id is null
+                      or (o_email, o_metadata, o_models, o_organization_id, o_user_role)
+                         is distinct from (n_email, n_metadata, n_models, n_organization_id, n_user_role)
                   union all
                   select 'email', o_email from changed
                    where o_email is not null

@@ -51,7 +51,8 @@ impl Projection {
         Ok(Plain { outcome, rest: row.get::<_, Vec<String>>("rest").into_iter().collect() })
     }
 
-    /// Goes on where the short way ended: with whom it left, and with everybody's API key and models.
+    /// Goes on where the short way ended: with whom it left, and with the API keys and models of those whose are touched
+    /// (the `touches` of LiteLLM's users in [`crate::catalog`] say when a change of a user is).
     pub async fn after_plain(
         &self,
         target: &Target,
@@ -60,8 +61,7 @@ impl Projection {
         stamp: Stamp,
     ) -> Result<Outcome> {
         let Plain { mut outcome, rest } = plain;
-        let everybody = std::mem::replace(&mut touched.users, rest);
-        touched.access.extend(everybody);
+        touched.users = rest;
         outcome.add(Box::pin(self.apply(target, Scope::These(&touched), stamp)).await?);
         Ok(outcome)
     }
