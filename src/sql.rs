@@ -25,6 +25,7 @@ files! {
     KEY = "desired/5_key.sql";
     ACCESS_VIEWS = "desired/6_access.sql";
     ACCESS_OF_EMAIL = "access/of_email.sql";
+    ACCESS_IS_UNUSED = "access/is_unused.sql";
     ACCESS_OF_PEOPLE = "access/of_people.sql";
     ACCESS_OF_ORGANIZATIONS = "access/of_organizations.sql";
     ACCESS_OF_TEAMS = "access/of_teams.sql";

@@ -101,7 +101,15 @@ pub(super) struct Access {
     rules: Rules,
     texts: Texts,
     /// The models LiteLLM serves, until one changes.
-    catalogue: Mutex<Option<Arc<Catalogue>>>,
+    catalogue: Mutex<Option<Known>>,
+}
+
+/// The models LiteLLM serves. `unused`: there are none, and nobody was ever given one, so there is nothing to do for
+/// anybody: an installation without models must not pay for them.
+#[derive(Debug, Clone)]
+struct Known {
+    catalogue: Arc<Catalogue>,
+    unused: bool,
 }
 
 #[derive(Debug)]
@@ -167,6 +175,16 @@ impl Access {
         stamp: Stamp,
         outcome: &mut Outcome,
     ) -> Result<()> {
+        let models_may_differ = match scope {
+            Scope::These(touched) => touched.all_access,
+            Scope::Everything | Scope::Touched => true,
+        };
+        if models_may_differ {
+            self.forget_models();
+        }
+        if self.known_models(target).await?.unused {
+            return Ok(());
+        }
         let people = people(target, scope).await?;
         if people.ids.is_empty() && !people.everybody {
             return Ok(());
@@ -177,7 +195,7 @@ impl Access {
         if people.everybody {
             self.forget_models();
         }
-        let catalogue = self.known_models(target).await?;
+        let Known { catalogue, .. } = self.known_models(target).await?;
         if people.everybody {
             self.model_rows(target, &catalogue, stamp, outcome).await?;
         }
@@ -230,13 +248,18 @@ impl Access {
         *self.catalogue.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
-    async fn known_models(&self, target: &Target) -> Result<Arc<Catalogue>> {
+    async fn known_models(&self, target: &Target) -> Result<Known> {
         let known = self.catalogue.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if let Some(known) = known {
             return Ok(known);
         }
-        let read = Arc::new(read::catalogue(target).await?);
-        *self.catalogue.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&read));
+        let catalogue = Arc::new(read::catalogue(target).await?);
+        let unused = catalogue.names().is_empty() && {
+            let statement = target.prepare(sql::ACCESS_IS_UNUSED, &[]).await?;
+            only(target.query("look for models", QUICK, &statement, &[]).await?)?.get(0)
+        };
+        let read = Known { catalogue, unused };
+        *self.catalogue.lock().unwrap_or_else(PoisonError::into_inner) = Some(read.clone());
         Ok(read)
     }
 

@@ -53,8 +53,10 @@ impl KeyTexts {
         let owners = match keys {
             Keys::Arrays => "unnest($4::text[])",
             // Whoever is new waits for a key as well.
-            Keys::Touched | Keys::Remaining => "(select id from touched where kind in ('access', 'user'))",
-            Keys::Everything => "(select user_id as id from account)",
+            Keys::Touched | Keys::Remaining => {
+                "(select id from touched where kind in ('access', 'user') and id in (select user_id from key_concern))"
+            }
+            Keys::Everything => "(select user_id as id from key_concern)",
         };
         let (later, in_memory) = if keys == Keys::Arrays { ("", "true") } else { (sql::MINT_LATER, "false") };
         let mut difference = sql::KEY_DIFFERENCE.to_owned();
