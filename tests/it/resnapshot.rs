@@ -20,13 +20,17 @@ fn answer(pair: &Pair, arguments: &[&str]) -> (i32, Value) {
 
 /// Some people, a team and a daemon that is up to date.
 async fn begin() -> (Pair, Daemon) {
+    begin_with(&DaemonOptions::default()).await
+}
+
+async fn begin_with(options: &DaemonOptions) -> (Pair, Daemon) {
     let pair = Pair::new().await;
     pair.litellm(
         &[people("a", 30), organization("o", "O"), team("t", "T", Some("o"), &["a1", "a2"])].concat(),
     )
     .await;
     reference::begin(&pair).await;
-    let daemon = Daemon::start(&pair);
+    let daemon = Daemon::with(&pair, options);
     pair.settle().await;
     (pair, daemon)
 }
@@ -81,7 +85,9 @@ async fn drift_is_found_exactly_and_mended_only_when_asked() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn changes_go_on_while_it_runs_and_none_is_lost_or_repeated() {
-    let (pair, _daemon) = begin().await;
+    // Many leave, and what arrives while a copy is made arrives at once.
+    let policy = Some("[brake]\npeople = 1000\n".to_owned());
+    let (pair, _daemon) = begin_with(&DaemonOptions { policy, ..DaemonOptions::default() }).await;
     let writing = {
         let source = pair.source.clone();
         tokio::spawn(async move {
