@@ -6,9 +6,9 @@ select current_setting('server_version_num')::int as version, current_setting('w
        current_setting('max_wal_senders')::bigint as senders,
        (select count(*) from pg_catalog.pg_stat_replication) as senders_used,
        (select setting::bigint from pg_catalog.pg_settings where name = 'max_slot_wal_keep_size') as keep_mb,
-       -- Bytes of WAL an hour, since the server's statistics began.
-       (select round(wal_bytes / greatest(extract(epoch from now() - stats_reset), 60) * 3600)::bigint
-          from pg_catalog.pg_stat_wal) as wal_per_hour,
+       -- Bytes of WAL an hour, since the server's statistics began; a few minutes of them say nothing.
+       (select round(wal_bytes / extract(epoch from now() - stats_reset) * 3600)::bigint
+          from pg_catalog.pg_stat_wal where now() - stats_reset > interval '10 minutes') as wal_per_hour,
        (select rolreplication or rolsuper from pg_catalog.pg_roles where rolname = current_user) as may_replicate,
        coalesce((select ssl from pg_catalog.pg_stat_ssl where pid = pg_backend_pid()), false) as tls,
        coalesce(host(inet_client_addr()) in ('127.0.0.1', '::1'), true) as local,
