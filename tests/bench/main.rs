@@ -1,7 +1,7 @@
 //! The benchmark: the daemon against what Postgres does by itself, on the same machine, in the same run.
 //!
 //! ```text
-//! cargo bench -- [bulk] [single] [spend] [latency] [memory] [--runs N] [--users N] [--existing N]
+//! cargo bench -- [bulk] [single] [spend] [latency] [access] [memory] [--runs N] [--users N] [--existing N]
 //! ```
 //!
 //! | workload | what is timed | measured against | goal |
@@ -10,6 +10,7 @@
 //! | `single` | a backlog of transactions of one new user each, until drained | a native subscription, `synchronous_commit = on` | at least its rate |
 //! | `spend` | a backlog of spend flushes, which change nothing in Open WebUI | a client that receives and acknowledges, nothing else | at least 0.8 of its rate |
 //! | `latency` | 200 new or renamed users a second, from the commit until visible | a native subscription, `synchronous_commit = on` | p50 at most 2 times, p99 at most 3 times |
+//! | `access` | a change of one team's models or people, or of everybody's, until all see it | the bare SQL that moves as many people between groups | a team of 5,000 under a second, 20,000 people under 30 |
 //! | `memory` | the daemon with 100,000 users, and during a transaction of a million rows | | under 64 and 128 MiB |
 //!
 //! Without a name all but `memory` run. Source and target are two durable clusters (`fsync` on) on this machine;
@@ -19,8 +20,8 @@
 //! named by `LITELLM_WEBUI_SYNC_CONFIG` is handed on to it.
 //!
 //! ```text
-//! main ─► bulk, single, spend, latency, memory ─► rig      clusters, databases, the daemon
-//!                                            └──► report   medians and the verdict
+//! main ─► bulk, single, spend, latency, access, memory ─► rig      clusters, databases, the daemon
+//!                                                    └──► report   medians and the verdict
 //! ```
 #![allow(
     clippy::unwrap_used,
@@ -33,6 +34,7 @@
     reason = "a benchmark prints, a panic points at its line, and its figures are far from the limits of their types"
 )]
 
+mod access;
 mod bulk;
 mod latency;
 mod memory;
@@ -52,6 +54,7 @@ enum Workload {
     Single,
     Spend,
     Latency,
+    Access,
     Memory,
 }
 
@@ -95,7 +98,8 @@ async fn main() -> Result<()> {
     ensure!(options.runs > 0, "--runs must be at least 1");
     let mut workloads = options.workloads.clone();
     if workloads.is_empty() {
-        workloads = vec![Workload::Bulk, Workload::Single, Workload::Spend, Workload::Latency];
+        workloads =
+            vec![Workload::Bulk, Workload::Single, Workload::Spend, Workload::Latency, Workload::Access];
     }
     let rig = Rig::start(&options.settings).await?;
     println!("{}\n", rig.describe());
@@ -105,6 +109,7 @@ async fn main() -> Result<()> {
             Workload::Single => single::run(&rig, &options).await?,
             Workload::Spend => spend::run(&rig, &options).await?,
             Workload::Latency => latency::run(&rig, &options).await?,
+            Workload::Access => access::run(&rig, &options).await?,
             Workload::Memory => memory::run(&rig, &options).await?,
         }
     }

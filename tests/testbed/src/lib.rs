@@ -20,6 +20,7 @@ pub mod database;
 pub mod demo;
 #[cfg(feature = "fetch")]
 mod fetch;
+pub mod lists;
 pub mod proxy;
 pub mod psql;
 pub mod reference;

@@ -1,0 +1,112 @@
+//! Which models people may use, for 20,000 people, 40 models and 400 teams.
+//!
+//! Timed: the models of one team of 5,000 change, from the commit until everybody sees them; the same when half of its
+//! people leave; and one model more, for which everybody's access is worked out anew. The baseline is the bare SQL
+//! that moves as many people from one Open WebUI group to another: no reading of a stream, no rule, no books.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use testbed::lists::{BIG_TEAM, PEOPLE, many_with_lists};
+use testbed::{connect, execute};
+
+use crate::Options;
+use crate::report::{Figures, end, line, title};
+use crate::rig::{Rig, copy_database};
+
+const STEPS: &[(&str, &str, u32)] = &[
+    (
+        "one team of 5,000: models",
+        "update \"LiteLLM_TeamTable\" set models = '{model-01,model-02}' where team_id = 't1'",
+        BIG_TEAM,
+    ),
+    (
+        "one team of 5,000: half leaves",
+        "update \"LiteLLM_TeamTable\"
+            set members_with_roles = (select jsonb_agg(e) from jsonb_array_elements(members_with_roles)
+                                             with ordinality x (e, n) where n > 2500) where team_id = 't1'",
+        BIG_TEAM / 2,
+    ),
+    (
+        "everybody: one model more",
+        "insert into \"LiteLLM_ProxyModelTable\" (model_id, model_name, litellm_params, created_by, updated_by)
+         values ('x', 'model-xx', '{}', '', '')",
+        PEOPLE,
+    ),
+];
+
+pub async fn run(rig: &Rig, options: &Options) -> Result<()> {
+    title(&format!("access: {PEOPLE} people, 40 models, 400 teams, {} runs", options.runs));
+    let mut product = vec![Figures::default(); STEPS.len()];
+    let mut bare = vec![Figures::default(); STEPS.len()];
+    let mut peak = Figures::default();
+    for _ in 0..options.runs {
+        for (figures, time) in product.iter_mut().zip(daemon(rig, &mut peak).await?) {
+            figures.add_seconds(time);
+        }
+        for (figures, (_, _, people)) in bare.iter_mut().zip(STEPS) {
+            figures.add_seconds(bare_sql(rig, *people).await?);
+        }
+    }
+    for (place, (name, _, _)) in STEPS.iter().enumerate() {
+        let (ours, theirs) = (&product[place], &bare[place]);
+        line(name, &format!("{}, bare moves {}", ours.show("s"), theirs.show("s")));
+        line("  ratio", &ours.over(theirs).show("times"));
+    }
+    line("peak memory of the daemon", &peak.show("MiB"));
+    end();
+    Ok(())
+}
+
+async fn daemon(rig: &Rig, peak: &mut Figures) -> Result<Vec<Duration>> {
+    let pair = rig.pair(0).await?;
+    execute(&pair.source, &many_with_lists()).await?;
+    execute(&pair.source, "vacuum analyze").await?;
+    let mut daemon = pair.start_daemon()?;
+    let meter = pair.meter().await?;
+    let client = connect(&pair.source).await?;
+    let mut times = Vec::new();
+    for (_, sql, _) in STEPS {
+        rig.settle().await?;
+        let before = meter.applied().await?;
+        client.batch_execute(sql).await?;
+        let started = Instant::now();
+        times.push(meter.wait(before + 1, &mut daemon).await? - started);
+    }
+    peak.add(daemon.memory().peak);
+    daemon.stop()?;
+    pair.drop_slot().await?;
+    Ok(times)
+}
+
+/// Moves `people` from one group to another, in Open WebUI's own tables.
+async fn bare_sql(rig: &Rig, people: u32) -> Result<Duration> {
+    let url = copy_database(&rig.target, "webui", "webui_bare").await?;
+    execute(
+        &url,
+        &format!(
+            "insert into \"group\" (id, user_id, name, description, created_at, updated_at)
+             values ('old', '', 'old', '', 1, 1), ('new', '', 'new', '', 1, 1);
+             insert into \"user\" (id, email, name, role, profile_image_url, created_at, updated_at, last_active_at)
+             select 'usr_' || i, i || '@example.com', i, 'user', '/user.png', 1, 1, 1 from generate_series(1, {people}) i;
+             insert into group_member (id, group_id, user_id, created_at, updated_at)
+             select i, 'old', 'usr_' || i, 1, 1 from generate_series(1, {people}) i"
+        ),
+    )
+    .await?;
+    execute(&url, "vacuum analyze").await?;
+    rig.settle().await?;
+    let client = connect(&url).await?;
+    let started = Instant::now();
+    client
+        .batch_execute(
+            "begin; delete from group_member where group_id = 'old';
+             insert into group_member (id, group_id, user_id, created_at, updated_at)
+             select 'new' || id, 'new', id, 1, 1 from \"user\" where id like 'usr%'; commit",
+        )
+        .await?;
+    let time = started.elapsed();
+    drop(client);
+    execute(&rig.target.url("postgres"), "drop database webui_bare with (force)").await?;
+    Ok(time)
+}
