@@ -39,6 +39,7 @@ files! {
     EMAIL_INDEXED = "layout/account_email/indexed.sql";
     EMAIL_SCAN = "layout/account_email/scan.sql";
     MEMBERS_TABLE = "layout/group_members/table.sql";
+    JSON_CHANGES = "layout/group_members/json_changes.sql";
     MEMBERS_JSON = "layout/group_members/json.sql";
     SETTINGS_KEYS = "layout/settings/keys.sql";
     SETTINGS_DOCUMENT = "layout/settings/document.sql";
@@ -54,6 +55,7 @@ files! {
     ACCOUNT_DIFFERENCE = "project/account_difference.sql";
     PLAIN_ACCOUNTS = "project/plain_accounts.sql";
     NEW_ACCOUNTS = "project/new_accounts.sql";
+    NEW_USER = "project/new_user.sql";
     CREATE_ACCOUNTS = "project/create_accounts.sql";
     VACATE_EMAILS = "project/vacate_emails.sql";
     LINK_ACCOUNTS = "project/link_accounts.sql";

@@ -6,12 +6,7 @@ with :account_difference, fresh as materialized (
     -- In key order, which is what the indexes of all three tables like best.
     select user_id, id, email, name, role, has_account, has_auth, contested
       from difference where action = 'create' order by user_id
-), new_user as (
-    -- created_at is the time of our insert: Open WebUI takes its oldest account for the primary admin.
-    insert into "user" (id, email, name, role, profile_image_url, created_at, updated_at, last_active_at)
-    select id, email, name, role, '/user.png', at, at, at
-      from fresh, (select extract(epoch from $1)::bigint as at) t
-), new_auth as (
+), :new_user, new_auth as (
     -- '' never verifies.
     insert into auth (id, email, password, active) select id, email, '', true from fresh where not has_auth
 ), old_auth as (

@@ -44,12 +44,7 @@ with candidate as materialized (
       from candidate c
      where c.is_plain and not exists (select from taken t where t.user_id = c.user_id)
      order by c.user_id
-), new_user as (
-    -- created_at is the time of our insert: Open WebUI takes its oldest account for the primary admin.
-    insert into "user" (id, email, name, role, profile_image_url, created_at, updated_at, last_active_at)
-    select id, email, name, role, '/user.png', at, at, at
-      from fresh, (select extract(epoch from $1)::bigint as at) t
-), new_auth as (
+), :new_user, new_auth as (
     -- '' never verifies.
     insert into auth (id, email, password, active) select id, email, '', true from fresh
 ), new_account as (

@@ -51,11 +51,7 @@ with known as materialized (
 ), renamed as materialized (
     select user_id, id, email, name, role, w_name, auth_active
       from known where kind = 'renamed' and (select is_all from alone)
-), new_user as (
-    insert into "user" (id, email, name, role, profile_image_url, created_at, updated_at, last_active_at)
-    select id, email, name, role, '/user.png', at, at, at
-      from fresh, (select extract(epoch from $1)::bigint as at) t
-), new_auth as (
+), :new_user, new_auth as (
     -- '' never verifies.
     insert into auth (id, email, password, active) select id, email, '', true from fresh
 ), new_account as (

@@ -144,7 +144,11 @@ impl Texts {
             models: extra(sql::MODEL_ROWS, model_columns, model_values),
             take,
             groups: extra(sql::ACCESS_GROUPS, group_columns, group_values),
-            members: fill(members, ":access_member_difference", sql::ACCESS_MEMBER_DIFFERENCE),
+            members: fill(
+                &fill(members, ":access_member_difference", sql::ACCESS_MEMBER_DIFFERENCE),
+                ":json_changes",
+                sql::JSON_CHANGES,
+            ),
             grants: fill(grants, ":grant_difference", sql::GRANT_DIFFERENCE),
         }
     }

@@ -131,6 +131,8 @@ impl Scope<'_> {
 pub struct Projection {
     layout: Layout,
     access: access::Access,
+    /// The short way for small batches.
+    plain: String,
     arrays: Texts,
     touched: Texts,
     everything: Texts,
@@ -148,6 +150,7 @@ impl Projection {
         let texts = |keys| Texts::new(&layout, api_keys, keys);
         Self {
             access: access::Access::new(&layout, models),
+            plain: fill(sql::PLAIN_ACCOUNTS, ":new_user", sql::NEW_USER),
             arrays: texts(Keys::Arrays),
             touched: texts(Keys::Touched),
             everything: texts(Keys::Everything),
@@ -528,6 +531,8 @@ impl Texts {
         let rest = if keys == Keys::Arrays { keys } else { Keys::Remaining };
         let account =
             |text: &str, first| with_keys(&fill(text, ":account_difference", &difference), rest, first);
+        let create = fill(sql::CREATE_ACCOUNTS, ":new_user", sql::NEW_USER);
+        let new = fill(sql::NEW_ACCOUNTS, ":new_user", sql::NEW_USER);
         let (members, columns, values) = match layout.group_members {
             GroupMembers::Table => (sql::MEMBERS_TABLE, "", ""),
             GroupMembers::Json => (sql::MEMBERS_JSON, ", user_ids", ", '[]'::json"),
@@ -537,17 +542,18 @@ impl Texts {
         let difference = fill(sql::MEMBER_DIFFERENCE, ":desired_members", desired);
         let members = fill(members, ":member_difference", &difference);
         let members = fill(&members, ":member_audit", sql::MEMBER_AUDIT);
+        let members = fill(&members, ":json_changes", sql::JSON_CHANGES);
         let groups = fill(sql::GROUPS, ":extra_columns", columns);
         let groups = fill(&groups, ":extra_values", values);
         let remove = fill(sql::REMOVE_GROUPS, ":references", &layout.group_references());
         Self {
-            new: with_keys(sql::NEW_ACCOUNTS, keys, 4),
+            new: with_keys(&new, keys, 4),
             all_remain: with_keys(
                 "insert into remaining select distinct id from :users as given(id)",
                 keys,
                 1,
             ),
-            create: account(sql::CREATE_ACCOUNTS, 6),
+            create: account(&create, 6),
             vacate: with_keys(sql::VACATE_EMAILS, rest, 2),
             link: account(sql::LINK_ACCOUNTS, 6),
             update: account(sql::UPDATE_ACCOUNTS, 7),

@@ -10,7 +10,6 @@ use tokio_postgres::types::{ToSql, Type};
 use super::touched::Touched;
 use super::{Outcome, Projection, Scope, Stamp, only};
 use crate::error::Result;
-use crate::sql;
 use crate::target::{QUICK, Target};
 
 /// What was done, and who is left.
@@ -28,14 +27,14 @@ impl Projection {
         if !self.layout.unique_email {
             return Ok(false);
         }
-        target.prepare(sql::PLAIN_ACCOUNTS, TYPES).await?;
+        target.prepare(&self.plain, TYPES).await?;
         Ok(true)
     }
 
     /// Tries the short way for `users`, behind a savepoint. Meant to be sent together with the statements before it: they
     /// write the mirror, and whether the answer may be used is only known from theirs.
     pub async fn plain(&self, target: &Target, users: &[&str], stamp: Stamp) -> Result<Plain> {
-        let statement = target.prepare(sql::PLAIN_ACCOUNTS, TYPES).await?;
+        let statement = target.prepare(&self.plain, TYPES).await?;
         let parameters: &[&(dyn ToSql + Sync)] = &[&stamp.now, &stamp.lsn, &users];
         let (savepoint, rows) = tokio::join!(
             target.execute("set a savepoint", "savepoint plain"),
