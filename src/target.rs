@@ -136,6 +136,17 @@ impl Target {
         )
         .await
     }
+
+    /// From here on, statements are planned as ever again: undoes [`Self::plan_large`].
+    pub async fn plan_small(&self) -> Result<()> {
+        self.execute(
+            "plan for few rows",
+            "set local plan_cache_mode to default; set local enable_seqscan to default;
+             set local enable_hashjoin to default; set local enable_mergejoin to default;
+             set local enable_material to default; set local work_mem to default",
+        )
+        .await
+    }
 }
 
 /// How long a statement of a small batch may take before the connection counts as dead: a link that was cut

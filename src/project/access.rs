@@ -180,43 +180,42 @@ impl Access {
         outcome: &mut Outcome,
     ) -> Result<()> {
         let models_may_differ = match scope {
+            Scope::These(touched) if !touched.has_access() => return Ok(()),
             Scope::These(touched) => touched.all_access,
             Scope::Everything | Scope::Touched => true,
         };
         if models_may_differ {
             self.forget_models();
         }
-        if self.known_models(target).await?.unused {
+        let Known { catalogue, unused } = self.known_models(target).await?;
+        if unused {
             return Ok(());
         }
-        let people = people(target, scope).await?;
-        if people.ids.is_empty() && !people.everybody {
+        let People { mut ids, everybody } = people(target, scope).await?;
+        if ids.is_empty() && !everybody {
             return Ok(());
         }
-        if people.everybody || people.ids.len() > MANY {
+        let many = everybody || ids.len() > MANY;
+        if many {
             target.plan_large().await?;
         }
-        if people.everybody {
-            self.forget_models();
-        }
-        let Known { catalogue, .. } = self.known_models(target).await?;
-        if people.everybody {
+        if everybody {
             self.model_rows(target, &catalogue, stamp, outcome).await?;
         }
-        match scope {
-            // Listed part by part: a transaction of any size has to fit in little memory.
-            Scope::Touched if !people.everybody => {
-                let mut ids = touched_after(target, "").await?;
-                while let Some(last) = ids.last().cloned() {
-                    self.decide_and_write(target, &catalogue, &ids, false, stamp, outcome).await?;
-                    ids = touched_after(target, &last).await?;
-                }
-                Ok(())
-            }
-            _ => {
-                self.decide_and_write(target, &catalogue, &people.ids, people.everybody, stamp, outcome).await
-            }
+        self.decide_and_write(target, &catalogue, &ids, everybody, stamp, outcome).await?;
+        // Listed part by part: a transaction of any size has to fit in little memory.
+        while matches!(scope, Scope::Touched)
+            && !everybody
+            && let Some(last) = ids.last()
+        {
+            ids = touched_after(target, last).await?;
+            self.decide_and_write(target, &catalogue, &ids, false, stamp, outcome).await?;
         }
+        if many && matches!(scope, Scope::These(touched) if touched.len() <= super::MANY) {
+            // What is still to come in this batch concerns few.
+            target.plan_small().await?;
+        }
+        Ok(())
     }
 
     async fn decide_and_write(

@@ -165,16 +165,6 @@ impl Projection {
     /// Applies the difference for `scope`, in the open transaction. An entity that cannot be written becomes
     /// a dead letter; everything else is written.
     pub async fn apply(&self, target: &Target, scope: Scope<'_>, stamp: Stamp) -> Result<Outcome> {
-        let mut outcome = self.apply_accounts(target, scope, stamp).await?;
-        if !matches!(scope, Scope::These(touched) if !touched.has_access()) {
-            // In a box: what it holds while it waits would make every caller's future large.
-            Box::pin(self.access.apply(target, scope, stamp, &mut outcome)).await?;
-        }
-        Ok(outcome)
-    }
-
-    /// Accounts, groups and members.
-    async fn apply_accounts(&self, target: &Target, scope: Scope<'_>, stamp: Stamp) -> Result<Outcome> {
         if let Scope::These(touched) = scope
             && touched.is_empty()
             && !touched.has_access()
@@ -214,7 +204,6 @@ impl Projection {
                 again.users.insert(user);
             }
             let done = self.apply_once(target, Scope::These(&again), stamp).await?;
-            Box::pin(self.access.apply(target, Scope::These(&again), stamp, outcome)).await?;
             // They were counted as conflicts already.
             outcome.add(Outcome { conflicts: 0, ..done });
         }
@@ -263,7 +252,20 @@ impl Projection {
             };
             few.apply_each(target, &people, stamp, &mut outcome).await?;
         }
+        self.give_models(target, scope, stamp, &mut outcome).await?;
         Ok(outcome)
+    }
+
+    /// What people may use, once their accounts are there.
+    async fn give_models(
+        &self,
+        target: &Target,
+        scope: Scope<'_>,
+        stamp: Stamp,
+        outcome: &mut Outcome,
+    ) -> Result<()> {
+        // In a box: what it holds while it waits would make every caller's future large.
+        Box::pin(self.access.apply(target, scope, stamp, outcome)).await
     }
 
     /// Where the keys are many, inserts the accounts of people who are simply new, and leaves the others in the temporary
@@ -293,7 +295,7 @@ impl Projection {
         Ok(created)
     }
 
-    /// Accounts, groups and members, without anybody's key: halves `touched` until what fails is one entity, which
+    /// Accounts, groups and members, without anybody's key or models: halves `touched` until what fails is one entity, which
     /// becomes a dead letter.
     async fn bisect(
         &self,
@@ -340,17 +342,11 @@ impl Projection {
         }
     }
 
-    /// One go at the whole difference: accounts inserted, groups, members, keys, and updates of people
-    /// last, so that locks on their rows are short.
-    async fn attempt(
-        &self,
-        target: &Target,
-        scope: Scope<'_>,
-        stamp: Stamp,
-        with_keys: bool,
-    ) -> Result<Outcome> {
+    /// One go at the difference: accounts inserted, groups, members, and if it is the `whole` of it keys and models;
+    /// updates of people last, so that locks on their rows are short.
+    async fn attempt(&self, target: &Target, scope: Scope<'_>, stamp: Stamp, whole: bool) -> Result<Outcome> {
         let texts = self.texts(scope);
-        let run = Run { texts, keys: texts.keys.as_ref().filter(|_| with_keys), scope, stamp };
+        let run = Run { texts, keys: texts.keys.as_ref().filter(|_| whole), whole, scope, stamp };
         let (users, groups) = match scope {
             Scope::These(touched) => (!touched.users.is_empty(), touched.has_groups()),
             Scope::Touched | Scope::Everything => (true, true),
@@ -375,6 +371,9 @@ impl Projection {
             let (done, keys) = tokio::join!(groups, run.write_keys(target));
             done?;
             outcome.count_keys(keys?);
+            if whole {
+                self.give_models(target, scope, stamp, &mut outcome).await?;
+            }
             return Ok(outcome);
         }
         // Sent together: nearly always nothing has to be done in between.
@@ -395,6 +394,9 @@ impl Projection {
         }
         outcome.count_accounts(&counts);
         outcome.count_keys(keys);
+        if whole {
+            self.give_models(target, scope, stamp, &mut outcome).await?;
+        }
         if counts.updates > 0 {
             outcome.accounts_updated = run.update_accounts(target, &first, &[], &mut outcome).await?;
         }
@@ -431,6 +433,9 @@ impl Projection {
         outcome.accounts_linked = i64::try_from(linked.len()).unwrap_or(i64::MAX);
         self.groups_and_members(target, run, groups, &mut outcome).await?;
         outcome.count_keys(run.write_keys(target).await?);
+        if run.whole {
+            self.give_models(target, run.scope, run.stamp, &mut outcome).await?;
+        }
         outcome.accounts_updated = run.update_accounts(target, &moves, &linked, &mut outcome).await?;
         Ok(outcome)
     }
@@ -595,6 +600,8 @@ struct Moves {
 struct Run<'a> {
     texts: &'a Texts,
     keys: Option<&'a KeyTexts>,
+    /// With models too.
+    whole: bool,
     scope: Scope<'a>,
     stamp: Stamp,
 }
