@@ -5,12 +5,12 @@
 
 use crate::error::{Error, Result, Side, on};
 use crate::sql;
-use crate::target::Target;
+use crate::target::{QUICK, Target};
 
 /// Fails with [`Error::Paused`] while somebody has paused the daemon.
 pub async fn check(target: &Target) -> Result<()> {
-    let row = target.client().query_opt(sql::PAUSE_REASON, &[]).await;
-    match row.map_err(on(Side::Target, "look for a pause"))? {
+    let statement = target.prepare(sql::PAUSE_REASON, &[]).await?;
+    match target.query("look for a pause", QUICK, &statement, &[]).await?.first() {
         Some(row) => Err(Error::Paused { reason: row.get(0), since: row.get(1) }),
         None => Ok(()),
     }

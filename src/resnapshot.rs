@@ -30,7 +30,7 @@ use crate::source::session::Session;
 use crate::source::{MESSAGE_PREFIX, Source, SourceTable};
 use crate::sql;
 use crate::stage::BatchEnd;
-use crate::target::Target;
+use crate::target::{QUICK, Target};
 
 /// Longer messages are nobody's request.
 const MAX_MESSAGE: usize = 4096;
@@ -93,9 +93,13 @@ impl Pending {
 
 /// The oldest request that is to run now.
 pub async fn pending(target: &Target) -> Result<Option<Pending>> {
-    let row = target.client().query_opt(sql::RESNAPSHOT_PENDING, &[]).await;
-    let row = row.map_err(on(Side::Target, "look for a resnapshot"))?;
-    Ok(row.map(|row| Pending { id: row.get("id"), tables: row.get("tables"), dry_run: row.get("dry_run") }))
+    let statement = target.prepare(sql::RESNAPSHOT_PENDING, &[]).await?;
+    let rows = target.query("look for a resnapshot", QUICK, &statement, &[]).await?;
+    Ok(rows.first().map(|row| Pending {
+        id: row.get("id"),
+        tables: row.get("tables"),
+        dry_run: row.get("dry_run"),
+    }))
 }
 
 /// Rows in the staging tables, and the point they are from.
@@ -309,8 +313,7 @@ async fn merge_at(
         // Known together with the merge: asked again after a crash, it would find nothing.
         keep(target, id, &differences).await?;
         finish(target, copied, None, Some(&drifts)).await?;
-        let end_lsn = copied.point.max(known.end_lsn);
-        let end = BatchEnd { end_lsn, transactions: 0, changes: 0, committed_at: None };
+        let end = BatchEnd::at(copied.point.max(known.end_lsn));
         checkpoint::commit(target, known.epoch, end, &known.projected_with).await?;
     }
     for table in TableId::all().filter(|id| copied.request.concerns(*id)).map(TableId::table) {

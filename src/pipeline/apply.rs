@@ -259,14 +259,19 @@ impl Applier {
         checkpoint::begin(target, self.epoch, self.end_lsn).await?;
         let stamp = Stamp { now: SystemTime::now(), lsn: self.end_lsn, audit_each };
         let outcome = projection.apply(target, Scope::Everything, stamp).await?;
-        self.hold_against_brake(&outcome, self.end_lsn).await?;
-        let end = BatchEnd { end_lsn: self.end_lsn, transactions: 0, changes: 0, committed_at: None };
         checkpoint::expired_through(target, self.epoch, stamp.now).await?;
-        checkpoint::commit(target, self.epoch, end, projected_with).await?;
+        self.commit_own(&outcome, projected_with).await?;
         projected_with.clone_into(&mut self.projected_with);
         self.expired_through = Some(stamp.now);
-        self.daemon.metrics.projected(&outcome);
         Ok(outcome)
+    }
+
+    /// Ends a batch of our own, which no transaction of the source led to: past the brake, with the position as it was.
+    pub(super) async fn commit_own(&self, outcome: &Outcome, projected_with: &str) -> Result<()> {
+        self.hold_against_brake(outcome, self.end_lsn).await?;
+        checkpoint::commit(&self.target, self.epoch, BatchEnd::at(self.end_lsn), projected_with).await?;
+        self.daemon.metrics.projected(outcome);
+        Ok(())
     }
 
     /// Keys expire without a row in the stream. The owners of those that did since we last looked are projected in a batch
@@ -292,17 +297,14 @@ impl Applier {
         }
         let stamp = Stamp { now, lsn: self.end_lsn, audit_each: true };
         let outcome = projection.apply(target, Scope::These(&touched), stamp).await?;
-        self.hold_against_brake(&outcome, self.end_lsn).await?;
-        let end = BatchEnd { end_lsn: self.end_lsn, transactions: 0, changes: 0, committed_at: None };
         checkpoint::expired_through(target, self.epoch, now).await?;
-        checkpoint::commit(target, self.epoch, end, &self.projected_with).await?;
+        self.commit_own(&outcome, &self.projected_with).await?;
         self.expired_through = Some(now);
-        self.daemon.metrics.projected(&outcome);
         self.note(&outcome).await
     }
 
     /// Stops before the commit when unusually many people would lose something at once.
-    pub(super) async fn hold_against_brake(&self, outcome: &Outcome, end_lsn: Lsn) -> Result<()> {
+    async fn hold_against_brake(&self, outcome: &Outcome, end_lsn: Lsn) -> Result<()> {
         brake::hold(
             &self.target,
             &self.daemon.config.policy.brake,
@@ -363,7 +365,8 @@ impl Applier {
         }
         self.daemon.progress.set_state(State::Streaming, None);
         self.heartbeat().await?;
-        self.count().await
+        self.count().await?;
+        self.count_models().await
     }
 
     async fn housekeeping(&mut self) -> Result<()> {
@@ -402,6 +405,7 @@ impl Applier {
         }
         if counts {
             self.count().await?;
+            self.count_models().await?;
         }
         Ok(())
     }
@@ -416,10 +420,9 @@ impl Applier {
             let kind: &str = row.get(0);
             match kind {
                 "account" | "last_admin" => touched.users.insert(row.get(1)),
-                "access" => touched.access.insert(row.get(1)),
+                "access" | "api_key" => touched.access.insert(row.get(1)),
                 "model" => !std::mem::replace(&mut touched.all_access, true),
                 "team" => touched.teams.insert(row.get(1)),
-                "api_key" => touched.access.insert(row.get(1)),
                 _ => touched.organizations.insert(row.get(1)),
             };
         }
@@ -431,10 +434,7 @@ impl Applier {
         checkpoint::begin(target, self.epoch, self.end_lsn).await?;
         let stamp = Stamp { now: SystemTime::now(), lsn: self.end_lsn, audit_each: true };
         let outcome = projection.apply(target, Scope::These(&touched), stamp).await?;
-        self.hold_against_brake(&outcome, self.end_lsn).await?;
-        let end = BatchEnd { end_lsn: self.end_lsn, transactions: 0, changes: 0, committed_at: None };
-        checkpoint::commit(target, self.epoch, end, &self.projected_with).await?;
-        self.daemon.metrics.projected(&outcome);
+        self.commit_own(&outcome, &self.projected_with).await?;
         self.count().await
     }
 
@@ -452,6 +452,12 @@ impl Applier {
         metrics.skipped.set(row.get(2));
         metrics.active_accounts.set(row.get(3));
         progress.set_critical(u64::try_from(row.get::<_, i64>(1)).unwrap_or_default());
+        Ok(())
+    }
+
+    /// The gauges about models: they read whole tables, so only the timer does this, never a batch.
+    async fn count_models(&self) -> Result<()> {
+        let metrics = &self.daemon.metrics;
         if let Some(projection) = &self.projection {
             let report = crate::status::models(&self.target, projection.layout()).await?;
             metrics.models.set(report.known);

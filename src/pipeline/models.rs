@@ -13,7 +13,6 @@ use crate::project::access::Rules;
 use crate::project::touched::Touched;
 use crate::project::{Outcome, Scope, Stamp};
 use crate::sql;
-use crate::stage::BatchEnd;
 use crate::target::{SLOW, Target};
 
 /// Puts the rules where the `access` command finds them.
@@ -70,10 +69,7 @@ impl Applier {
             Some(projection) => projection.apply(target, Scope::These(&touched), stamp).await?,
             None => Outcome::default(),
         };
-        self.hold_against_brake(&outcome, self.end_lsn).await?;
-        let end = BatchEnd { end_lsn: self.end_lsn, transactions: 0, changes: 0, committed_at: None };
-        checkpoint::commit(target, self.epoch, end, &self.projected_with).await?;
-        self.daemon.metrics.projected(&outcome);
+        self.commit_own(&outcome, &self.projected_with).await?;
         self.note(&outcome).await
     }
 }

@@ -104,6 +104,13 @@ pub struct BatchEnd {
     pub committed_at: Option<SystemTime>,
 }
 
+impl BatchEnd {
+    /// Of a batch of our own, which no transaction of the source led to.
+    pub fn at(end_lsn: Lsn) -> Self {
+        Self { end_lsn, transactions: 0, changes: 0, committed_at: None }
+    }
+}
+
 /// A batch, or a piece of one that is too large to hold. Only the last part has an end.
 #[derive(Debug)]
 pub struct Part {
