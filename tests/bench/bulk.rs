@@ -3,6 +3,9 @@
 //! Timed: from the source's COMMIT, when decoding can begin, until the batch is committed in Open WebUI. The baseline
 //! writes the same two rows per person, in the order LiteLLM has them, out of a table that holds
 //! nothing else: no reading of a stream, no mirror, no difference, no ledger, no audit.
+//!
+//! Two more say what the rest costs anybody: a client that only receives this transaction, and a native subscription
+//! that copies LiteLLM's rows as they are. Nothing can be visible before it is received and written.
 
 use std::time::{Duration, Instant};
 
@@ -10,28 +13,38 @@ use anyhow::Result;
 use testbed::{connect, execute};
 
 use crate::Options;
-use crate::report::{Figures, Goal, end, line, ratio, title};
-use crate::rig::{Rig, copy_database, insert_people};
+use crate::receiver::Receiver;
+use crate::report::{Figures, Goal, end, line, plain_ratio, ratio, title};
+use crate::rig::{Native, Pair, Rig, copy_database, insert_people};
 
 pub async fn run(rig: &Rig, options: &Options) -> Result<()> {
     let users = options.users.unwrap_or(200_000);
     let existing = options.existing.unwrap_or(0);
     title(&format!("bulk: {users} people in one transaction, {existing} before, {} runs", options.runs));
     let (mut product, mut bare, mut peak) = (Figures::default(), Figures::default(), Figures::default());
+    let (mut received, mut native) = (Figures::default(), Figures::default());
     for run in 0..options.runs {
-        for turn in 0..2 {
-            if (run + turn).is_multiple_of(2) {
-                let (time, memory) = daemon(rig, existing, users).await?;
-                product.add_seconds(time);
-                peak.add(memory);
-            } else {
-                bare.add_seconds(bare_sql(rig, existing, users).await?);
+        for turn in 0..4 {
+            match (run + turn) % 4 {
+                0 => {
+                    let (time, memory) = daemon(rig, existing, users).await?;
+                    product.add_seconds(time);
+                    peak.add(memory);
+                }
+                1 => bare.add_seconds(bare_sql(rig, existing, users).await?),
+                2 => received.add_seconds(receive_only(rig, existing, users).await?),
+                _ => native.add_seconds(subscription(rig, existing, users).await?),
             }
         }
     }
     line("product, commit to visible", &product.show("s"));
     line("bare SQL", &bare.show("s"));
-    ratio("ratio", &product, &bare, Goal::AtMost(2.0));
+    line("client that only receives", &received.show("s"));
+    line("native subscription", &native.show("s"));
+    ratio("ratio to bare SQL", &product, &bare, Goal::AtMost(2.0));
+    plain_ratio("receive, then bare SQL, to bare SQL", &received.plus(&bare), &bare);
+    plain_ratio("ratio to receive, then bare SQL", &product, &received.plus(&bare));
+    plain_ratio("ratio to native", &product, &native);
     line("peak memory of the daemon", &peak.show("MiB"));
     end();
     Ok(())
@@ -42,18 +55,41 @@ async fn daemon(rig: &Rig, existing: usize, users: usize) -> Result<(Duration, f
     let mut daemon = pair.start_daemon()?;
     let meter = pair.meter().await?;
     let before = meter.applied().await?;
-    let client = connect(&pair.source).await?;
-    client.batch_execute("begin").await?;
-    client.batch_execute(&insert_people(existing + 1, existing + users)).await?;
-    rig.settle().await?;
-    let started = Instant::now();
-    client.batch_execute("commit").await?;
+    let started = commit_people(&pair, existing, users).await?;
     let time = meter.wait(before + 1, &mut daemon).await? - started;
     let memory = daemon.memory().peak;
     daemon.stop()?;
     pair.check(existing + users, users).await?;
     pair.drop_slot().await?;
     Ok((time, memory))
+}
+
+/// Writes the people and commits; gives the moment before the commit.
+async fn commit_people(pair: &Pair<'_>, existing: usize, users: usize) -> Result<Instant> {
+    let client = connect(&pair.source).await?;
+    client.batch_execute("begin").await?;
+    client.batch_execute(&insert_people(existing + 1, existing + users)).await?;
+    pair.rig().settle().await?;
+    let started = Instant::now();
+    client.batch_execute("commit").await?;
+    Ok(started)
+}
+
+async fn receive_only(rig: &Rig, existing: usize, users: usize) -> Result<Duration> {
+    let pair = rig.pair(existing).await?;
+    let receiver = Receiver::start(&pair, users).await?;
+    let started = commit_people(&pair, existing, users).await?;
+    Ok(receiver.finish().await? - started)
+}
+
+async fn subscription(rig: &Rig, existing: usize, users: usize) -> Result<Duration> {
+    let pair = rig.pair(existing).await?;
+    let native = Native::subscribe(&pair, "native_on", "on").await?;
+    native.enable().await?;
+    let started = commit_people(&pair, existing, users).await?;
+    let time = native.wait_for_person(existing + users).await? - started;
+    native.end(rig).await?;
+    Ok(time)
 }
 
 async fn bare_sql(rig: &Rig, existing: usize, users: usize) -> Result<Duration> {

@@ -38,6 +38,7 @@ mod access;
 mod bulk;
 mod latency;
 mod memory;
+mod receiver;
 mod report;
 mod rig;
 mod single;
@@ -80,7 +81,7 @@ pub struct Options {
     /// Cargo says this to every benchmark
     #[arg(long, hide = true)]
     bench: bool,
-    /// Be the receiving client of `spend`: port, database, slot, rows
+    /// Be the client that only receives: port, database, slot, rows
     #[arg(long, hide = true, num_args = 4)]
     receive: Option<Vec<String>>,
 }
@@ -89,7 +90,7 @@ pub struct Options {
 async fn main() -> Result<()> {
     let options = Options::parse();
     if let Some(arguments) = &options.receive {
-        return spend::receive(arguments).await;
+        return receiver::receive(arguments).await;
     }
     if !options.bench {
         println!("this takes minutes: run it with `cargo bench`");

@@ -25,6 +25,11 @@ impl Figures {
         format!("{} {unit} ({} to {})", number(self.median()), number(low), number(high))
     }
 
+    /// Run by run, this and `other` together.
+    pub fn plus(&self, other: &Self) -> Self {
+        Self(self.0.iter().zip(&other.0).map(|(a, b)| a + b).collect())
+    }
+
     /// Run by run, this divided by `other`.
     pub fn over(&self, other: &Self) -> Self {
         Self(self.0.iter().zip(&other.0).map(|(a, b)| a / b).collect())
@@ -47,6 +52,11 @@ pub fn percentile(values: &[f64], percent: f64) -> f64 {
 
 fn number(value: f64) -> String {
     if value.abs() >= 1000.0 { format!("{value:.0}") } else { format!("{value:.2}") }
+}
+
+/// A ratio of medians that says something and has no goal.
+pub fn plain_ratio(name: &str, one: &Figures, other: &Figures) {
+    line(name, &format!("{:.2}", one.median() / other.median()));
 }
 
 /// A goal for a ratio.
