@@ -214,14 +214,12 @@ impl Metrics {
             stripped: _,
             keys_minted,
             keys_deleted,
-            unkeyed: _,
             failed,
             kept_admins: _,
             access,
         } = *outcome;
         let Changes {
             people: _,
-            stripped: _,
             models,
             groups,
             members_added: joined,

@@ -3,8 +3,8 @@
 -- summary); :key_owners gives LiteLLM user ids. :held_keys is the CTE "holding" and :delete_keys the CTE "deleted" of
 -- this layout (sql/layout/api_key/). Who is to get a key is returned, or where that may be too many (:in_memory is
 -- false) left in the temporary table "minting" by :mint_later.
--- Returns one row: deleted, unkeyed (active people whose key LiteLLM took back, not the clock), and three arrays of one
--- length with those to mint for: ids (of Open WebUI), user_ids, newest.
+-- Returns one row: deleted, unkeyed (active people whose key LiteLLM took back, not the clock, as hashes), and three arrays
+-- of one length with those to mint for: ids (of Open WebUI), user_ids, newest.
 --
 -- A person has a key of ours while one of their LiteLLM keys is usable, unless they have one of their own. One of ours
 -- that they deleted is not made again until LiteLLM has a newer key for them than when we last saw ours.
@@ -53,8 +53,8 @@ with given as materialized (
       from judged where not $3 and action in ('mint', 'delete') group by action
 ):mint_later
 select (select count(*) from doomed) as deleted,
-       (select count(*) from doomed d join person p on p.user_id = d.user_id
-         where p.unusable_because is null and d.has_expired is not true) as unkeyed,
+       coalesce((select array_agg(hashtextextended(d.id, 0)) from doomed d join person p on p.user_id = d.user_id
+                  where p.unusable_because is null and d.has_expired is not true), '{}') as unkeyed,
        coalesce(array_agg(id order by id), '{}') as ids,
        coalesce(array_agg(user_id order by id), '{}') as user_ids,
        coalesce(array_agg(newest order by id), '{}') as newest

@@ -2,8 +2,8 @@
 -- accounts. $1 now (timestamptz), $2 end of the batch (pg_lsn), $3 one audit row per person (boolean; else a summary),
 -- $4 user ids and $5 their sets (text[], NULL: no model), $6 every one of these sets with $7 its name and $8 its models, a
 -- JSON array (text[]), $9 how many people make a group (integer), $10 everybody and every set (boolean; else what changed).
--- Returns (kind, id, wants, has): 'set': a set, whether it should have a group and has one; 'person': an account whose
--- grants or membership may differ; 'stripped': an account that loses its last model.
+-- Returns (kind, id, wants, has, hash): 'set': a set, whether it should have a group and has one; 'person': an account whose
+-- grants or membership may differ; 'stripped': an account that loses its last model, as a hash.
 with decided as materialized (
     select user_id collate "C" as user_id, hash collate "C" as hash from unnest($4::text[], $5::text[]) g(user_id, hash)
 ), given as materialized (
@@ -79,10 +79,10 @@ with decided as materialized (
     select 'SYNC_MODELS', null, 'SUCCESS', null, jsonb_build_object('people', count(*)), $1, $2
       from changed where not $3 having count(*) > 0
 )
-select 'set' as kind, hash as id, wants, has from judged
+select 'set' as kind, hash as id, wants, has, null::bigint as hash from judged
 union all
-select 'person', id, null, null from principal
+select 'person', id, null, null, null from principal
 union all
-select 'stripped', old_id, null, null from changed c
+select 'stripped', '', null, null, hashtextextended(old_id, 0) from changed c
  where new_hash is null and old_hash is not null and active
    and exists (select from person p where p.user_id = c.user_id and p.unusable_because is null)

@@ -55,9 +55,8 @@ impl Rules {
 /// What one projection did.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Changes {
-    /// People whose models changed, and those active ones who lost the last.
+    /// People whose models changed.
     pub people: i64,
-    pub stripped: i64,
     pub models: i64,
     pub groups: i64,
     pub members_added: i64,
@@ -69,7 +68,6 @@ pub struct Changes {
 impl Changes {
     pub(super) fn add(&mut self, other: Self) {
         self.people += other.people;
-        self.stripped += other.stripped;
         self.models += other.models;
         self.groups += other.groups;
         self.members_added += other.members_added;
@@ -163,7 +161,7 @@ struct Follows {
     new_groups: Vec<String>,
     ungrouped: Vec<String>,
     former_groups: Vec<String>,
-    stripped: i64,
+    stripped: Vec<i64>,
 }
 
 impl Access {
@@ -236,7 +234,7 @@ impl Access {
         let (savepoint, attempt) = tokio::join!(savepoint, self.write(target, &decided, everybody, stamp));
         savepoint?;
         match attempt {
-            Ok(changes) => outcome.access.add(changes),
+            Ok(done) => outcome.count_access(done),
             Err(error) if error.is_about_a_row() => {
                 go_back(target).await?;
                 self.bisect(target, decided, stamp, outcome).await?;
@@ -368,9 +366,9 @@ impl Access {
         while let Some(some) = queue.pop() {
             target.execute("set a savepoint", "savepoint access").await?;
             match self.write(target, some, false, stamp).await {
-                Ok(changes) => {
+                Ok(done) => {
                     target.execute("release a savepoint", "release savepoint access").await?;
-                    outcome.access.add(changes);
+                    outcome.count_access(done);
                 }
                 Err(error) if error.is_about_a_row() => {
                     go_back(target).await?;
@@ -389,23 +387,21 @@ impl Access {
         Ok(())
     }
 
-    /// Stores what people are to have, and brings Open WebUI in line with it.
+    /// Stores what people are to have, and brings Open WebUI in line with it. Gives what it changed, and who lost their last
+    /// model.
     async fn write(
         &self,
         target: &Target,
         decided: &[Decided],
         everybody: bool,
         stamp: Stamp,
-    ) -> Result<Changes> {
+    ) -> Result<(Changes, Vec<i64>)> {
         let Stamp { now, lsn, audit_each } = stamp;
         let follows = self.store(target, decided, everybody, stamp).await?;
-        let mut changes = Changes {
-            people: i64::try_from(decided.len()).unwrap_or(i64::MAX),
-            stripped: follows.stripped,
-            ..Changes::default()
-        };
+        let mut changes =
+            Changes { people: i64::try_from(decided.len()).unwrap_or(i64::MAX), ..Changes::default() };
         if follows.people.is_empty() && !everybody {
-            return Ok(changes);
+            return Ok((changes, follows.stripped));
         }
         let group_ids =
             |sets: &[String]| sets.iter().map(|set| format!("grp_models_{set}")).collect::<Vec<_>>();
@@ -448,7 +444,7 @@ impl Access {
         changes.members_removed = members.get(1);
         changes.grants_added = grants.get(0);
         changes.grants_removed = grants.get(1);
-        Ok(changes)
+        Ok((changes, follows.stripped))
     }
 
     async fn store(
@@ -495,7 +491,7 @@ fn follows(rows: &[Row]) -> Follows {
         let id: String = row.get(1);
         match row.get(0) {
             "person" => follows.people.push(id),
-            "stripped" => follows.stripped += 1,
+            "stripped" => follows.stripped.extend(row.get::<_, Option<i64>>(4)),
             _ => {
                 let (wants, has): (bool, bool) = (row.get(2), row.get(3));
                 if wants && !has {

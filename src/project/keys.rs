@@ -19,12 +19,12 @@ use crate::target::{SLOW, Target};
 const AT_ONCE: i64 = 1_000;
 
 /// What was done about keys.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(super) struct Counts {
     pub(super) minted: i64,
     pub(super) deleted: i64,
-    /// Active people whose key LiteLLM took back; not those whose LiteLLM key expired.
-    pub(super) unkeyed: i64,
+    /// Active people whose key LiteLLM took back, not those whose LiteLLM key expired: hashes of their Open WebUI ids.
+    pub(super) unkeyed: Vec<i64>,
 }
 
 /// The statements of one layout and one source of keys.

@@ -15,6 +15,7 @@ mod plain;
 pub mod prefix;
 pub mod touched;
 
+use std::collections::BTreeSet;
 use std::time::SystemTime;
 
 use tokio_postgres::types::{ToSql, Type};
@@ -41,7 +42,7 @@ pub struct Stamp {
 }
 
 /// What a projection did.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Outcome {
     pub accounts_created: i64,
     pub accounts_updated: i64,
@@ -51,14 +52,13 @@ pub struct Outcome {
     pub members_added: i64,
     pub members_removed: i64,
     pub conflicts: i64,
-    /// Active people this locks out, and those it leaves without any group of ours; the caller holds
-    /// both against the brake.
+    /// Active people this locks out; the caller holds them against the brake, together with the stripped.
     pub departing: i64,
-    pub stripped: i64,
+    /// Active people left without any group of ours, without any model, or without the API key we gave them (not because of
+    /// the time): hashes of their Open WebUI ids, because the same people often lose all of it and count once.
+    pub stripped: BTreeSet<i64>,
     pub keys_minted: i64,
     pub keys_deleted: i64,
-    /// Active people who lose the API key we gave them, not because of the time: for the brake too.
-    pub unkeyed: i64,
     /// Entities that became dead letters because a write failed.
     pub failed: i64,
     /// Changes that were not applied because they would take the last admin away.
@@ -68,11 +68,9 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// How many people it locks out, and how many it leaves with less in another way: what the brake counts. People
-    /// without any group of ours, without any model and without the API key we gave them are often the same, and count
-    /// once.
+    /// How many people it locks out, and how many it leaves with less in another way: what the brake counts.
     pub fn losing(&self) -> (i64, i64) {
-        (self.departing, self.stripped.max(self.unkeyed).max(self.access.stripped))
+        (self.departing, i64::try_from(self.stripped.len()).unwrap_or(i64::MAX))
     }
 
     fn count_accounts(&mut self, counts: &AccountCounts) {
@@ -84,7 +82,12 @@ impl Outcome {
     fn count_keys(&mut self, counts: keys::Counts) {
         self.keys_minted += counts.minted;
         self.keys_deleted += counts.deleted;
-        self.unkeyed += counts.unkeyed;
+        self.stripped.extend(counts.unkeyed);
+    }
+
+    fn count_access(&mut self, (changes, stripped): (access::Changes, Vec<i64>)) {
+        self.access.add(changes);
+        self.stripped.extend(stripped);
     }
 
     fn add(&mut self, other: Self) {
@@ -97,10 +100,9 @@ impl Outcome {
         self.members_removed += other.members_removed;
         self.conflicts += other.conflicts;
         self.departing += other.departing;
-        self.stripped += other.stripped;
+        self.stripped.extend(other.stripped);
         self.keys_minted += other.keys_minted;
         self.keys_deleted += other.keys_deleted;
-        self.unkeyed += other.unkeyed;
         self.failed += other.failed;
         self.kept_admins += other.kept_admins;
         self.access.add(other.access);
@@ -458,7 +460,7 @@ impl Projection {
         };
         outcome.members_added += members.get::<_, i64>(0);
         outcome.members_removed += members.get::<_, i64>(1);
-        outcome.stripped += members.get::<_, i64>(2);
+        outcome.stripped.extend(members.get::<_, Vec<i64>>(2));
         if groups {
             let action = "remove groups";
             let row = run.one(target, &run.texts.remove_groups, action, KeyKinds::RemovedGroups).await?;

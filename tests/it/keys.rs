@@ -9,8 +9,8 @@ use testbed::{Cluster, ClusterOptions, Schema};
 use crate::support::compare::{Foreign, api_keys, assert_in_step, assert_in_step_with, differences};
 use crate::support::daemon::DaemonOptions;
 use crate::support::{
-    Daemon, Pair, PairOptions, change, eventually, gone, key, people, person, quote, rekey, rows, token,
-    unkey,
+    Daemon, Pair, PairOptions, change, eventually, gone, key, people, person, quote, rekey, rows, team,
+    token, unkey,
 };
 use litellm_webui_sync::status::Waited;
 
@@ -492,6 +492,24 @@ async fn a_key_table_that_is_wiped_is_held_by_the_brake() {
     let waited = pair.wait().await;
     assert!(matches!(&waited, Waited::Failed { reason } if reason.contains("approve")), "{waited:?}");
     assert_eq!(api_keys(&pair).await, before);
+}
+
+#[tokio::test]
+async fn people_who_lose_different_things_at_once_count_together_and_each_once() {
+    let pair = Pair::new().await;
+    let _daemon = Daemon::start(&pair);
+    let keys: String = (1..=16).map(|number| key(&format!("k{number}"), &format!("a{number}"))).collect();
+    let members: Vec<String> = (9..=24).map(|number| format!("a{number}")).collect();
+    let members: Vec<&str> = members.iter().map(String::as_str).collect();
+    pair.litellm(&[people("a", 24), keys, team("t", "Team", None, &members)].concat()).await;
+    pair.settle().await;
+    // Sixteen lose a key, sixteen their only group, eight of them both: fewer than twenty of either kind, and than thirty-two.
+    let lost: String = (1..=16).map(|number| unkey(&format!("k{number}"))).collect();
+    pair.litellm(&format!("{lost} update \"LiteLLM_TeamTable\" set members_with_roles = '[]'")).await;
+    let waited = pair.wait().await;
+    assert!(matches!(&waited, Waited::Failed { reason } if reason.contains("approve")), "{waited:?}");
+    assert_eq!(pair.ask("select people from litellm_webui_sync.brake").await, "24");
+    assert_eq!(api_keys(&pair).await.len(), 16);
 }
 
 // ---------------------------------------------------------------- secrets, policy

@@ -1,6 +1,6 @@
 -- Brings group.user_ids in line (Open WebUI before 0.6.37). Runs on: target, after the groups.
 -- $1 now (timestamptz), $2 end of the batch (pg_lsn), $3 one audit row per group (boolean; else a summary).
--- Returns one row: added, removed, stripped (people left without any group of ours). :json_changes is json_changes.sql.
+-- Returns one row: added, removed, stripped (people left without any group of ours, as hashes). :json_changes is json_changes.sql.
 with :member_difference, :json_changes, disowned as (
     delete from member m using gone g where m.group_id = g.group_id and m.user_id = g.user_id
 ), owned_now as (
@@ -11,4 +11,4 @@ with :member_difference, :json_changes, disowned as (
     :member_audit
 )
 select (select count(*) from missing) as added, (select count(*) from gone) as removed,
-       (select count(*) from stripped) as stripped
+       coalesce((select array_agg(hashtextextended(user_id, 0)) from stripped), '{}') as stripped

@@ -1,6 +1,6 @@
 -- Brings group_member in line (Open WebUI 0.6.37 and newer). Runs on: target, after the groups.
 -- $1 now (timestamptz), $2 end of the batch (pg_lsn), $3 one audit row per group (boolean; else a summary).
--- Returns one row: added, removed, stripped (people left without any group of ours).
+-- Returns one row: added, removed, stripped (people left without any group of ours, as hashes).
 with :member_difference, removed as (
     delete from group_member gm using gone g
      where gm.group_id = g.group_id collate "default" and gm.user_id = g.user_id collate "default"
@@ -27,4 +27,4 @@ with :member_difference, removed as (
     :member_audit
 )
 select (select count(*) from added) as added, (select count(*) from gone) as removed,
-       (select count(*) from stripped) as stripped
+       coalesce((select array_agg(hashtextextended(user_id, 0)) from stripped), '{}') as stripped
