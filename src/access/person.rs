@@ -255,10 +255,7 @@ fn key_level<'a>(
     by_team: Option<&Bits>,
 ) -> KeyLevel<'a> {
     let place = team.map_or(Place::Anywhere, |team| Place::Team(&team.id));
-    let mut own = own_list(catalogue, team, key, place);
-    if !key.group_models.is_empty() {
-        own.widen(&catalogue.allowed(&key.group_models, place));
-    }
+    let own = own_lists(catalogue, team, key, place);
     let mut by_team = by_team.cloned().unwrap_or_else(|| catalogue.all());
     if !key.override_models.is_empty() {
         by_team.widen(&catalogue.allowed(&key.override_models, place));
@@ -274,12 +271,16 @@ fn key_level<'a>(
     KeyLevel { key, closed, own, project, team: by_team, allowed }
 }
 
-/// The key's own list. Of a name it has an alias for, the alias's target is what must be allowed.
-fn own_list(catalogue: &Catalogue, team: Option<&Team>, key: &Key, place: Place<'_>) -> Bits {
+/// The key's own list and that of its access groups. Of a name it has an alias for, the alias's target is what one of them
+/// must allow.
+fn own_lists(catalogue: &Catalogue, team: Option<&Team>, key: &Key, place: Place<'_>) -> Bits {
     if key.models.iter().any(|model| model == "all-team-models") {
         return catalogue.all();
     }
     let mut own = (*catalogue.allowed(&key.models, place)).clone();
+    if !key.group_models.is_empty() {
+        own.widen(&catalogue.allowed(&key.group_models, place));
+    }
     // An alias of the team beats the key's list.
     for alias in team.iter().flat_map(|team| &team.aliases) {
         if let Some(at) = catalogue.find(alias) {
@@ -294,6 +295,7 @@ fn own_list(catalogue: &Catalogue, team: Option<&Team>, key: &Key, place: Place<
         let allows = match key.aliases.get(name) {
             Some(target) => {
                 catalogue.allows(&key.models, target, place)
+                    || !key.group_models.is_empty() && catalogue.allows(&key.group_models, target, place)
                     || team.is_some_and(|team| team.aliases.contains(target))
             }
             None => own.contains(at),

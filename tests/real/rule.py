@@ -69,7 +69,7 @@ class Rule:
             'all-team-models' in (key['models'] or [])
             or model in team_aliases
             or self.allows(key['models'], target, team)
-            or any(self.allows([g], model, team) for g in self.group_models(key['access_group_ids']))
+            or any(self.allows([g], target, team) for g in self.group_models(key['access_group_ids']))
         )
 
     def teams_of(self, user):

@@ -190,22 +190,26 @@ impl LiteLlm {
         let aliases = unwrapped(&key["aliases"]);
         let asked = aliases[model].as_str().unwrap_or(model);
         let by_alias = team.is_some_and(|team| self.team_aliases(team).iter().any(|alias| alias == asked));
-        let through_groups =
-            |names: Vec<String>| !names.is_empty() && self.list(&names, model, team_id.as_deref());
+        let through_groups = |names: Vec<String>, model: &str| {
+            !names.is_empty() && self.list(&names, model, team_id.as_deref())
+        };
         let own = list.iter().any(|item| item == "all-team-models")
             || by_alias
             || self.list(&list, asked, team_id.as_deref())
-            || through_groups(self.group_names(&ids, |_| true));
+            || through_groups(self.group_names(&ids, |_| true), asked);
         let by_team = team.is_none_or(|team| {
             self.team_lets(team, model)
-                || through_groups(self.group_names(&ids, |group| {
-                    strings(&group["assigned_team_ids"]).iter().any(|id| team["team_id"] == id.as_str())
-                        || strings(&group["assigned_key_ids"]).iter().any(|id| {
-                            *id == token
-                                || super::compare::sha256(id) == token
-                                || *id == super::compare::sha256(&token)
-                        })
-                }))
+                || through_groups(
+                    self.group_names(&ids, |group| {
+                        strings(&group["assigned_team_ids"]).iter().any(|id| team["team_id"] == id.as_str())
+                            || strings(&group["assigned_key_ids"]).iter().any(|id| {
+                                *id == token
+                                    || super::compare::sha256(id) == token
+                                    || *id == super::compare::sha256(&token)
+                            })
+                    }),
+                    model,
+                )
         });
         own && by_team
     }
