@@ -82,6 +82,10 @@ impl Monitor {
         #[expect(clippy::cast_precision_loss, reason = "a gauge of bytes needs no more than 53 bits")]
         metrics.slot_safe_wal_bytes.set(slot.safe_wal_size.map_or(f64::INFINITY, |bytes| bytes as f64));
         metrics.set_slot_status(slot.wal_status.as_deref().unwrap_or("missing"));
+        // Nobody can move it while we hold it, but somebody may have between our last look and the start of the stream.
+        if slot.confirmed_flush_lsn.is_some_and(|confirmed| confirmed > progress.checkpoint()) {
+            return Err(Error::SlotAhead);
+        }
         // The session has to end before the slot can be dropped.
         if keeps_too_much(&self.daemon, slot.retained_bytes) {
             return Err(Error::TooMuchWal { bytes: slot.retained_bytes });
