@@ -106,9 +106,11 @@ pub async fn forget(target: &Target) -> Result<()> {
 
 /// Makes the next start copy everything, and says why: called before the publication is changed, so that a crash in
 /// between cannot leave a gap that nobody remembers.
-pub async fn distrust(target: &Target, because: &str) -> Result<()> {
-    let text = "update checkpoint set copy_because = coalesce(copy_because, $1)";
-    let done = target.client().execute(text, &[&because]).await;
+/// Only this generation: whoever led in between may have made a new one.
+pub async fn distrust(target: &Target, generation: uuid::Uuid, because: &str) -> Result<()> {
+    let text =
+        "update checkpoint set copy_because = coalesce(copy_because, $2) where generation = $1::text::uuid";
+    let done = target.client().execute(text, &[&generation.to_string(), &because]).await;
     done.map_err(on(Side::Target, "mark the mirror as outdated"))?;
     Ok(())
 }

@@ -138,6 +138,7 @@ impl Error {
             | Self::SlotBlocked { .. }
             | Self::SourceChanged
             | Self::HistoryDiffers
+            | Self::MirrorLost { .. }
             | Self::SlotAhead
             | Self::TooMuchWal { .. }
             | Self::Resnapshot
@@ -147,7 +148,6 @@ impl Error {
             | Self::NoLiteLlm { .. }
             | Self::NoOpenWebUi { .. } => Reaction::Retry,
             Self::Decode(_)
-            | Self::MirrorLost { .. }
             | Self::Gap { .. }
             | Self::HealingLimit { .. }
             | Self::WrongSource { .. }
@@ -180,7 +180,7 @@ impl Error {
                 _ => "this was not expected; please report it with the log around it".to_owned(),
             },
             Self::Decode(_) => "this was not expected; please report it with the versions of Postgres and LiteLLM".to_owned(),
-            Self::MirrorLost { .. } | Self::Gap { .. } => {
+            Self::Gap { .. } => {
                 "run `litellm-webui-sync setup --accept-source`, then `run`, to copy afresh".to_owned()
             }
             Self::HealingLimit { .. } => {
@@ -214,6 +214,7 @@ impl Error {
             | Self::SlotBlocked { .. }
             | Self::SourceChanged
             | Self::HistoryDiffers
+            | Self::MirrorLost { .. }
             | Self::SlotAhead
             | Self::TooMuchWal { .. }
             | Self::Resnapshot
@@ -242,7 +243,7 @@ impl Error {
             Self::Brake { .. } => "brake".to_owned(),
             Self::TooMuchWal { .. } => "too_much_wal".to_owned(),
             Self::SourceChanged => "source_changed".to_owned(),
-            Self::HistoryDiffers | Self::SlotAhead => "history_differs".to_owned(),
+            Self::HistoryDiffers | Self::SlotAhead | Self::MirrorLost { .. } => "history_differs".to_owned(),
             Self::Paused { .. } => "paused".to_owned(),
             Self::Resnapshot | Self::AtFence => "resnapshot".to_owned(),
             _ => "other".to_owned(),
@@ -256,6 +257,14 @@ impl Error {
             Self::Replication { sqlstate, .. } => sqlstate.as_deref(),
             _ => None,
         }
+    }
+
+    /// Whether the stream would meet it again for ever, so that everything has to be copied.
+    pub fn needs_a_copy(&self) -> bool {
+        matches!(
+            self,
+            Self::MessageTooLarge { .. } | Self::HistoryDiffers | Self::SlotAhead | Self::MirrorLost { .. }
+        )
     }
 
     /// Whether the fault may lie with one row: then the batch is bisected to find it (DESIGN section 11).

@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use crate::backfill;
 use crate::brake;
 use crate::catalog::Lsn;
-use crate::checkpoint;
+use crate::checkpoint::{self, Checkpoint};
 use crate::config::Config;
 use crate::error::{Error, Reaction, Result};
 use crate::metrics::Metrics;
@@ -240,7 +240,10 @@ impl Daemon {
         let mut publication = source.publication(config).await?;
         let mut distrusted = None;
         if let Some(repair) = Source::publication_repair(config, publication.as_ref(), &tables)? {
-            checkpoint::distrust(&target, &format!("the publication {}", repair.problem)).await?;
+            if let Some(known) = &known {
+                let because = format!("the publication {}", repair.problem);
+                checkpoint::distrust(&target, known.generation.id, &because).await?;
+            }
             tracing::info!(problem = repair.problem, "writing the publication");
             source.repair_publication(config, &repair).await?;
             publication = source.publication(config).await?;
@@ -253,7 +256,7 @@ impl Daemon {
         let mut signatures = self.remember_rows.then(Signatures::new);
         if let Start::Copy { reason, drop_slot, healing } = decision {
             if healing {
-                self.may_heal(&source, &target, &reason, drop_slot).await?;
+                self.may_heal(&source, &target, known.as_ref(), &reason, drop_slot).await?;
             }
             self.progress.set_state(State::Copying, Some(reason.clone()));
             self.metrics.copies.inc();
@@ -351,23 +354,33 @@ impl Daemon {
             Box::pin(resnapshot::merge(config, &target, copied, epoch)).await?;
             self.progress.touch_caught_up();
         }
-        if let Err(error @ (Error::MessageTooLarge { .. } | Error::HistoryDiffers | Error::SlotAhead)) =
-            &outcome
+        if let Err(error) = &outcome
+            && error.needs_a_copy()
         {
-            // The stream would meet it again for ever: go around it, by a copy.
-            checkpoint::distrust(&Target::open(config).await?, &error.to_string()).await?;
+            // The stream would meet it again for ever: go around it.
+            let target = Target::open(config).await?;
+            checkpoint::distrust(&target, known.generation.id, &error.to_string()).await?;
         }
         outcome
     }
 
     /// Whether everything may be copied again without being asked to: only so often, counted where a restart does not
     /// forget it.
-    async fn may_heal(&self, source: &Source, target: &Target, reason: &str, drop_slot: bool) -> Result<()> {
+    async fn may_heal(
+        &self,
+        source: &Source,
+        target: &Target,
+        known: Option<&Checkpoint>,
+        reason: &str,
+        drop_slot: bool,
+    ) -> Result<()> {
         let limit = self.config.policy.source.healing_per_hour;
         if backfill::healed_lately(target).await? < i64::from(limit) {
             return Ok(());
         }
-        checkpoint::distrust(target, reason).await?;
+        if let Some(known) = known {
+            checkpoint::distrust(target, known.generation.id, reason).await?;
+        }
         if drop_slot {
             // Nobody will ever stream from it: it must not keep WAL while nobody is here.
             source.drop_slot(&self.config.slot).await?;

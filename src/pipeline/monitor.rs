@@ -48,14 +48,16 @@ pub(super) struct Monitor {
     daemon: Arc<Daemon>,
     source: Source,
     fingerprint: String,
+    /// What the last look found instead: a LiteLLM upgrade changes one table after the other, and one copy is enough for it.
+    changing: Option<String>,
 }
 
 impl Monitor {
     pub(super) fn new(daemon: Arc<Daemon>, source: Source, fingerprint: String) -> Self {
-        Self { daemon, source, fingerprint }
+        Self { daemon, source, fingerprint, changing: None }
     }
 
-    pub(super) async fn run(self, cancel: CancellationToken) -> Result<()> {
+    pub(super) async fn run(mut self, cancel: CancellationToken) -> Result<()> {
         let mut tick = tokio::time::interval(SLOT_INTERVAL);
         let mut looks = 0_u32;
         loop {
@@ -65,7 +67,7 @@ impl Monitor {
             }
             self.look_at_slot().await?;
             looks += 1;
-            if looks.is_multiple_of(TABLES_EVERY) {
+            if looks.is_multiple_of(TABLES_EVERY) || self.changing.is_some() {
                 self.look_at_tables().await?;
             }
         }
@@ -93,15 +95,16 @@ impl Monitor {
         Ok(())
     }
 
-    async fn look_at_tables(&self) -> Result<()> {
+    async fn look_at_tables(&mut self) -> Result<()> {
         let config = &self.daemon.config;
         let tables = self.source.tables(config).await?;
         let publication = self.source.publication(config).await?;
         let repair = Source::publication_repair(config, publication.as_ref(), &tables)?;
         let now = columns_fingerprint(&tables, &publication.unwrap_or_default());
-        if repair.is_some() || now != self.fingerprint {
-            return Err(Error::SourceChanged);
+        if repair.is_none() && now == self.fingerprint {
+            self.changing = None;
+            return Ok(());
         }
-        Ok(())
+        if self.changing.replace(now.clone()) == Some(now) { Err(Error::SourceChanged) } else { Ok(()) }
     }
 }

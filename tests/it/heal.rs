@@ -295,6 +295,9 @@ async fn a_litellm_database_restored_from_its_files_is_healed_even_when_its_wal_
     source.stop(Mode::Fast, DEADLINE).unwrap();
     source.restore().unwrap();
     source.start_again().unwrap();
+    // The position that was reached says nothing about this server: nobody is told that all is there already.
+    pair.settle().await;
+    assert_eq!(reasons(&pair).await.len(), 1);
     let workload = Workload::start(&pair.source, "c");
     assert_healed(&pair, 1, "behind the checkpoint", workload).await;
     assert_eq!(pair.account("undone@x.test").await, "usr_undone|undone|pending|locked");
@@ -526,8 +529,17 @@ async fn whatever_is_done_to_the_publication_and_its_tables_is_healed() {
          alter publication {} add table \"LiteLLM_AccessGroupTable\"",
         witness::PUBLICATION
     );
+    // Written while nobody published it, and then met by the stream: half of it is not sent again.
+    let missed = format!(
+        "{unpublished}; insert into \"LiteLLM_UserTable\" (user_id, user_email, models, metadata)
+             select 'missed', 'missed@x.test', '{{}}', jsonb_build_object('x', string_agg(md5(i::text), ''))
+               from generate_series(1, 400) i;
+         alter publication litellm_webui_sync add table {user};
+         commit; update \"LiteLLM_UserTable\" set spend = 1 where user_id = 'missed'"
+    );
     let ways = [
         // While it runs; the others while it is away, where nothing else than the catalogs can tell.
+        (true, missed, "lost a row"),
         (true, "drop publication litellm_webui_sync".to_owned(), "does not exist"),
         (true, format!("{listed} (user_id, user_email, user_alias)"), "column list"),
         (false, "drop publication litellm_webui_sync".to_owned(), "does not exist"),
