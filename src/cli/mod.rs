@@ -296,8 +296,11 @@ async fn accept_source(config: &Config) -> anyhow::Result<()> {
     let which =
         if same { "the LiteLLM database that was followed before" } else { "another LiteLLM database" };
     println!("accepted: {which}, on server {} (timeline {})", identity.system_identifier, identity.timeline);
-    if let Some(slot) = former_slot {
-        println!("slot {slot}, which was followed before, is left alone: drop it where it still is");
+    if !same || former_slot.is_some() {
+        let slot = former_slot.unwrap_or_else(|| config.slot.clone());
+        println!(
+            "slot {slot} of what was followed before is left alone: drop it if that server lives on, or it keeps WAL there"
+        );
     }
     println!(
         "`litellm-webui-sync run` copies it; until then Open WebUI stays as it is, and the brake holds what would take \
