@@ -37,6 +37,8 @@ use crate::target::{SLOW, Target, within};
 #[derive(Debug)]
 pub struct Request<'a> {
     pub reason: &'a str,
+    /// Nobody asked for it.
+    pub healing: bool,
     /// Drop our old slot first.
     pub drop_slot: bool,
     pub system_identifier: &'a str,
@@ -56,9 +58,6 @@ pub struct Drift {
     pub deleted: i64,
 }
 
-/// Copies started within the last hour; more than this many is not healing.
-pub const BUDGET_PER_HOUR: i64 = 3;
-
 /// Whether a copy of ours was begun and never finished.
 pub async fn is_unfinished(target: &Target, slot: &str) -> Result<bool> {
     let text = "select exists (select from backfill where slot = $1 and finished_at is null)";
@@ -66,10 +65,9 @@ pub async fn is_unfinished(target: &Target, slot: &str) -> Result<bool> {
     Ok(row.map_err(on(Side::Target, "look for an unfinished copy"))?.get(0))
 }
 
-/// Copies that were started within the last hour.
-pub async fn started_lately(target: &Target) -> Result<i64> {
-    let text = "select count(*) from backfill where started_at > now() - interval '1 hour'";
-    let row = target.client().query_one(text, &[]).await;
+/// How often everything was copied to heal within the last hour, by whatever process.
+pub async fn healed_lately(target: &Target) -> Result<i64> {
+    let row = target.client().query_one(sql::HEALED_LATELY, &[]).await;
     Ok(row.map_err(on(Side::Target, "count copies"))?.get(0))
 }
 
@@ -82,8 +80,8 @@ pub async fn copy(
     signatures: Option<&mut Signatures>,
 ) -> Result<Drift> {
     tracing::info!(reason = request.reason, "copying LiteLLM's rows");
-    let text = "insert into backfill (reason, slot) values ($1, $2) returning id";
-    let row = target.client().query_one(text, &[&request.reason, &config.slot]).await;
+    let text = "insert into backfill (reason, slot, healing) values ($1, $2, $3) returning id";
+    let row = target.client().query_one(text, &[&request.reason, &config.slot, &request.healing]).await;
     let id: i64 = row.map_err(on(Side::Target, "record the copy"))?.get(0);
 
     if request.drop_slot {
@@ -105,6 +103,9 @@ pub async fn copy(
         }
         other => other?,
     };
+    let text = "update backfill set point = $2 where id = $1";
+    let noted = target.client().execute(text, &[&id, &slot.consistent_point]).await;
+    noted.map_err(on(Side::Target, "record the copy"))?;
 
     let copied = copy_at(config, target, request, session, &slot, id, signatures).await;
     if copied.is_err() {

@@ -7,10 +7,11 @@
 use std::time::{Duration, SystemTime};
 
 use tokio_postgres::Row;
-use tokio_postgres::types::Type;
+use tokio_postgres::types::{ToSql, Type};
 
 use crate::catalog::Lsn;
 use crate::error::{Error, Result, Side, on};
+use crate::source::session::Identity;
 use crate::sql;
 use crate::stage::BatchEnd;
 use crate::target::{QUICK, Target};
@@ -42,10 +43,14 @@ pub struct Checkpoint {
     pub epoch: i64,
     pub projected_with: String,
     pub committed_at: Option<SystemTime>,
+    /// Where that transaction ended.
+    pub committed_end: Option<Lsn>,
     /// Keys that expired before this have had their effect.
     pub expired_through: Option<SystemTime>,
     /// The mirrored columns of the source as they were (see [`crate::source`]).
     pub columns_fingerprint: String,
+    /// Why the stream must not go on from here.
+    pub copy_because: Option<String>,
 }
 
 fn from_row(row: &Row) -> Checkpoint {
@@ -65,8 +70,10 @@ fn from_row(row: &Row) -> Checkpoint {
         epoch: row.get("epoch"),
         projected_with: row.get("projected_with"),
         committed_at: row.get("committed_at"),
+        committed_end: row.get("committed_end"),
         expired_through: row.get("expired_through"),
         columns_fingerprint: row.get("columns_fingerprint"),
+        copy_because: row.get("copy_because"),
     }
 }
 
@@ -97,15 +104,35 @@ pub async fn forget(target: &Target) -> Result<()> {
     target.execute("forget the position", "delete from checkpoint").await
 }
 
-/// Makes the next start copy everything: called before the publication is changed, so that a crash in between cannot
-/// leave a gap that nobody remembers.
-pub async fn distrust(target: &Target) -> Result<()> {
-    target.execute("mark the mirror as outdated", "update checkpoint set columns_fingerprint = ''").await
+/// Makes the next start copy everything, and says why: called before the publication is changed, so that a crash in
+/// between cannot leave a gap that nobody remembers.
+/// Only this generation: whoever led in between may have made a new one.
+pub async fn distrust(target: &Target, generation: uuid::Uuid, because: &str) -> Result<()> {
+    let text =
+        "update checkpoint set copy_because = coalesce(copy_because, $2) where generation = $1::text::uuid";
+    let done = target.client().execute(text, &[&generation.to_string(), &because]).await;
+    done.map_err(on(Side::Target, "mark the mirror as outdated"))?;
+    Ok(())
+}
+
+/// Takes another source as ours, to be copied by the next start. `false`: there is no checkpoint, so nothing to replace.
+pub async fn accept(
+    target: &Target,
+    identity: &Identity,
+    database_oid: i64,
+    slot: &str,
+    because: &str,
+) -> Result<bool> {
+    let Identity { system_identifier, timeline, .. } = identity;
+    let parameters: &[&(dyn ToSql + Sync)] = &[system_identifier, timeline, &database_oid, &slot, &because];
+    let done = target.client().execute(sql::ACCEPT_SOURCE, parameters).await;
+    Ok(done.map_err(on(Side::Target, "accept another source"))? == 1)
 }
 
 /// Moves the position of an idle or uneventful stretch: one statement, nothing but the checkpoint.
 pub async fn advance(target: &Target, epoch: i64, from: Lsn, end: BatchEnd) -> Result<()> {
-    let types = [Type::INT8, Type::PG_LSN, Type::PG_LSN, Type::INT8, Type::INT8, Type::TIMESTAMPTZ];
+    let types =
+        [Type::INT8, Type::PG_LSN, Type::PG_LSN, Type::INT8, Type::INT8, Type::TIMESTAMPTZ, Type::PG_LSN];
     let statement = target.prepare(sql::ADVANCE, &types).await?;
     let transactions = i64::try_from(end.transactions).unwrap_or(i64::MAX);
     let changes = i64::try_from(end.changes).unwrap_or(i64::MAX);
@@ -116,7 +143,7 @@ pub async fn advance(target: &Target, epoch: i64, from: Lsn, end: BatchEnd) -> R
             // target cannot be written, get out of its way.
             if end.transactions == 0 { IDLE_PATIENCE } else { QUICK },
             &statement,
-            &[&epoch, &from, &end.end_lsn, &transactions, &changes, &end.committed_at],
+            &[&epoch, &from, &end.end_lsn, &transactions, &changes, &end.committed_at, &end.committed_end],
         )
         .await?;
     if rows.is_empty() { Err(Error::Superseded) } else { Ok(()) }
@@ -144,17 +171,26 @@ pub async fn expired_through(target: &Target, epoch: i64, now: SystemTime) -> Re
 
 /// Writes the checkpoint of the batch, in its transaction, and commits.
 pub async fn commit(target: &Target, epoch: i64, end: BatchEnd, projected_with: &str) -> Result<()> {
-    let types = [Type::INT8, Type::PG_LSN, Type::INT8, Type::INT8, Type::TIMESTAMPTZ, Type::TEXT];
+    let types =
+        [Type::INT8, Type::PG_LSN, Type::INT8, Type::INT8, Type::TIMESTAMPTZ, Type::PG_LSN, Type::TEXT];
     let statement = target.prepare(sql::END_BATCH, &types).await?;
     let transactions = i64::try_from(end.transactions).unwrap_or(i64::MAX);
     let changes = i64::try_from(end.changes).unwrap_or(i64::MAX);
-    let committed_at = end.committed_at;
+    let BatchEnd { committed_at, committed_end, .. } = end;
     let write = async {
         let client = target.client();
         client
             .execute(
                 &statement,
-                &[&epoch, &end.end_lsn, &transactions, &changes, &committed_at, &projected_with],
+                &[
+                    &epoch,
+                    &end.end_lsn,
+                    &transactions,
+                    &changes,
+                    &committed_at,
+                    &committed_end,
+                    &projected_with,
+                ],
             )
             .await
             .map_err(on(Side::Target, "write the checkpoint"))

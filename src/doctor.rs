@@ -280,7 +280,8 @@ async fn source_tables(source: &Source, config: &Config, checks: &mut Vec<Check>
             Verdict::Warning,
             "publication",
             repair.problem,
-            "changes of a table that is not published never arrive",
+            "what is not published as a whole never arrives, and column lists and row filters make LiteLLM's own writes \
+             fail; `run` mends what it owns, and copies afresh",
             repair.sql,
         ),
         Err(error) => failed("publication", &error),

@@ -57,6 +57,10 @@ pub enum Error {
     MirrorLost { table: &'static str },
     #[error("the stream cannot be continued: {reason}")]
     Gap { reason: String },
+    #[error(
+        "everything would have to be copied again ({reason}), more often than the {limit} times an hour that are allowed"
+    )]
+    HealingLimit { reason: String, limit: u32 },
     #[error("{found}")]
     WrongSource { found: String },
     #[error("slot \"{slot}\" exists on LiteLLM's server, but Open WebUI's database has no checkpoint for it")]
@@ -79,8 +83,8 @@ pub enum Error {
     Brake { id: i64, people: i64, active: i64 },
     #[error("paused since {since}{}", .reason.as_deref().map(|text| format!(": {text}")).unwrap_or_default())]
     Paused { reason: Option<String>, since: String },
-    #[error("{failed} entities in a row could not be written, the last with SQLSTATE {sqlstate}")]
-    Systemic { failed: usize, sqlstate: String },
+    #[error("{failed} entities could not be written within an hour, the last with SQLSTATE {sqlstate}")]
+    Systemic { failed: i64, sqlstate: String },
     #[error("the source's wal_level is \"{found}\", logical replication needs \"logical\"")]
     WalLevel { found: String },
     #[error("the stream holds a message of {bytes} bytes, more than we take")]
@@ -93,6 +97,10 @@ pub enum Error {
     AtFence,
     #[error("LiteLLM's tables or the publication changed")]
     SourceChanged,
+    #[error("LiteLLM's server has another history than the one that was followed")]
+    HistoryDiffers,
+    #[error("the slot was moved past the checkpoint")]
+    SlotAhead,
     #[error("{0}")]
     Usage(String),
 }
@@ -129,6 +137,9 @@ impl Error {
             | Self::LeaseHeld
             | Self::SlotBlocked { .. }
             | Self::SourceChanged
+            | Self::HistoryDiffers
+            | Self::MirrorLost { .. }
+            | Self::SlotAhead
             | Self::TooMuchWal { .. }
             | Self::Resnapshot
             | Self::AtFence
@@ -137,8 +148,8 @@ impl Error {
             | Self::NoLiteLlm { .. }
             | Self::NoOpenWebUi { .. } => Reaction::Retry,
             Self::Decode(_)
-            | Self::MirrorLost { .. }
             | Self::Gap { .. }
+            | Self::HealingLimit { .. }
             | Self::WrongSource { .. }
             | Self::StraySlot { .. }
             | Self::Publication { .. }
@@ -169,11 +180,14 @@ impl Error {
                 _ => "this was not expected; please report it with the log around it".to_owned(),
             },
             Self::Decode(_) => "this was not expected; please report it with the versions of Postgres and LiteLLM".to_owned(),
-            Self::MirrorLost { .. } | Self::Gap { .. } => {
-                "run `litellm-webui-sync teardown` (it keeps every Open WebUI row), then `run`, to copy afresh".to_owned()
+            Self::Gap { .. } => {
+                "run `litellm-webui-sync setup --accept-source`, then `run`, to copy afresh".to_owned()
+            }
+            Self::HealingLimit { .. } => {
+                "find out what does that (the reasons are in table backfill of our schema) and stop it; then run `litellm-webui-sync setup --accept-source` and `run`, or let the hour pass".to_owned()
             }
             Self::WrongSource { .. } => {
-                "check LITELLM_DATABASE_URL; if LiteLLM's database really was replaced, run `litellm-webui-sync teardown`, then `run`".to_owned()
+                "check LITELLM_DATABASE_URL; if LiteLLM's database really was replaced (pg_upgrade, a restore, another server), run `litellm-webui-sync setup --accept-source`, then `run`".to_owned()
             }
             Self::StraySlot { slot } => format!(
                 "if nothing else uses it, drop it: select pg_drop_replication_slot('{slot}'); or choose another name with --slot"
@@ -188,7 +202,7 @@ impl Error {
             ),
             Self::Paused { .. } => "run `litellm-webui-sync resume`".to_owned(),
             Self::Systemic { .. } => {
-                "see table dead_letter in our schema; a permission may have been taken away".to_owned()
+                "see `litellm-webui-sync failures list`: something in Open WebUI's database refuses what is written (a trigger, a constraint); remove it, then `run`".to_owned()
             }
             Self::WalLevel { .. } => {
                 "set wal_level = logical on LiteLLM's server and restart it".to_owned()
@@ -199,6 +213,9 @@ impl Error {
             | Self::LeaseHeld
             | Self::SlotBlocked { .. }
             | Self::SourceChanged
+            | Self::HistoryDiffers
+            | Self::MirrorLost { .. }
+            | Self::SlotAhead
             | Self::TooMuchWal { .. }
             | Self::Resnapshot
             | Self::AtFence
@@ -225,6 +242,8 @@ impl Error {
             Self::LeaseHeld => "lease_held".to_owned(),
             Self::Brake { .. } => "brake".to_owned(),
             Self::TooMuchWal { .. } => "too_much_wal".to_owned(),
+            Self::SourceChanged => "source_changed".to_owned(),
+            Self::HistoryDiffers | Self::SlotAhead | Self::MirrorLost { .. } => "history_differs".to_owned(),
             Self::Paused { .. } => "paused".to_owned(),
             Self::Resnapshot | Self::AtFence => "resnapshot".to_owned(),
             _ => "other".to_owned(),
@@ -238,6 +257,14 @@ impl Error {
             Self::Replication { sqlstate, .. } => sqlstate.as_deref(),
             _ => None,
         }
+    }
+
+    /// Whether the stream would meet it again for ever, so that everything has to be copied.
+    pub fn needs_a_copy(&self) -> bool {
+        matches!(
+            self,
+            Self::MessageTooLarge { .. } | Self::HistoryDiffers | Self::SlotAhead | Self::MirrorLost { .. }
+        )
     }
 
     /// Whether the fault may lie with one row: then the batch is bisected to find it (DESIGN section 11).
@@ -325,6 +352,7 @@ mod tests {
     fn every_stop_says_what_to_do() {
         let stops = [
             Error::Gap { reason: "x".into() },
+            Error::HealingLimit { reason: "x".into(), limit: 3 },
             Error::StraySlot { slot: "s".into() },
             Error::UnknownLayout { missing: "x".into() },
             Error::Brake { id: 1, people: 30, active: 40 },

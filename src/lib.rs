@@ -45,6 +45,7 @@ pub mod resnapshot;
 pub mod source;
 pub mod stage;
 // running it
+pub mod accept;
 pub mod brake;
 pub mod pause;
 pub mod pipeline;

@@ -3,7 +3,7 @@
 //! Owns the state and its transitions. Written by the pipeline, read by everybody; knows no database.
 
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::catalog::Lsn;
@@ -78,6 +78,7 @@ pub struct Progress {
     caught_up: Mutex<Instant>,
     last_frame: Mutex<Instant>,
     critical: AtomicU64,
+    owns_slot: AtomicBool,
 }
 
 impl Default for Progress {
@@ -90,6 +91,7 @@ impl Default for Progress {
             caught_up: Mutex::new(Instant::now()),
             last_frame: Mutex::new(Instant::now()),
             critical: AtomicU64::new(0),
+            owns_slot: AtomicBool::new(false),
         }
     }
 }
@@ -101,6 +103,7 @@ impl Progress {
 
     /// A session begins at `lsn`: nothing after it is received yet.
     pub fn session_begins(&self, lsn: Lsn) {
+        self.slot_is_ours();
         self.received.store(lsn.into(), Ordering::Relaxed);
         self.checkpoint.store(lsn.into(), Ordering::Relaxed);
     }
@@ -132,9 +135,13 @@ impl Progress {
         Lsn::from(self.checkpoint.load(Ordering::Relaxed))
     }
 
-    /// Whether a session of this process followed the slot.
-    pub fn has_led(&self) -> bool {
-        self.checkpoint() > Lsn::from(0)
+    /// The checkpoint, or a copy of this process, says that the slot is ours.
+    pub fn slot_is_ours(&self) {
+        self.owns_slot.store(true, Ordering::Relaxed);
+    }
+
+    pub fn owns_slot(&self) -> bool {
+        self.owns_slot.load(Ordering::Relaxed)
     }
 
     pub fn is_caught_up(&self) -> bool {

@@ -281,7 +281,8 @@ async fn merge_at(
     // These have no audit rows of their own.
     let mut webui_access = Vec::new();
     if let Some(projection) = projection {
-        let stamp = Stamp { now, lsn: copied.point, audit_each: true };
+        let failures = config.policy.failures.per_hour;
+        let stamp = Stamp { now, lsn: copied.point, audit_each: true, failures };
         let outcome = projection.apply(target, Scope::Everything, stamp).await?;
         let rows = target.client().query(sql::RESNAPSHOT_FOUND, &[&now, &copied.point]).await;
         differences = rows.map_err(on(Side::Target, "read what differed"))?.iter().map(difference).collect();

@@ -98,6 +98,9 @@ files! {
     READ_CHECKPOINT = "target/read_checkpoint.sql";
     TAKE_LEAD = "target/take_lead.sql";
     NEW_GENERATION = "target/new_generation.sql";
+    ACCEPT_SOURCE = "target/accept_source.sql";
+    HEALED_LATELY = "target/healed_lately.sql";
+    FAILED_LATELY = "target/failed_lately.sql";
     DEAD_LETTER = "target/dead_letter.sql";
     CREATE_MINTING = "target/create_minting.sql";
     EXPIRED_THROUGH = "target/expired_through.sql";

@@ -53,6 +53,12 @@ pub struct CheckpointReport {
     pub age_seconds: f64,
 }
 
+impl CheckpointReport {
+    fn end_lsn(&self) -> Lsn {
+        self.end_lsn.parse().unwrap_or(Lsn::from(0))
+    }
+}
+
 #[derive(Debug, Clone, Serialize)]
 pub struct SlotReport {
     pub name: String,
@@ -190,7 +196,7 @@ pub async fn report(config: &Config) -> Result<StatusReport> {
         }
     }
     if let (Some(slot), Some(checkpoint)) = (&slot, &facts.checkpoint) {
-        let end: u64 = checkpoint.end_lsn.parse::<Lsn>().map_or(0, u64::from);
+        let end = u64::from(checkpoint.end_lsn());
         let behind = u64::from(slot.wal_end).saturating_sub(end);
         report.lag_bytes = i64::try_from(behind).ok();
         report.lag_seconds = Some(if behind == 0 { 0.0 } else { checkpoint.age_seconds });
@@ -344,14 +350,19 @@ const SECOND_LOOK: Duration = Duration::from_secs(3);
 pub async fn wait_now(config: &Config, timeout: Duration) -> Result<Waited> {
     let source = Source::open(config).await?;
     let target = Target::open(config).await?;
+    let before = facts(&target, config).await?.and_then(|facts| facts.checkpoint);
     let goal = source.emit_barrier().await?;
+    // The checkpoint of a server that was since restored says nothing about this one.
+    let void = before.filter(|known| known.end_lsn() > goal).map(|known| known.generation);
     let started = Instant::now();
     let mut last_seen = Instant::now();
     let mut looks = 0_u32;
     loop {
         if let Some(facts) = facts(&target, config).await? {
-            if let Some(checkpoint) = &facts.checkpoint {
-                let end: Lsn = checkpoint.end_lsn.parse().unwrap_or(Lsn::from(0));
+            if let Some(checkpoint) =
+                facts.checkpoint.as_ref().filter(|one| void.as_ref() != Some(&one.generation))
+            {
+                let end = checkpoint.end_lsn();
                 if end > goal && checkpoint.projected {
                     let row = target.client().query_one("select count(*) from dead_letter", &[]).await;
                     let dead_letters = row.map_err(on(Side::Target, "count dead letters"))?.get(0);

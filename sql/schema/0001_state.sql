@@ -11,16 +11,21 @@ create table checkpoint (
     consistent_point     pg_lsn      not null,
     end_lsn              pg_lsn      not null,
     committed_at         timestamptz,
+    committed_end        pg_lsn,
     transactions_applied bigint      not null default 0,
     changes_applied      bigint      not null default 0,
     epoch                bigint      not null default 1,
     projected_with       text        not null default 'pending',
     expired_through      timestamptz,
     columns_fingerprint  text        not null default '',
+    copy_because         text,
     updated_at           timestamptz not null default now()
 ) with (fillfactor = 10);
 comment on table checkpoint is
     'One row: everything LiteLLM committed before end_lsn is applied here, exactly once. Written in the transaction that applies it.';
+comment on column checkpoint.committed_end is
+    'Where the newest applied transaction with changes ended, committed_at when: by them we know the history again.';
+comment on column checkpoint.copy_because is 'Why the stream must not go on from here: the next start copies everything. NULL: it may.';
 comment on column checkpoint.epoch is 'Raised by each leader; a batch of an older leader cannot commit.';
 comment on column checkpoint.projected_with is
     'The policy, layout and program the Open WebUI rows were last made with; pending: not made yet.';
@@ -141,11 +146,15 @@ create table backfill (
     id          bigint generated always as identity primary key,
     reason      text        not null,
     slot        text        not null,
+    healing     boolean     not null,
+    point       pg_lsn,
     started_at  timestamptz not null default now(),
     finished_at timestamptz
 );
 comment on table backfill is
     'Copies of LiteLLM''s existing rows. An unfinished one explains a slot without a checkpoint.';
+comment on column backfill.healing is 'The daemon decided by itself that it was needed: these are limited to a few an hour.';
+comment on column backfill.point is 'The consistent point of its slot; NULL: no slot could be made, and no row was read.';
 
 create table resnapshot (
     id           bigint generated always as identity primary key,

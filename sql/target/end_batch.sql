@@ -1,7 +1,9 @@
 -- Writes the checkpoint of a batch, in the batch's transaction. Runs on: target. The position never goes back.
 -- $1 our epoch, $2 new end_lsn, $3 transactions, $4 changes (both added to the totals),
--- $5 when the source committed the newest of them (timestamptz, may be NULL), $6 projected_with.
+-- $5 when the source committed the newest of them (timestamptz) and $6 where it ended (pg_lsn), both NULL if there was none;
+-- $7 projected_with.
 update checkpoint
    set end_lsn = $2, transactions_applied = transactions_applied + $3, changes_applied = changes_applied + $4,
-       committed_at = coalesce($5, committed_at), projected_with = $6, updated_at = clock_timestamp()
+       committed_at = coalesce($5, committed_at), committed_end = coalesce($6, committed_end), projected_with = $7,
+       updated_at = clock_timestamp()
  where epoch = $1 and end_lsn <= $2

@@ -7,6 +7,7 @@ on conflict (one) do update
    set generation = excluded.generation, system_identifier = excluded.system_identifier, timeline = excluded.timeline,
        database_oid = excluded.database_oid, slot = excluded.slot, consistent_point = excluded.consistent_point,
        end_lsn = excluded.end_lsn, transactions_applied = 0, changes_applied = 0, committed_at = null,
+       committed_end = null, copy_because = null,
        epoch = checkpoint.epoch + 1, projected_with = 'pending', columns_fingerprint = excluded.columns_fingerprint,
        updated_at = clock_timestamp()
 returning epoch

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
+use crate::accept::{self, Accepted};
 use crate::brake;
 use crate::config::{Config, Settings};
 use crate::error::Error;
@@ -49,6 +50,9 @@ enum Command {
         /// The role that runs the daemon on Open WebUI's database, for --print-sql [default: the URL's user]
         #[arg(long, value_name = "ROLE")]
         target_role: Option<String>,
+        /// Take the LiteLLM database at hand in place of the one that was followed; the next `run` copies it
+        #[arg(long, conflicts_with = "print_sql")]
+        accept_source: bool,
     },
     /// Show where everything stands
     Status {
@@ -178,9 +182,10 @@ async fn dispatch(cli: Cli) -> ExitCode {
     run::start_log(log_format, if matches!(cli.command, Command::Run) { "info" } else { "warn" });
     match cli.command {
         Command::Run => finish(run::run(config).await),
-        Command::Setup { print_sql: Some(which), source_role, target_role } => {
+        Command::Setup { print_sql: Some(which), source_role, target_role, .. } => {
             finish(print_setup(&config, which, source_role, target_role).await)
         }
+        Command::Setup { accept_source: true, .. } => finish(accept_source(&config).await),
         Command::Setup { .. } => finish(set_up(&config).await),
         Command::Status { json, wait: None, .. } => finish(show_status(&config, json).await),
         Command::Status { json, wait: Some(_), timeout } => {
@@ -280,6 +285,27 @@ async fn set_up(config: &Config) -> anyhow::Result<()> {
     schema::ensure(&target, config).await?;
     println!("schema {}: ready", config.schema);
     println!("the slot is made by `run`, which copies at its snapshot");
+    Ok(())
+}
+
+async fn accept_source(config: &Config) -> anyhow::Result<()> {
+    let Some(Accepted { identity, same, former_slot }) = accept::accept(config).await? else {
+        println!("nothing was followed yet: `litellm-webui-sync run` copies what it finds");
+        return Ok(());
+    };
+    let which =
+        if same { "the LiteLLM database that was followed before" } else { "another LiteLLM database" };
+    println!("accepted: {which}, on server {} (timeline {})", identity.system_identifier, identity.timeline);
+    if !same || former_slot.is_some() {
+        let slot = former_slot.unwrap_or_else(|| config.slot.clone());
+        println!(
+            "slot {slot} of what was followed before is left alone: drop it if that server lives on, or it keeps WAL there"
+        );
+    }
+    println!(
+        "`litellm-webui-sync run` copies it; until then Open WebUI stays as it is, and the brake holds what would take \
+         something from unusually many people"
+    );
     Ok(())
 }
 

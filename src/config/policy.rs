@@ -31,6 +31,10 @@
 //!
 //! [source]
 //! max_retained_wal = 17179869184  # bytes; past this the slot is dropped, and all is copied again later. 0: never
+//! healing_per_hour = 3            # how often all may be copied again by itself; then it stops. 0: never by itself
+//!
+//! [failures]
+//! per_hour = 200         # how many people, teams, … may become dead letters; then it stops: something is wrong
 //!
 //! [audit]
 //! retention_days = 90
@@ -58,6 +62,7 @@ pub struct Policy {
     pub grants: Grants,
     pub brake: Brake,
     pub source: Source,
+    pub failures: Failures,
     pub audit: Audit,
     pub batch: Batch,
 }
@@ -199,6 +204,18 @@ pub struct Source {
     /// Bytes of WAL the slot may keep on LiteLLM's server while this program runs and cannot apply it. 0 is no limit.
     #[serde(deserialize_with = "retained_wal")]
     pub max_retained_wal: u64,
+    /// How often everything may be copied again within an hour because the stream cannot go on. 0 is never.
+    #[serde(deserialize_with = "healing_per_hour")]
+    pub healing_per_hour: u32,
+}
+
+/// `[failures]`: when failures are not about single rows any more.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Failures {
+    /// Entities that may begin to fail within an hour.
+    #[serde(deserialize_with = "failures_per_hour")]
+    pub per_hour: u32,
 }
 
 /// `[audit]`: how long `sync_audit` keeps its rows.
@@ -282,7 +299,13 @@ impl Default for Brake {
 
 impl Default for Source {
     fn default() -> Self {
-        Self { max_retained_wal: 16 * 1024 * 1024 * 1024 }
+        Self { max_retained_wal: 16 * 1024 * 1024 * 1024, healing_per_hour: 3 }
+    }
+}
+
+impl Default for Failures {
+    fn default() -> Self {
+        Self { per_hour: 200 }
     }
 }
 
@@ -406,6 +429,14 @@ fn retained_wal<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Er
     in_range(deserializer, 0, i64::MAX)
 }
 
+fn healing_per_hour<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
+    in_range(deserializer, 0, 3600)
+}
+
+fn failures_per_hour<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
+    in_range(deserializer, 1, 1_000_000_000)
+}
+
 fn retention_days<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
     in_range(deserializer, 1, 36_500)
 }
@@ -493,7 +524,7 @@ mod tests {
              demote = \"always\"\nname = \"user\"\n[access]\nkeys = \"required\"\n[models]\n\
              extra = [\"a\"]\nprefix = \"p\"\npublic = \"take\"\npoll_seconds = 5\n[grants]\n\
              group_min = 1\n[brake]\npeople = 0\npercent = 100\n\
-             [source]\nmax_retained_wal = 1048576\n\
+             [source]\nmax_retained_wal = 1048576\nhealing_per_hour = 1\n[failures]\nper_hour = 7\n\
              [audit]\nretention_days = 1\n[batch]\nchanges = 1\nbytes = 65536\n",
         );
         let expected = Policy {
@@ -514,7 +545,8 @@ mod tests {
             },
             grants: Grants { group_min: 1 },
             brake: Brake { people: 0, percent: 100 },
-            source: Source { max_retained_wal: 1_048_576 },
+            source: Source { max_retained_wal: 1_048_576, healing_per_hour: 1 },
+            failures: Failures { per_hour: 7 },
             audit: Audit { retention_days: 1 },
             batch: Batch { changes: 1, bytes: 65_536 },
         };
@@ -542,7 +574,7 @@ mod tests {
                 "batch.bytes: must be a whole number from 65536 to 1073741824; \
                  correct it or remove it",
                 "blub: unknown field `blub`, expected one of `api_keys`, `accounts`, `access`, \
-                 `models`, `grants`, `brake`, `source`, `audit`, `batch`; correct it or remove it",
+                 `models`, `grants`, `brake`, `source`, `failures`, `audit`, `batch`; correct it or remove it",
                 "brake.people: must be a whole number from 0 to 1000000000; \
                  correct it or remove it",
                 "brake.percent: must be a whole number from 0 to 100; correct it or remove it",
@@ -588,7 +620,7 @@ mod tests {
             ("[grants]\ngroup_min = 2", false),
             ("api_keys = \"off\"", false),
             ("[brake]\npeople = 1\npercent = 1", true),
-            ("[source]\nmax_retained_wal = 0", true),
+            ("[source]\nmax_retained_wal = 0\nhealing_per_hour = 0\n[failures]\nper_hour = 1", true),
             ("[audit]\nretention_days = 1", true),
             ("[batch]\nchanges = 1\nbytes = 65536", true),
         ] {

@@ -141,7 +141,7 @@ impl Applier {
     /// A batch that is in memory as a whole.
     async fn apply_small(&mut self, part: &Part, end: BatchEnd) -> Result<()> {
         let target = &self.target;
-        let stamp = Stamp { now: SystemTime::now(), lsn: end.end_lsn, audit_each: true };
+        let stamp = self.stamp(end.end_lsn);
         let writes = mirror::prepare(target, part, Keys::Arrays).await?;
         checkpoint::prepare(target).await?;
         let short = self.short_way(part).await?;
@@ -219,7 +219,7 @@ impl Applier {
         let outcome = match &self.projection {
             Some(projection) => {
                 target.execute("analyze the touched keys", "analyze touched").await?;
-                let stamp = Stamp { now: SystemTime::now(), lsn: end.end_lsn, audit_each: true };
+                let stamp = self.stamp(end.end_lsn);
                 projection.apply(target, Scope::Touched, stamp).await?
             }
             None => Outcome::default(),
@@ -230,6 +230,12 @@ impl Applier {
         self.large = false;
         self.daemon.metrics.projected(&outcome);
         self.note(&outcome).await
+    }
+
+    /// Now, for a batch that ends at `lsn`.
+    pub(super) fn stamp(&self, lsn: Lsn) -> Stamp {
+        let failures = self.daemon.config.policy.failures.per_hour;
+        Stamp { now: SystemTime::now(), lsn, audit_each: true, failures }
     }
 
     fn committed(&mut self, end: BatchEnd, started: Instant) {
@@ -257,7 +263,7 @@ impl Applier {
         let target = &self.target;
         target.begin_large().await?;
         checkpoint::begin(target, self.epoch, self.end_lsn).await?;
-        let stamp = Stamp { now: SystemTime::now(), lsn: self.end_lsn, audit_each };
+        let stamp = Stamp { audit_each, ..self.stamp(self.end_lsn) };
         let outcome = projection.apply(target, Scope::Everything, stamp).await?;
         checkpoint::expired_through(target, self.epoch, stamp.now).await?;
         self.commit_own(&outcome, projected_with).await?;
@@ -295,7 +301,7 @@ impl Applier {
         if touched.access.len() > MANY {
             target.plan_large().await?;
         }
-        let stamp = Stamp { now, lsn: self.end_lsn, audit_each: true };
+        let stamp = Stamp { now, ..self.stamp(self.end_lsn) };
         let outcome = projection.apply(target, Scope::These(&touched), stamp).await?;
         checkpoint::expired_through(target, self.epoch, now).await?;
         self.commit_own(&outcome, &self.projected_with).await?;
@@ -432,7 +438,7 @@ impl Applier {
         let target = &self.target;
         target.execute("begin a retry", "begin").await?;
         checkpoint::begin(target, self.epoch, self.end_lsn).await?;
-        let stamp = Stamp { now: SystemTime::now(), lsn: self.end_lsn, audit_each: true };
+        let stamp = self.stamp(self.end_lsn);
         let outcome = projection.apply(target, Scope::These(&touched), stamp).await?;
         self.commit_own(&outcome, &self.projected_with).await?;
         self.count().await

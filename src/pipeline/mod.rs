@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use crate::backfill;
 use crate::brake;
 use crate::catalog::Lsn;
-use crate::checkpoint;
+use crate::checkpoint::{self, Checkpoint};
 use crate::config::Config;
 use crate::error::{Error, Reaction, Result};
 use crate::metrics::Metrics;
@@ -32,6 +32,7 @@ use crate::progress::{Progress, State};
 use crate::resnapshot;
 use crate::schema;
 use crate::source::Source;
+use crate::source::overlap::Overlap;
 use crate::source::publication::columns_fingerprint;
 use crate::source::session::Session;
 use crate::source::start::{Facts, Start, check, decide};
@@ -122,10 +123,10 @@ impl Daemon {
             }
             let Some(delay) = self.react(&error, &mut backoff) else { return Err(error) };
             let pause = async {
-                // Only a slot we followed ourselves is known to be ours while Open WebUI's database is out of reach.
+                // Once the checkpoint said that the slot is ours, it is, also while Open WebUI's database is out of reach.
                 let due = looked_at_wal.is_none_or(|at: Instant| at.elapsed() > WAL_LOOK);
                 let standby = self.progress.status().state == State::Standby;
-                if due && !standby && self.progress.has_led() {
+                if due && !standby && self.progress.owns_slot() {
                     looked_at_wal = Some(Instant::now());
                 } else {
                     return tokio::time::sleep(delay).await;
@@ -198,7 +199,6 @@ impl Daemon {
             return Err(Error::LeaseHeld);
         }
         schema::ensure(&target, config).await?;
-        pause::check(&target).await?;
         let mut known = checkpoint::read(&target).await?;
 
         let (server_version, wal_level, database_oid) = source.server().await?;
@@ -207,7 +207,9 @@ impl Daemon {
         }
         let tables = source.tables(config).await?;
         let name = format!("litellm-webui-sync {}", self.instance.simple());
-        let start = known.as_ref().map_or(Lsn::from(0), |known| known.end_lsn);
+        // Not from the checkpoint: what the slot sends again before it tells whether the history is ours. Where it must not
+        // be streamed from, `decide` says so.
+        let mut start = slot.as_ref().and_then(|slot| slot.confirmed_flush_lsn).unwrap_or(Lsn::from(0));
         let mut session = Session::open(config, &name, start).await?;
         let identity = session.identify().await?;
         let unfinished_copy = backfill::is_unfinished(&target, &config.slot).await?;
@@ -229,24 +231,32 @@ impl Daemon {
             columns_fingerprint: "",
         };
         check(&facts)?;
+        if known.is_some() {
+            self.progress.slot_is_ours();
+        }
+        pause::check(&target).await?;
         // This is our source and nobody else leads, so it is ours to repair what is missing. Distrusting the mirror
         // first: a crash in between must not leave a gap that nobody remembers.
         let mut publication = source.publication(config).await?;
+        let mut distrusted = None;
         if let Some(repair) = Source::publication_repair(config, publication.as_ref(), &tables)? {
-            checkpoint::distrust(&target).await?;
+            if let Some(known) = &known {
+                let because = format!("the publication {}", repair.problem);
+                checkpoint::distrust(&target, known.generation.id, &because).await?;
+            }
             tracing::info!(problem = repair.problem, "writing the publication");
             source.repair_publication(config, &repair).await?;
             publication = source.publication(config).await?;
+            distrusted = checkpoint::read(&target).await?;
         }
         let fingerprint = columns_fingerprint(&tables, &publication.unwrap_or_default());
         facts.columns_fingerprint = &fingerprint;
+        facts.checkpoint = distrusted.as_ref().or(facts.checkpoint);
         let decision = decide(&facts)?;
         let mut signatures = self.remember_rows.then(Signatures::new);
-        if let Start::Copy { reason, drop_slot } = decision {
-            if known.is_some() && backfill::started_lately(&target).await? >= backfill::BUDGET_PER_HOUR {
-                return Err(Error::Gap {
-                    reason: format!("{reason} (and more copies than {} an hour)", backfill::BUDGET_PER_HOUR),
-                });
+        if let Start::Copy { reason, drop_slot, healing } = decision {
+            if healing {
+                self.may_heal(&source, &target, known.as_ref(), &reason, drop_slot).await?;
             }
             self.progress.set_state(State::Copying, Some(reason.clone()));
             self.metrics.copies.inc();
@@ -254,6 +264,7 @@ impl Daemon {
             drop(session);
             let request = backfill::Request {
                 reason: &reason,
+                healing,
                 drop_slot,
                 system_identifier: &identity.system_identifier,
                 timeline: identity.timeline,
@@ -269,12 +280,13 @@ impl Daemon {
                 () = cancel.cancelled() => return Ok(()),
             }
             known = checkpoint::read(&target).await?;
-            let start = known.as_ref().map_or(Lsn::from(0), |known| known.end_lsn);
+            start = known.as_ref().map_or(Lsn::from(0), |known| known.end_lsn);
             session = Session::open(config, &name, start).await?;
         }
         let Some(known) = known else {
             return Err(Error::Gap { reason: "the copy left no checkpoint".to_owned() });
         };
+        let overlap = Overlap::new(start, known.end_lsn, known.committed_end.zip(known.committed_at));
         let copied = match resnapshot::pending(&target).await? {
             Some(request) => {
                 let copy = resnapshot::copy(config, &source, &target, request, &tables, self.instance);
@@ -304,7 +316,8 @@ impl Daemon {
             crate::stage::Limits { rows: config.policy.batch.changes, bytes: config.policy.batch.bytes };
         let receiver =
             receive::Receiver::new(Arc::clone(&self), session, signatures, limits, parts, committed, linger)
-                .stop_at(fence);
+                .stop_at(fence)
+                .comparing(overlap);
         let watcher = monitor::Monitor::new(Arc::clone(&self), source, fingerprint);
         let mut tasks = JoinSet::new();
         tasks.spawn(receiver.run(cancel.clone()));
@@ -341,11 +354,38 @@ impl Daemon {
             Box::pin(resnapshot::merge(config, &target, copied, epoch)).await?;
             self.progress.touch_caught_up();
         }
-        if matches!(outcome, Err(Error::MessageTooLarge { .. })) {
-            // The stream would meet it again for ever: go around it, by a copy.
-            checkpoint::distrust(&Target::open(config).await?).await?;
+        if let Err(error) = &outcome
+            && error.needs_a_copy()
+        {
+            // The stream would meet it again for ever: go around it.
+            let target = Target::open(config).await?;
+            checkpoint::distrust(&target, known.generation.id, &error.to_string()).await?;
         }
         outcome
+    }
+
+    /// Whether everything may be copied again without being asked to: only so often, counted where a restart does not
+    /// forget it.
+    async fn may_heal(
+        &self,
+        source: &Source,
+        target: &Target,
+        known: Option<&Checkpoint>,
+        reason: &str,
+        drop_slot: bool,
+    ) -> Result<()> {
+        let limit = self.config.policy.source.healing_per_hour;
+        if backfill::healed_lately(target).await? < i64::from(limit) {
+            return Ok(());
+        }
+        if let Some(known) = known {
+            checkpoint::distrust(target, known.generation.id, reason).await?;
+        }
+        if drop_slot {
+            // Nobody will ever stream from it: it must not keep WAL while nobody is here.
+            source.drop_slot(&self.config.slot).await?;
+        }
+        Err(Error::HealingLimit { reason: reason.to_owned(), limit })
     }
 
     /// Fails while the pause that ended the last attempt goes on. Tells `status` that we wait.

@@ -11,7 +11,7 @@ use crate::error::{Result, Side, on};
 use crate::poll::Answer;
 use crate::project::access::Rules;
 use crate::project::touched::Touched;
-use crate::project::{Outcome, Scope, Stamp};
+use crate::project::{Outcome, Scope};
 use crate::sql;
 use crate::target::{SLOW, Target};
 
@@ -63,7 +63,7 @@ impl Applier {
             return target.execute("end without news", "rollback").await;
         }
         tracing::info!(models = names.len(), changed, "LiteLLM serves other models than before");
-        let stamp = Stamp { now: std::time::SystemTime::now(), lsn: self.end_lsn, audit_each: true };
+        let stamp = self.stamp(self.end_lsn);
         let touched = Touched { all_access: true, ..Touched::default() };
         let outcome = match &self.projection {
             Some(projection) => projection.apply(target, Scope::These(&touched), stamp).await?,

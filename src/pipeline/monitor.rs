@@ -48,14 +48,16 @@ pub(super) struct Monitor {
     daemon: Arc<Daemon>,
     source: Source,
     fingerprint: String,
+    /// What the last look found instead: a LiteLLM upgrade changes one table after the other, and one copy is enough for it.
+    changing: Option<String>,
 }
 
 impl Monitor {
     pub(super) fn new(daemon: Arc<Daemon>, source: Source, fingerprint: String) -> Self {
-        Self { daemon, source, fingerprint }
+        Self { daemon, source, fingerprint, changing: None }
     }
 
-    pub(super) async fn run(self, cancel: CancellationToken) -> Result<()> {
+    pub(super) async fn run(mut self, cancel: CancellationToken) -> Result<()> {
         let mut tick = tokio::time::interval(SLOT_INTERVAL);
         let mut looks = 0_u32;
         loop {
@@ -65,7 +67,7 @@ impl Monitor {
             }
             self.look_at_slot().await?;
             looks += 1;
-            if looks.is_multiple_of(TABLES_EVERY) {
+            if looks.is_multiple_of(TABLES_EVERY) || self.changing.is_some() {
                 self.look_at_tables().await?;
             }
         }
@@ -82,6 +84,10 @@ impl Monitor {
         #[expect(clippy::cast_precision_loss, reason = "a gauge of bytes needs no more than 53 bits")]
         metrics.slot_safe_wal_bytes.set(slot.safe_wal_size.map_or(f64::INFINITY, |bytes| bytes as f64));
         metrics.set_slot_status(slot.wal_status.as_deref().unwrap_or("missing"));
+        // Nobody can move it while we hold it, but somebody may have between our last look and the start of the stream.
+        if slot.confirmed_flush_lsn.is_some_and(|confirmed| confirmed > progress.checkpoint()) {
+            return Err(Error::SlotAhead);
+        }
         // The session has to end before the slot can be dropped.
         if keeps_too_much(&self.daemon, slot.retained_bytes) {
             return Err(Error::TooMuchWal { bytes: slot.retained_bytes });
@@ -89,15 +95,16 @@ impl Monitor {
         Ok(())
     }
 
-    async fn look_at_tables(&self) -> Result<()> {
+    async fn look_at_tables(&mut self) -> Result<()> {
         let config = &self.daemon.config;
         let tables = self.source.tables(config).await?;
         let publication = self.source.publication(config).await?;
         let repair = Source::publication_repair(config, publication.as_ref(), &tables)?;
         let now = columns_fingerprint(&tables, &publication.unwrap_or_default());
-        if repair.is_some() || now != self.fingerprint {
-            return Err(Error::SourceChanged);
+        if repair.is_none() && now == self.fingerprint {
+            self.changing = None;
+            return Ok(());
         }
-        Ok(())
+        if self.changing.replace(now.clone()) == Some(now) { Err(Error::SourceChanged) } else { Ok(()) }
     }
 }

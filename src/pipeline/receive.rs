@@ -15,6 +15,7 @@ use crate::decode::Decoder;
 use crate::error::{Error, Result, Side};
 use crate::resnapshot::Request;
 use crate::source::is_barrier;
+use crate::source::overlap::Overlap;
 use crate::source::session::{Frame, Session, WAL_SENDER_TIMEOUT};
 use crate::stage::signatures::Signatures;
 use crate::stage::{Limits, Part, Stage};
@@ -41,6 +42,10 @@ pub(super) struct Receiver {
     /// Nothing that commits at or after this position is taken in: a copy made there is to be merged first.
     fence: Option<Lsn>,
     at_fence: bool,
+    /// What the slot sends again, before the checkpoint.
+    overlap: Option<Overlap>,
+    /// Changes of a transaction in it; `None` outside of one.
+    repeated: Option<u64>,
 }
 
 /// What the loop does next.
@@ -70,6 +75,8 @@ impl Receiver {
             decoder,
             fence: None,
             at_fence: false,
+            overlap: None,
+            repeated: None,
             linger_until: linger.then(|| Instant::now() + LINGER),
             stage: Stage::new(limits, signatures, handed.0),
             parts,
@@ -81,6 +88,12 @@ impl Receiver {
     /// Ends with [`Error::AtFence`] before the first transaction that commits at or after `fence`.
     pub(super) fn stop_at(mut self, fence: Option<Lsn>) -> Self {
         self.fence = fence;
+        self
+    }
+
+    /// Takes nothing in before the checkpoint, and ends with [`Error::HistoryDiffers`] if that is not what was applied.
+    pub(super) fn comparing(mut self, overlap: Option<Overlap>) -> Self {
+        self.overlap = overlap;
         self
     }
 
@@ -164,6 +177,7 @@ impl Receiver {
     }
 
     fn accept(&mut self, frame: Frame) -> Result<()> {
+        let Some(frame) = self.compare(frame)? else { return Ok(()) };
         let progress = &self.daemon.progress;
         if let (Some(fence), Frame::Begin { final_lsn: lsn, .. } | Frame::KeepAlive { lsn, .. }) =
             (self.fence, &frame)
@@ -204,6 +218,36 @@ impl Receiver {
             }
         }
         Ok(())
+    }
+
+    /// What is new in the stream; `None` for what was applied before and is only compared.
+    fn compare(&mut self, frame: Frame) -> Result<Option<Frame>> {
+        let Some(overlap) = &mut self.overlap else { return Ok(Some(frame)) };
+        let differs = |_| Error::HistoryDiffers;
+        match (&frame, self.repeated) {
+            (Frame::Begin { final_lsn: lsn }, _) if overlap.covers(*lsn) => self.repeated = Some(0),
+            // The decoder has to see it all: a table is described only once in a session.
+            (Frame::Data(data), Some(changes)) => {
+                self.repeated = Some(changes + self.decoder.decode(data)?.count());
+            }
+            (Frame::Commit { end_lsn, committed_at }, Some(changes)) => {
+                if changes > 0 {
+                    overlap.ended(*end_lsn, *committed_at).map_err(differs)?;
+                }
+                self.repeated = None;
+            }
+            (Frame::Message { .. }, Some(_)) => {}
+            (Frame::Begin { final_lsn: lsn } | Frame::KeepAlive { lsn, .. }, None)
+                if !overlap.covers(*lsn) =>
+            {
+                overlap.reached().map_err(differs)?;
+                self.overlap = None;
+                return Ok(Some(frame));
+            }
+            _ => return Ok(Some(frame)),
+        }
+        self.daemon.progress.frame_arrived();
+        Ok(None)
     }
 
     fn acknowledge(&mut self) {

@@ -315,7 +315,7 @@ impl Access {
             catalogue.names().iter().map(|name| format!("{}{name}", self.rules.prefix)).collect();
         let types = [Type::TIMESTAMPTZ, Type::PG_LSN, Type::BOOL, Type::TEXT_ARRAY, Type::TEXT_ARRAY];
         let statement = target.prepare(&self.texts.models, &types).await?;
-        let Stamp { now, lsn, audit_each } = stamp;
+        let Stamp { now, lsn, audit_each, .. } = stamp;
         let mut queue: Vec<&[String]> = vec![&ids];
         while let Some(some) = queue.pop() {
             target.execute("set a savepoint", "savepoint access").await?;
@@ -331,7 +331,7 @@ impl Access {
                     if let [id] = some {
                         bury(target, ("model", id, "SYNC_MODEL"), &error, stamp).await?;
                         outcome.failed += 1;
-                        within_budget(outcome, &error)?;
+                        within_budget(outcome, &error, stamp)?;
                     } else if some.is_empty() {
                         return Err(error);
                     } else {
@@ -375,7 +375,7 @@ impl Access {
                     if let [(id, _)] = some {
                         bury(target, ("access", id, "SYNC_MODELS"), &error, stamp).await?;
                         outcome.failed += 1;
-                        within_budget(outcome, &error)?;
+                        within_budget(outcome, &error, stamp)?;
                     } else {
                         let (left, right) = some.split_at(some.len() / 2);
                         queue.extend([right, left]);
@@ -396,7 +396,7 @@ impl Access {
         everybody: bool,
         stamp: Stamp,
     ) -> Result<(Changes, Vec<i64>)> {
-        let Stamp { now, lsn, audit_each } = stamp;
+        let Stamp { now, lsn, audit_each, .. } = stamp;
         let follows = self.store(target, decided, everybody, stamp).await?;
         let mut changes =
             Changes { people: i64::try_from(decided.len()).unwrap_or(i64::MAX), ..Changes::default() };
@@ -475,7 +475,7 @@ impl Access {
         let names: Vec<String> = sets.iter().map(|set| set.name()).collect();
         let models: Vec<String> =
             sets.iter().map(|set| serde_json::Value::from(set.models.as_slice()).to_string()).collect();
-        let Stamp { now, lsn, audit_each } = stamp;
+        let Stamp { now, lsn, audit_each, .. } = stamp;
         let group_min = self.rules.group_min;
         let parameters: &[&(dyn ToSql + Sync)] =
             &[&now, &lsn, &audit_each, &users, &hashes, &set_hashes, &names, &models, &group_min, &everybody];

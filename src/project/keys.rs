@@ -95,7 +95,7 @@ impl KeyTexts {
         patience: Duration,
     ) -> Result<Counts> {
         let statement = self.prepare(target).await?;
-        let Stamp { now, lsn, audit_each } = stamp;
+        let Stamp { now, lsn, audit_each, .. } = stamp;
         let mut parameters: Vec<&(dyn ToSql + Sync)> = vec![&now, &lsn, &audit_each];
         if self.keys == Keys::Arrays {
             parameters.push(&people);
@@ -147,7 +147,7 @@ impl KeyTexts {
                 [one] => {
                     bury(target, ("api_key", one, "SYNC_API_KEY"), &error, stamp).await?;
                     outcome.failed += 1;
-                    within_budget(outcome, &error)?;
+                    within_budget(outcome, &error, stamp)?;
                 }
                 more => {
                     let (left, right) = more.split_at(more.len() / 2);
@@ -168,7 +168,7 @@ impl KeyTexts {
         if waiting.ids.is_empty() {
             return Ok(0);
         }
-        let Stamp { now, lsn, audit_each } = stamp;
+        let Stamp { now, lsn, audit_each, .. } = stamp;
         let statement = target.prepare(&self.mint, &[Type::TIMESTAMPTZ, Type::PG_LSN]).await?;
         let at_once = usize::try_from(AT_ONCE).unwrap_or(usize::MAX);
         let chunks = waiting.ids.chunks(at_once).zip(waiting.user_ids.chunks(at_once));

@@ -39,6 +39,8 @@ pub struct Stamp {
     pub lsn: Lsn,
     /// One audit row per entity, or a summary (copies and reconciles).
     pub audit_each: bool,
+    /// How many entities may begin to fail within an hour.
+    pub failures: u32,
 }
 
 /// What a projection did.
@@ -144,9 +146,6 @@ pub struct Projection {
 /// touch many: a team's name is part of its members' names.
 pub const MANY: usize = 5_000;
 
-/// More failures than this in one batch are not about rows any more.
-const FAILURE_BUDGET: i64 = 200;
-
 impl Projection {
     pub fn new(layout: Layout, api_keys: ApiKeys, models: access::Rules) -> Self {
         let texts = |keys| Texts::new(&layout, api_keys, keys);
@@ -185,6 +184,7 @@ impl Projection {
         if outcome.failed > 0 {
             // A short way may have written somebody whose group could not be written after it.
             self.merge_audit(target, stamp).await?;
+            within_hourly_budget(target, stamp).await?;
         }
         Ok(outcome)
     }
@@ -331,7 +331,7 @@ impl Projection {
                 bury(target, (kind, key, operation), &error, stamp).await?;
                 outcome.failed += 1;
             }
-            within_budget(outcome, &error)?;
+            within_budget(outcome, &error, stamp)?;
         }
         Ok(())
     }
@@ -484,12 +484,24 @@ impl Projection {
 }
 
 /// Ends the search where failures are not about single rows any more.
-fn within_budget(outcome: &Outcome, error: &Error) -> Result<()> {
-    if outcome.failed <= FAILURE_BUDGET {
+fn within_budget(outcome: &Outcome, error: &Error, stamp: Stamp) -> Result<()> {
+    if outcome.failed <= i64::from(stamp.failures) {
         return Ok(());
     }
     let sqlstate = error.sqlstate().unwrap_or("unknown").to_owned();
-    Err(Error::Systemic { failed: usize::try_from(outcome.failed).unwrap_or_default(), sqlstate })
+    Err(Error::Systemic { failed: outcome.failed, sqlstate })
+}
+
+/// The same over batches: what fails a few at a time is no less systemic. Counted in the target, so that a restart does not
+/// begin anew.
+async fn within_hourly_budget(target: &Target, stamp: Stamp) -> Result<()> {
+    let statement = target.prepare(sql::FAILED_LATELY, &[Type::TIMESTAMPTZ]).await?;
+    let row = only(target.query("count failures", QUICK, &statement, &[&stamp.now]).await?)?;
+    let failed: i64 = row.get("failed");
+    if failed <= i64::from(stamp.failures) {
+        return Ok(());
+    }
+    Err(Error::Systemic { failed, sqlstate: row.get("sqlstate") })
 }
 
 /// Keeps an entity that could not be written, with its error.
@@ -684,7 +696,7 @@ impl Run<'_> {
         linked: Option<&[String]>,
     ) -> Result<Vec<Row>> {
         let statement = self.prepare(target, text).await?;
-        let Stamp { now, lsn, audit_each } = self.stamp;
+        let Stamp { now, lsn, audit_each, .. } = self.stamp;
         let users = self.users();
         let mut parameters: Vec<&(dyn ToSql + Sync)> =
             vec![&now, &lsn, &audit_each, &moves.pinned, &moves.settled];
@@ -710,7 +722,7 @@ impl Run<'_> {
 
     async fn one(&self, target: &Target, text: &str, action: &'static str, kinds: KeyKinds) -> Result<Row> {
         let statement = self.prepare(target, text).await?;
-        let Stamp { now, lsn, audit_each } = self.stamp;
+        let Stamp { now, lsn, audit_each, .. } = self.stamp;
         let mut parameters: Vec<&(dyn ToSql + Sync)> = vec![&now, &lsn];
         if kinds != KeyKinds::RemovedGroups {
             parameters.push(&audit_each);

@@ -3,6 +3,7 @@
 //! Owns everything we have in LiteLLM's database (a publication and a slot) and the decision how to start. It never
 //! writes a row there, and it does not know what the rows mean.
 
+pub mod overlap;
 pub mod publication;
 pub mod session;
 pub mod start;
@@ -49,6 +50,11 @@ pub struct SlotState {
 }
 
 impl SlotState {
+    /// Whether it can be a slot of this program for `database`.
+    pub fn is_ours(&self, database: &str) -> bool {
+        self.plugin.as_deref() == Some("pgoutput") && self.database.as_deref() == Some(database)
+    }
+
     /// Why the slot can never be used again, if so. Read from the catalog, never from an error text: an invalidated
     /// slot ends the stream like a shutdown does.
     pub fn lost_because(&self) -> Option<String> {

@@ -21,11 +21,18 @@ pub struct PublicationState {
     pub ours: bool,
     /// Published tables of LiteLLM's schema.
     pub tables: Vec<String>,
-    /// Tables with a column list or a row filter: these make LiteLLM's own writes fail.
+    /// Published tables with a column list or a row filter: these make LiteLLM's own writes fail.
     pub narrowed: Vec<String>,
     /// Row versions of the publication and its entries in the catalog, by table: whatever was altered, or dropped and
     /// made again, has another one.
     pub identity: BTreeMap<String, String>,
+}
+
+impl PublicationState {
+    /// Adding tables is tried even where somebody else owns the publication; their decisions are theirs to change.
+    fn is_only_incomplete(&self) -> bool {
+        self.narrowed.is_empty() && self.all_operations
+    }
 }
 
 /// Tables the people and groups come from.
@@ -77,7 +84,7 @@ impl Source {
     /// What has to be run so that the publication exists and holds every table we mirror. `None`: nothing.
     ///
     /// # Errors
-    /// [`Error::Publication`] when it is there in a form that would harm LiteLLM or lose changes.
+    /// [`Error::Publication`] when it is there in a form that would harm LiteLLM or lose changes, and is somebody else's.
     pub fn publication_repair(
         config: &Config,
         state: Option<&PublicationState>,
@@ -89,30 +96,42 @@ impl Source {
             let sql = format!("create publication {name} for table {}", table_list(config, &wanted));
             return Ok(Some(PublicationRepair { problem: "does not exist", sql }));
         };
-        let wrong = |problem: String, sql: String| {
-            Err(Error::Publication { publication: config.publication.clone(), problem, sql })
-        };
-        if let Some(table) = state.narrowed.first() {
-            return wrong(
-                format!("has a column list or row filter on {table}, which makes LiteLLM's writes fail"),
-                format!("alter publication {name} set table {}", table_list(config, &wanted)),
-            );
+        let mut repairs: Vec<(&'static str, String)> = Vec::new();
+        let narrowed: Vec<&String> = wanted.iter().copied().filter(|t| state.narrowed.contains(t)).collect();
+        if !narrowed.is_empty() {
+            let list = table_list(config, &narrowed);
+            repairs.push((
+                "has a column list or row filter, which makes LiteLLM's writes fail",
+                // Both or neither: sent together they are one transaction.
+                format!(
+                    "alter publication {name} drop table {list}; alter publication {name} add table {list}"
+                ),
+            ));
         }
         if !state.all_operations {
-            return wrong(
-                "does not publish insert, update, delete and truncate".to_owned(),
+            repairs.push((
+                "does not publish insert, update, delete and truncate",
                 format!("alter publication {name} set (publish = 'insert, update, delete, truncate')"),
-            );
+            ));
         }
         let missing: Vec<&String> = wanted.into_iter().filter(|t| !state.tables.contains(t)).collect();
         // Without these there is nothing to do. Others may wait for whoever owns the publication: their SQL is
         // what `setup --print-sql` prints, and a table that is added later is copied then.
         let essential = missing.iter().any(|name| ESSENTIAL.contains(&name.as_str()));
-        if missing.is_empty() || (!state.ours && !essential) {
-            return Ok(None);
+        if !missing.is_empty() && (state.ours || essential || !repairs.is_empty()) {
+            let sql = format!("alter publication {name} add table {}", table_list(config, &missing));
+            repairs.push(("lacks tables of LiteLLM", sql));
         }
-        let sql = format!("alter publication {name} add table {}", table_list(config, &missing));
-        Ok(Some(PublicationRepair { problem: "lacks tables of LiteLLM", sql }))
+        let Some((problem, _)) = repairs.first() else { return Ok(None) };
+        let sql = repairs.iter().map(|(_, sql)| sql.as_str()).collect::<Vec<_>>().join("; ");
+        if state.ours || state.is_only_incomplete() {
+            return Ok(Some(PublicationRepair { problem, sql }));
+        }
+        Err(Error::Publication {
+            publication: config.publication.clone(),
+            problem: (*problem).to_owned(),
+            sql,
+        })
     }
 
     /// Creates or completes the publication.

@@ -15,8 +15,12 @@ pub enum Start {
     /// Stream from the checkpoint.
     Stream,
     /// Copy LiteLLM's rows at a new slot's consistent point, then stream. `drop_slot`: ours is there and of no use.
-    Copy { reason: String, drop_slot: bool },
+    /// `healing`: nobody asked for it, so it counts against the limit.
+    Copy { reason: String, drop_slot: bool, healing: bool },
 }
+
+/// The reason of a copy that `setup --accept-source` asks for.
+pub const ACCEPTED: &str = "this LiteLLM database was accepted in place of what was followed";
 
 /// Everything the decision depends on.
 #[derive(Debug)]
@@ -38,9 +42,7 @@ pub struct Facts<'a> {
 /// written anywhere: a wrong URL must leave no trace.
 pub fn check(facts: &Facts<'_>) -> Result<()> {
     if let Some(slot) = facts.slot {
-        let foreign =
-            slot.plugin.as_deref() != Some("pgoutput") || slot.database.as_deref() != Some(facts.database);
-        if foreign {
+        if !slot.is_ours(facts.database) {
             return Err(Error::StraySlot { slot: facts.slot_name.to_owned() });
         }
         if slot.active {
@@ -82,10 +84,17 @@ pub fn check(facts: &Facts<'_>) -> Result<()> {
 /// is a gap.
 pub fn decide(facts: &Facts<'_>) -> Result<Start> {
     check(facts)?;
-    let copy = |reason: &str| Ok(Start::Copy { reason: reason.to_owned(), drop_slot: facts.slot.is_some() });
+    let asked = facts.checkpoint.is_none_or(|known| known.copy_because.as_deref() == Some(ACCEPTED));
+    let copy = |reason: &str| {
+        let drop_slot = facts.slot.is_some();
+        Ok(Start::Copy { reason: reason.to_owned(), drop_slot, healing: !asked })
+    };
     let Some(checkpoint) = facts.checkpoint else {
         return copy(if facts.slot.is_none() { "first run" } else { "the first copy did not finish" });
     };
+    if let Some(reason) = &checkpoint.copy_because {
+        return copy(reason);
+    }
     let generation = &checkpoint.generation;
     if facts.identity.timeline > generation.timeline
         && facts.switch_point.is_none_or(|point| checkpoint.end_lsn > point)
@@ -98,7 +107,10 @@ pub fn decide(facts: &Facts<'_>) -> Result<Start> {
     }
     match slot.confirmed_flush_lsn {
         Some(confirmed) if confirmed > checkpoint.end_lsn => {
-            return copy("the slot is ahead of the checkpoint (was Open WebUI's database restored?)");
+            return copy(match facts.unfinished_copy {
+                true => "the last copy did not finish",
+                false => "the slot is ahead of the checkpoint (was Open WebUI's database restored?)",
+            });
         }
         None => return copy("the slot never reached a consistent point"),
         Some(_) => {}
@@ -134,7 +146,9 @@ mod tests {
             projected_with: String::new(),
             committed_at: None,
             expired_through: None,
+            committed_end: None,
             columns_fingerprint: "f".into(),
+            copy_because: None,
         }
     }
 
@@ -191,7 +205,7 @@ mod tests {
         let again = Facts { unfinished_copy: true, ..facts(None, Some(&stray), &identity) };
         assert_eq!(
             decide(&again).unwrap(),
-            Start::Copy { reason: "the first copy did not finish".into(), drop_slot: true }
+            Start::Copy { reason: "the first copy did not finish".into(), drop_slot: true, healing: false }
         );
     }
 
@@ -226,6 +240,17 @@ mod tests {
         assert_eq!(decide(&kept).unwrap(), Start::Stream);
         let lost = Facts { switch_point: Some(Lsn::from(99)), ..facts(Some(&c), Some(&slot), &newer) };
         assert!(reason(decide(&lost)).contains("failed over"));
+    }
+
+    #[test]
+    fn what_was_written_down_is_not_forgotten_and_only_an_accepted_source_is_no_healing() {
+        let identity = identity(1);
+        let slot = slot(100);
+        for (because, healing) in [("it differs", true), (ACCEPTED, false)] {
+            let known = Checkpoint { copy_because: Some(because.into()), ..checkpoint(100) };
+            let start = decide(&facts(Some(&known), Some(&slot), &identity)).unwrap();
+            assert_eq!(start, Start::Copy { reason: because.into(), drop_slot: true, healing });
+        }
     }
 
     #[test]

@@ -100,14 +100,15 @@ pub struct BatchEnd {
     /// Source transactions with at least one row change, and their row changes.
     pub transactions: u64,
     pub changes: u64,
-    /// When the source committed the last of them.
+    /// When the source committed the last of them, and where it ended.
     pub committed_at: Option<SystemTime>,
+    pub committed_end: Option<Lsn>,
 }
 
 impl BatchEnd {
     /// Of a batch of our own, which no transaction of the source led to.
     pub fn at(end_lsn: Lsn) -> Self {
-        Self { end_lsn, transactions: 0, changes: 0, committed_at: None }
+        Self { end_lsn, transactions: 0, changes: 0, committed_at: None, committed_end: None }
     }
 }
 
@@ -158,7 +159,9 @@ pub struct Stage {
     changes: u64,
     /// Changes of the source transaction being received.
     open: Option<u64>,
-    end: Option<(Lsn, Option<SystemTime>)>,
+    end: Option<Lsn>,
+    /// Where the last transaction with changes ended, and when it was committed.
+    last: Option<(Lsn, SystemTime)>,
     /// Everything up to here was handed on already. A server that missed our last feedback says positions before
     /// the checkpoint when a session begins; they mean nothing.
     floor: Lsn,
@@ -181,6 +184,7 @@ impl Stage {
             changes: 0,
             open: None,
             end: None,
+            last: None,
             floor,
             urgent: false,
             requests: Vec::new(),
@@ -270,18 +274,15 @@ impl Stage {
         {
             self.transactions += 1;
             self.changes += changes;
-            self.end = Some((end_lsn, Some(committed_at)));
-        } else {
-            let committed_at = self.end.and_then(|(_, at)| at);
-            self.end = Some((end_lsn, committed_at));
+            self.last = Some((end_lsn, committed_at));
         }
+        self.end = Some(end_lsn);
     }
 
     /// The source has decoded everything before `lsn`. Only meaningful between transactions.
     pub fn keepalive(&mut self, lsn: Lsn) {
-        if self.open.is_none() && lsn > self.floor && self.end.is_none_or(|(end, _)| end < lsn) {
-            let committed_at = self.end.and_then(|(_, at)| at);
-            self.end = Some((lsn, committed_at));
+        if self.open.is_none() && lsn > self.floor && self.end.is_none_or(|end| end < lsn) {
+            self.end = Some(lsn);
         }
     }
 
@@ -323,19 +324,23 @@ impl Stage {
 
     /// Nothing but a position: the end of an idle stretch.
     pub fn idle_end(&self) -> Option<Lsn> {
-        if self.has_batch() || self.open.is_some() { None } else { self.end.map(|(lsn, _)| lsn) }
+        if self.has_batch() || self.open.is_some() { None } else { self.end }
     }
 
     /// Takes what was staged: the last part of the batch between transactions, a piece of it inside one.
     pub fn take(&mut self) -> Part {
         let first = self.parts == 0;
         let end = match (self.open, self.end) {
-            (None, Some((end_lsn, committed_at))) => Some(BatchEnd {
-                end_lsn,
-                transactions: std::mem::take(&mut self.transactions),
-                changes: std::mem::take(&mut self.changes),
-                committed_at,
-            }),
+            (None, Some(end_lsn)) => {
+                let (committed_end, committed_at) = self.last.take().unzip();
+                Some(BatchEnd {
+                    end_lsn,
+                    transactions: std::mem::take(&mut self.transactions),
+                    changes: std::mem::take(&mut self.changes),
+                    committed_at,
+                    committed_end,
+                })
+            }
             _ => None,
         };
         if let Some(end) = end {

@@ -48,8 +48,7 @@ async fn a_healthy_pair_has_no_finding_and_each_ailment_is_named_with_its_fix() 
     assert_eq!(names, ["publication", "replica identity", "e-mail conflicts"], "{found:?}");
     assert!(found[0]["found"].as_str().unwrap().contains("row filter"), "{found:?}");
     assert!(found[1]["fix"].as_str().unwrap().contains("replica identity default"), "{found:?}");
-    let fix = found[0]["fix"].as_str().unwrap().split_once("run: ").map(|(_, sql)| sql.to_owned());
-    pair.litellm(&fix.expect("SQL to run")).await;
+    pair.litellm(found[0]["fix"].as_str().unwrap()).await;
     pair.litellm(found[1]["fix"].as_str().unwrap()).await;
     assert_eq!(findings(&pair).1, ["e-mail conflicts"]);
 }

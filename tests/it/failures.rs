@@ -1,7 +1,7 @@
 //! One entity that cannot be written never stops its neighbours.
 
 use crate::support::compare::assert_in_step;
-use crate::support::daemon::run;
+use crate::support::daemon::{DaemonOptions, run};
 use crate::support::{Daemon, Pair, change, eventually, people, person, team};
 use litellm_webui_sync::status::Waited;
 
@@ -178,4 +178,41 @@ async fn a_paused_daemon_applies_nothing_and_goes_on_where_it_was() {
     daemon.ready().await;
     pair.settle().await;
     assert_in_step(&pair).await;
+}
+
+#[tokio::test]
+async fn failures_that_trickle_in_stop_the_daemon_as_a_flood_does_and_a_restart_does_not_begin_anew() {
+    let pair = Pair::new().await;
+    pair.litellm(&people("a", 3)).await;
+    let options =
+        DaemonOptions { policy: Some("[failures]\nper_hour = 3\n".to_owned()), ..DaemonOptions::default() };
+    let mut daemon = Daemon::with(&pair, &options);
+    pair.settle().await;
+    pair.webui("alter table \"user\" add constraint refused check (email not like 'bad%')").await;
+    for number in 1..=3 {
+        pair.litellm(&person(&format!("bad{number}"), &format!("bad{number}@x.test"))).await;
+        assert_eq!(pair.settle().await, number);
+    }
+    // The same ones again, and a conflict of two people, are nothing new.
+    pair.litellm(&change("bad1", "user_alias = 'Again'")).await;
+    pair.litellm(&person("twin", "a1@x.test")).await;
+    assert_eq!(pair.settle().await, 4);
+    pair.litellm(&[person("good", "good@x.test"), person("bad4", "bad4@x.test")].concat()).await;
+    assert_eq!(daemon.end().code(), Some(1));
+    let log = daemon.log();
+    assert!(log.contains("4 entities could not be written within an hour") && log.contains("23514"), "{log}");
+    assert_eq!(Daemon::with(&pair, &options).end().code(), Some(1));
+    // What the batch did is not half done.
+    assert_eq!(pair.dead_letters().await, "account:bad1 account:bad2 account:bad3 account:twin");
+    assert_eq!(pair.account("good@x.test").await, "");
+    // An hour later these count no more.
+    let later = "update litellm_webui_sync.dead_letter set first_seen = first_seen - interval '61 minutes'";
+    pair.webui(later).await;
+    let daemon = Daemon::with(&pair, &options);
+    assert_eq!(pair.settle().await, 5);
+    assert_eq!(pair.account("good@x.test").await, "usr_good|good|user|active");
+    pair.webui(&format!("alter table \"user\" drop constraint refused; {RETRY}")).await;
+    eventually("the healing", || async { pair.dead_letters().await == "account:twin" }).await;
+    assert_in_step(&pair).await;
+    daemon.ready().await;
 }

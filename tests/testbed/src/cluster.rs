@@ -26,7 +26,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::binaries::Binaries;
 use crate::run_as::RunAs;
-use crate::template::{new_directory, template};
+use crate::template::{initdb, new_directory, template};
 use crate::tls::{self, TlsFiles};
 
 const START_TIMEOUT: Duration = Duration::from_secs(60);
@@ -66,6 +66,8 @@ pub struct ClusterOptions {
     pub settings: Vec<(String, String)>,
     /// Start with [`Cluster::enable_tls`].
     pub tls: bool,
+    /// Initialise the data directory anew. Otherwise it is a copy, and all servers have the same system identifier.
+    pub own_identity: bool,
     /// Keep `fsync` and `full_page_writes` on. A benchmark must; a test that kills only
     /// processes, never the machine, need not.
     pub durable: bool,
@@ -102,10 +104,68 @@ impl Cluster {
             None => Binaries::find()?,
         };
         let user = RunAs::for_server()?;
-        let template = template(&binaries, &user)?;
+        let mut cluster = Self::without_files(binaries, user)?;
+        if options.own_identity {
+            initdb(&cluster.binaries, &cluster.user, &cluster.data_dir())?;
+        } else {
+            let template = template(&cluster.binaries, &cluster.user)?;
+            cluster.copy_files(&template, &cluster.data_dir())?;
+        }
+        cluster.write_settings(options.durable, &options.settings)?;
+        cluster.launch_on_a_free_port()?;
+        if options.tls {
+            cluster.enable_tls()?;
+        }
+        Ok(cluster)
+    }
+
+    /// A streaming standby made from the files of this server, which is stopped and stays so. `slots`: with its
+    /// replication slots, as a snapshot of the disk has them; `pg_basebackup` leaves them out.
+    ///
+    /// `select pg_promote()` promotes it. It is up without its primary too.
+    pub fn standby(&self, slots: bool) -> Result<Self> {
+        ensure!(self.server().is_none(), "the server is running");
+        let mut standby = Self::without_files(self.binaries.clone(), RunAs::for_server()?)?;
+        standby.copy_files(&self.data_dir(), &standby.data_dir())?;
+        if !slots {
+            for slot in fs::read_dir(standby.data_dir().join("pg_replslot"))? {
+                fs::remove_dir_all(slot?.path())?;
+            }
+        }
+        let signal = standby.data_dir().join("standby.signal");
+        fs::write(&signal, "")?;
+        standby.user.own(&signal)?;
+        let primary = format!("host=127.0.0.1 port={} user=postgres", self.port);
+        let socket_dir = standby.socket_dir().to_string_lossy().into_owned();
+        standby.append_settings(
+            [
+                ("primary_conninfo", primary.as_str()),
+                ("unix_socket_directories", socket_dir.as_str()),
+                ("wal_retrieve_retry_interval", "100ms"),
+            ]
+            .into_iter(),
+        )?;
+        standby.launch_on_a_free_port()?;
+        Ok(standby)
+    }
+
+    /// Copies the files of the stopped server aside, for [`Self::restore`].
+    pub fn back_up(&self) -> Result<()> {
+        ensure!(self.server().is_none(), "the server is running");
+        self.copy_files(&self.data_dir(), &self.root.join("backup"))
+    }
+
+    /// Puts the files back as [`Self::back_up`] found them. The server is stopped, and stays so.
+    pub fn restore(&self) -> Result<()> {
+        ensure!(self.server().is_none(), "the server is running");
+        fs::remove_dir_all(self.data_dir()).context("could not remove the data directory")?;
+        self.copy_files(&self.root.join("backup"), &self.data_dir())
+    }
+
+    fn without_files(binaries: Binaries, user: RunAs) -> Result<Self> {
         let root = new_directory(&user, "")?;
         let guard = Guard::start(&user, &root)?;
-        let mut cluster = Self {
+        let cluster = Self {
             port: 0,
             server: Mutex::new(None),
             tls: Mutex::new(None),
@@ -114,14 +174,8 @@ impl Cluster {
             user,
             root,
         };
-        cluster.copy_template(&template)?;
         fs::create_dir(cluster.socket_dir())?;
         cluster.user.own(&cluster.socket_dir())?;
-        cluster.write_settings(options.durable, &options.settings)?;
-        cluster.launch_on_a_free_port()?;
-        if options.tls {
-            cluster.enable_tls()?;
-        }
         Ok(cluster)
     }
 
@@ -277,17 +331,17 @@ impl Cluster {
         self.root.join("log")
     }
 
-    fn copy_template(&self, template: &Path) -> Result<()> {
+    fn copy_files(&self, from: &Path, to: &Path) -> Result<()> {
         let copy = |options: &[&str]| {
             let mut cp = self.user.command("cp");
-            cp.args(options).arg(template).arg(self.data_dir()).stderr(Stdio::null());
+            cp.args(options).arg(from).arg(to).stderr(Stdio::null());
             cp.status().is_ok_and(|status| status.success())
         };
         ensure!(
             copy(&["-a", "--reflink=auto"]) || copy(&["-a"]),
             "could not copy {} to {}",
-            template.display(),
-            self.data_dir().display()
+            from.display(),
+            to.display()
         );
         Ok(())
     }

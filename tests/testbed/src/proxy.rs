@@ -86,6 +86,14 @@ impl Proxy {
         self.shared.silent.send_replace(on);
     }
 
+    /// Leads to another server from now on, as a name or an address that was moved does; open connections end.
+    pub async fn lead_to(&mut self, target: SocketAddr) -> Result<()> {
+        self.refuse(true).await?;
+        self.target = target;
+        self.cut().await;
+        self.refuse(false).await
+    }
+
     /// While on, new connections are refused; open ones work. In force on return.
     pub async fn refuse(&mut self, on: bool) -> Result<()> {
         match (on, self.listening.take()) {

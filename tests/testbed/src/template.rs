@@ -49,7 +49,7 @@ pub(crate) fn template(binaries: &Binaries, user: &RunAs) -> Result<PathBuf> {
     made.map(|()| path)
 }
 
-fn initdb(binaries: &Binaries, user: &RunAs, data: &Path) -> Result<()> {
+pub(crate) fn initdb(binaries: &Binaries, user: &RunAs, data: &Path) -> Result<()> {
     let locale = if cfg!(target_os = "linux") { "C.UTF-8" } else { "C" };
     let program = binaries.program("initdb");
     let output = user
