@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::stream::{FuturesUnordered, StreamExt};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::verify_server_cert_signed_by_trust_anchor;
 use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
@@ -20,10 +21,10 @@ use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStor
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_postgres::error::{DbError, SqlState};
-use tokio_postgres::{Client, Config, NoTls, Socket};
+use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage, Socket};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use crate::config::url::{Endpoint, Host, SslMode, Tls};
+use crate::config::url::{Address, Endpoint, Host, SessionAttrs, SslMode, Tls};
 
 /// A peer that vanished without a word is noticed after idle + interval * retries = 11 s.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(5);
@@ -31,6 +32,9 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(2);
 const KEEPALIVE_RETRIES: u32 = 3;
 /// The same for data that was sent and never acknowledged, which keepalives do not watch.
 const TCP_USER_TIMEOUT: Duration = Duration::from_secs(15);
+/// How much sooner an earlier host of the list is asked than the one behind it: a host that is down without a word
+/// must not cost its whole timeout each time.
+const HEAD_START: Duration = Duration::from_millis(300);
 /// How long a polite goodbye may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -38,6 +42,8 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub struct Connection {
     pub client: Client,
+    /// Where it leads, of several.
+    pub address: Address,
     driver: Driver,
     end: watch::Receiver<Option<String>>,
 }
@@ -73,59 +79,99 @@ impl Connection {
 
     /// Says goodbye, so that the server does not log a lost client. Optional; bounded in time.
     pub async fn close(self) {
-        let Self { client, mut driver, end: _ } = self;
+        let Self { client, mut driver, .. } = self;
         drop(client);
         // Either way it is over: the driver is dropped here.
         let _ = tokio::time::timeout(CLOSE_TIMEOUT, &mut driver.0).await;
     }
 }
 
-/// Connects and starts the task that drives the connection.
+/// Connects and starts the task that drives the connection. Of several hosts, the first of the list that is what
+/// `target_session_attrs` asks for; one that does not answer soon is not waited for.
 ///
-/// `settings` are session settings that hold from the first statement on. Everything, from the
-/// name look-up to the end of the log-in, happens within the endpoint's `connect_timeout`.
+/// `settings` are session settings that hold from the first statement on. Everything on one host, from the name look-up
+/// to the end of the log-in, happens within the endpoint's `connect_timeout`.
 pub async fn connect(
     endpoint: &Endpoint,
     application_name: &str,
     settings: &[(&str, &str)],
 ) -> Result<Connection, ConnectError> {
-    let config = client_config(endpoint, application_name, settings);
+    let mut waiting = endpoint.addresses.iter();
+    let mut running = FuturesUnordered::new();
+    let mut failures = Vec::new();
+    loop {
+        if let Some(address) = waiting.next() {
+            running.push(connect_at(endpoint.at(address), address, application_name, settings));
+        }
+        let ended = tokio::select! {
+            ended = running.next() => ended,
+            () = tokio::time::sleep(HEAD_START), if waiting.len() > 0 => continue,
+        };
+        match ended {
+            Some(Ok(connection)) => return Ok(connection),
+            Some(Err(failure)) => failures.push(failure),
+            None => {}
+        }
+        if running.is_empty() && waiting.len() == 0 {
+            break;
+        }
+    }
+    match (failures.pop(), failures.is_empty()) {
+        (Some(only), true) => Err(only),
+        (last, _) => {
+            failures.extend(last);
+            Err(ConnectError::NoHost { endpoint: endpoint.to_string(), failures })
+        }
+    }
+}
+
+/// Connects to an endpoint that has one address.
+async fn connect_at(
+    endpoint: Endpoint,
+    address: &Address,
+    application_name: &str,
+    settings: &[(&str, &str)],
+) -> Result<Connection, ConnectError> {
+    let config = client_config(&endpoint, address, application_name, settings);
+    let name = endpoint.to_string();
     let tls = match endpoint.tls.mode {
         // Not a TLS connector that is switched off: it refuses the empty name of a socket.
         SslMode::Disable => None,
         SslMode::Prefer | SslMode::Require | SslMode::VerifyCa | SslMode::VerifyFull => {
             match tls_config(&endpoint.tls) {
                 Ok(tls) => Some(MakeRustlsConnect::new(tls)),
-                Err(source) => {
-                    return Err(ConnectError::TlsFile { endpoint: endpoint.to_string(), source });
-                }
+                Err(source) => return Err(ConnectError::TlsFile { endpoint: name, source }),
             }
         }
     };
     let attempt = async {
-        Ok(match tls {
+        let connection = match tls {
             None => {
                 let (client, connection) = config.connect(NoTls).await?;
-                Connection::start(client, connection)
+                Connection::start(client, connection, address)
             }
             Some(tls) => {
                 let (client, connection) = config.connect(tls).await?;
-                Connection::start(client, connection)
+                Connection::start(client, connection, address)
             }
-        })
+        };
+        let refused = match endpoint.session {
+            SessionAttrs::Any => None,
+            wanted => connection.refuse(wanted).await?,
+        };
+        Ok((connection, refused))
     };
     // Boxed: the states of a TLS handshake would make every caller's future large.
     match tokio::time::timeout(endpoint.connect_timeout, Box::pin(attempt)).await {
-        Ok(Ok(connection)) => Ok(connection),
-        Ok(Err(source)) => Err(ConnectError::Postgres { endpoint: endpoint.to_string(), source }),
-        Err(_) => {
-            Err(ConnectError::TimedOut { endpoint: endpoint.to_string(), after: endpoint.connect_timeout })
-        }
+        Ok(Ok((connection, None))) => Ok(connection),
+        Ok(Ok((_, Some(is)))) => Err(ConnectError::NotPrimary { endpoint: name, is }),
+        Ok(Err(source)) => Err(ConnectError::Postgres { endpoint: name, source }),
+        Err(_) => Err(ConnectError::TimedOut { endpoint: name, after: endpoint.connect_timeout }),
     }
 }
 
 impl Connection {
-    fn start<S>(client: Client, connection: tokio_postgres::Connection<Socket, S>) -> Self
+    fn start<S>(client: Client, connection: tokio_postgres::Connection<Socket, S>, address: &Address) -> Self
     where
         S: tokio_postgres::tls::TlsStream + Unpin + Send + 'static,
     {
@@ -137,18 +183,41 @@ impl Connection {
             };
             sender.send_replace(Some(reason));
         }));
-        Self { client, driver, end }
+        Self { client, address: address.clone(), driver, end }
+    }
+
+    /// What this server is, if it is not what was wanted.
+    async fn refuse(&self, wanted: SessionAttrs) -> Result<Option<&'static str>, tokio_postgres::Error> {
+        let text = "select pg_is_in_recovery(), current_setting('transaction_read_only')";
+        let answer = self.client.simple_query(text).await?;
+        let is = |column: usize, value: &str| {
+            answer.iter().any(|message| match message {
+                SimpleQueryMessage::Row(row) => row.get(column) == Some(value),
+                _ => false,
+            })
+        };
+        Ok(match wanted {
+            SessionAttrs::Any => None,
+            SessionAttrs::ReadWrite | SessionAttrs::Primary if is(0, "t") => Some("a standby"),
+            SessionAttrs::ReadWrite if is(1, "on") => Some("read-only"),
+            SessionAttrs::ReadWrite | SessionAttrs::Primary => None,
+        })
     }
 }
 
-fn client_config(endpoint: &Endpoint, application_name: &str, settings: &[(&str, &str)]) -> Config {
+fn client_config(
+    endpoint: &Endpoint,
+    address: &Address,
+    application_name: &str,
+    settings: &[(&str, &str)],
+) -> Config {
     let mut config = Config::new();
-    match &endpoint.host {
+    match &address.host {
         Host::Tcp(host) => config.host(host),
         Host::Socket(directory) => config.host_path(directory),
     };
     config
-        .port(endpoint.port)
+        .port(address.port)
         .user(&endpoint.user)
         .dbname(&endpoint.database)
         .application_name(application_name)
@@ -249,6 +318,15 @@ pub enum ConnectError {
     TlsFile { endpoint: String, source: TlsFileError },
     #[error("could not connect to {endpoint} within {after:?}")]
     TimedOut { endpoint: String, after: Duration },
+    #[error("{endpoint} is {is}")]
+    NotPrimary { endpoint: String, is: &'static str },
+    #[error("none of {endpoint} is a server to work on ({})", list(.failures))]
+    NoHost { endpoint: String, failures: Vec<Self> },
+}
+
+fn list(failures: &[ConnectError]) -> String {
+    let texts: Vec<String> = failures.iter().map(|failure| error_chain(failure)).collect();
+    texts.join("; ")
 }
 
 /// A certificate or key file that cannot be used.
@@ -264,7 +342,9 @@ impl ConnectError {
     /// Whether the same attempt may succeed later without anybody changing anything.
     pub fn is_transient(&self) -> bool {
         let error = match self {
-            Self::TimedOut { .. } => return true,
+            // A standby may be promoted, and the host that is down may be the right one.
+            Self::TimedOut { .. } | Self::NotPrimary { .. } => return true,
+            Self::NoHost { failures, .. } => return failures.iter().any(Self::is_transient),
             Self::TlsFile { .. } => return false,
             Self::Postgres { source, .. } => source,
         };
@@ -280,13 +360,29 @@ impl ConnectError {
     pub fn code(&self) -> Option<&str> {
         match self {
             Self::Postgres { source, .. } => source.code().map(SqlState::code),
-            Self::TlsFile { .. } | Self::TimedOut { .. } => None,
+            Self::NoHost { failures, .. } => failures.iter().find_map(Self::code),
+            Self::TlsFile { .. } | Self::TimedOut { .. } | Self::NotPrimary { .. } => None,
+        }
+    }
+
+    /// Whether a server answered that it is not the one to work on, as standbys do until one is promoted.
+    pub fn is_waiting_for_a_primary(&self) -> bool {
+        match self {
+            Self::NotPrimary { .. } => true,
+            Self::NoHost { failures, .. } => failures.iter().any(Self::is_waiting_for_a_primary),
+            Self::Postgres { .. } | Self::TlsFile { .. } | Self::TimedOut { .. } => false,
         }
     }
 
     /// What an operator can do about it.
     pub fn remedy(&self) -> &'static str {
         let error = match self {
+            Self::NotPrimary { .. } => return "promote a standby, or name the primary's host in the URL",
+            Self::NoHost { failures, .. } => {
+                // What stops us, if anything does; else what was asked first.
+                let worst = failures.iter().find(|failure| !failure.is_transient()).or(failures.first());
+                return worst.map_or("name a host in the URL", Self::remedy);
+            }
             Self::TlsFile { .. } => return "correct the file or its path in the URL",
             Self::TimedOut { .. } => {
                 return "check the host, the port and what stands between, or raise \
@@ -549,7 +645,7 @@ mod tests {
     #[test]
     fn the_driver_gets_what_the_endpoint_says() {
         let tcp = endpoint("postgresql://u:zq@[::1]:6000/d?connect_timeout=8&sslmode=verify-ca");
-        let config = client_config(&tcp, "sync", &[("a", "b")]);
+        let config = client_config(&tcp, &tcp.addresses[0], "sync", &[("a", "b")]);
         assert_eq!(config.get_hosts(), [tokio_postgres::config::Host::Tcp("::1".to_owned())]);
         assert_eq!(config.get_ports(), [6000]);
         assert_eq!(config.get_user(), Some("u"));
@@ -558,7 +654,7 @@ mod tests {
         assert_eq!(config.get_ssl_mode(), tokio_postgres::config::SslMode::Require);
         assert_eq!(config.get_connect_timeout(), Some(&Duration::from_secs(4)));
         let socket = endpoint("postgresql://u@%2Ftmp/d");
-        let config = client_config(&socket, "sync", &[]);
+        let config = client_config(&socket, &socket.addresses[0], "sync", &[]);
         assert_eq!(config.get_hosts(), [tokio_postgres::config::Host::Unix("/tmp".into())]);
         assert_eq!(config.get_options(), None);
         assert_eq!(config.get_ssl_mode(), tokio_postgres::config::SslMode::Disable);
@@ -641,5 +737,33 @@ mod tests {
         assert_eq!(error.to_string(), format!("could not connect to {endpoint} within 20ms"));
         assert!(error.is_transient());
         assert!(!format!("{error:?}").contains("zq"));
+    }
+
+    #[tokio::test]
+    async fn when_no_host_will_do_each_says_why() {
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = silent.local_addr().unwrap().port();
+        let mut endpoint = endpoint(&format!("postgresql://u:zq@127.0.0.1:{port},127.0.0.1:1/d"));
+        endpoint.connect_timeout = Duration::from_millis(500);
+        let error = connect(&endpoint, "test", &[]).await.unwrap_err();
+        let text = error_chain(&error);
+        assert!(text.contains(&format!("none of u@127.0.0.1:{port},127.0.0.1:1/d is a server")), "{text}");
+        assert!(text.contains(&format!("could not connect to u@127.0.0.1:{port}/d within 500ms")), "{text}");
+        assert!(text.contains("could not connect to u@127.0.0.1:1/d: "), "{text}");
+        assert!(error.is_transient() && !text.contains("zq"), "{text}");
+    }
+
+    #[test]
+    fn one_host_that_may_come_back_is_reason_to_wait() {
+        let standby = || ConnectError::NotPrimary { endpoint: "b".into(), is: "a standby" };
+        let file = || ConnectError::TlsFile {
+            endpoint: "a".into(),
+            source: TlsFileError { parameter: "sslcert", file: "f".into(), problem: "gone".into() },
+        };
+        let of = |failures| ConnectError::NoHost { endpoint: "a,b".into(), failures };
+        assert!(of(vec![file(), standby()]).is_transient());
+        assert!(of(vec![file(), standby()]).is_waiting_for_a_primary());
+        assert!(!of(vec![file(), file()]).is_transient());
+        assert_eq!(of(vec![standby(), file()]).remedy(), file().remedy());
     }
 }
