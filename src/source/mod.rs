@@ -46,6 +46,17 @@ pub struct SourceTable {
     pub columns: BTreeMap<String, (i16, String)>,
 }
 
+/// Who follows our slot, as LiteLLM's server sees it.
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+pub struct Leader {
+    /// The session's name: it ends with the daemon's instance.
+    pub session: String,
+    /// Its address; none when it came through a socket.
+    pub client: Option<String>,
+    /// For how long.
+    pub seconds: Option<f64>,
+}
+
 /// What our slot looks like.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SlotState {
@@ -169,6 +180,14 @@ impl Source {
             database_oid: row.get(2),
             timeline: row.get(3),
         })
+    }
+
+    /// Who holds the slot.
+    pub async fn leader(&self, slot: &str) -> Result<Option<Leader>> {
+        let client = &self.connection.client;
+        let row =
+            within(Side::Source, "look who leads", QUICK, client.query_opt(sql::LEADER, &[&slot])).await?;
+        Ok(row.map(|row| Leader { session: row.get(0), client: row.get(1), seconds: row.get(2) }))
     }
 
     /// Who keeps a slot from being created, for a message.

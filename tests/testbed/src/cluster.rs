@@ -25,6 +25,7 @@ use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::binaries::Binaries;
+use crate::database::execute;
 use crate::run_as::RunAs;
 use crate::template::{new_directory, template};
 use crate::tls::{self, TlsFiles};
@@ -103,26 +104,42 @@ impl Cluster {
         };
         let user = RunAs::for_server()?;
         let template = template(&binaries, &user)?;
-        let root = new_directory(&user, "")?;
-        let guard = Guard::start(&user, &root)?;
-        let mut cluster = Self {
-            port: 0,
-            server: Mutex::new(None),
-            tls: Mutex::new(None),
-            guard: Some(guard),
-            binaries,
-            user,
-            root,
-        };
-        cluster.copy_template(&template)?;
-        fs::create_dir(cluster.socket_dir())?;
-        cluster.user.own(&cluster.socket_dir())?;
+        let mut cluster = Self::copy_of(&template, binaries, user)?;
         cluster.write_settings(options.durable, &options.settings)?;
         cluster.launch_on_a_free_port()?;
         if options.tls {
             cluster.enable_tls()?;
         }
         Ok(cluster)
+    }
+
+    /// A hot standby, streaming from this server through the physical slot `slot`, which is made here. It has the settings
+    /// of this server, and `more`. This server is stopped for the copy of its files, and runs again on return.
+    pub async fn standby(&self, slot: &str, more: &[(&str, &str)]) -> Result<Self> {
+        let sql = format!("select pg_create_physical_replication_slot('{slot}', true)");
+        execute(&self.url("postgres"), &sql).await.context("could not make the standby's slot")?;
+        self.stop(Mode::Fast, START_TIMEOUT)?;
+        let mut standby = Self::copy_of(&self.data_dir(), self.binaries.clone(), self.user.clone())?;
+        self.start_again()?;
+        // A base backup has no slots either.
+        for entry in fs::read_dir(standby.data_dir().join("pg_replslot"))? {
+            fs::remove_dir_all(entry?.path())?;
+        }
+        let signal = standby.data_dir().join("standby.signal");
+        fs::write(&signal, "").context("could not write standby.signal")?;
+        standby.user.own(&signal)?;
+        let socket_dir = standby.socket_dir().to_string_lossy().into_owned();
+        let primary = format!("host=127.0.0.1 port={} user=postgres dbname=postgres", self.port);
+        let settings = [
+            ("unix_socket_directories", socket_dir.as_str()),
+            ("primary_conninfo", &primary),
+            ("primary_slot_name", slot),
+            ("hot_standby_feedback", "on"),
+            ("wal_retrieve_retry_interval", "200ms"),
+        ];
+        standby.append_settings(settings.into_iter().chain(more.iter().copied()))?;
+        standby.launch_on_a_free_port()?;
+        Ok(standby)
     }
 
     /// The address of a database over TCP.
@@ -277,16 +294,28 @@ impl Cluster {
         self.root.join("log")
     }
 
-    fn copy_template(&self, template: &Path) -> Result<()> {
+    /// A cluster of its own, not started, with a copy of a stopped server's files.
+    fn copy_of(data: &Path, binaries: Binaries, user: RunAs) -> Result<Self> {
+        let root = new_directory(&user, "")?;
+        let guard = Some(Guard::start(&user, &root)?);
+        let (server, tls) = (Mutex::new(None), Mutex::new(None));
+        let cluster = Self { port: 0, server, tls, guard, binaries, user, root };
+        cluster.copy_files(data)?;
+        fs::create_dir(cluster.socket_dir())?;
+        cluster.user.own(&cluster.socket_dir())?;
+        Ok(cluster)
+    }
+
+    fn copy_files(&self, data: &Path) -> Result<()> {
         let copy = |options: &[&str]| {
             let mut cp = self.user.command("cp");
-            cp.args(options).arg(template).arg(self.data_dir()).stderr(Stdio::null());
+            cp.args(options).arg(data).arg(self.data_dir()).stderr(Stdio::null());
             cp.status().is_ok_and(|status| status.success())
         };
         ensure!(
             copy(&["-a", "--reflink=auto"]) || copy(&["-a"]),
             "could not copy {} to {}",
-            template.display(),
+            data.display(),
             self.data_dir().display()
         );
         Ok(())
