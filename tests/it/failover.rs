@@ -113,14 +113,14 @@ impl Servers {
     }
 }
 
-/// LiteLLM as it goes on: a person a moment, on whatever server `url` leads to.
-struct Work {
+/// LiteLLM as it goes on: a person a moment, on the server `url` leads to.
+pub(crate) struct Work {
     task: tokio::task::JoinHandle<()>,
     done: Arc<AtomicU32>,
 }
 
 impl Work {
-    fn begin(url: String) -> Self {
+    pub(crate) fn begin(url: String) -> Self {
         let done = Arc::new(AtomicU32::new(0));
         let counter = Arc::clone(&done);
         let task = tokio::spawn(async move {
@@ -140,12 +140,12 @@ impl Work {
         Self { task, done }
     }
 
-    async fn at_least(&self, more: u32) {
+    pub(crate) async fn at_least(&self, more: u32) {
         let goal = self.done.load(Ordering::Relaxed) + more;
         eventually("work to be done", || async { self.done.load(Ordering::Relaxed) >= goal }).await;
     }
 
-    async fn end(self) {
+    pub(crate) async fn end(self) {
         self.task.abort();
         drop(self.task.await);
     }

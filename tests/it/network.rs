@@ -171,7 +171,7 @@ async fn a_second_daemon_stands_by_and_takes_over() {
     reference::assert_exactly_once(&pair).await;
 }
 
-fn signal(daemon: &Daemon, name: &str) {
+pub(crate) fn signal(daemon: &Daemon, name: &str) {
     assert!(Command::new("kill").args([name, &daemon.pid().to_string()]).status().unwrap().success());
 }
 

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use testbed::connect;
 
 use crate::churn::{assert_audited_once, reference};
-use crate::network::Bench;
+use crate::failover::Work;
+use crate::network::{Bench, signal};
 use crate::support::compare::assert_in_step;
 use crate::support::daemon::{DaemonOptions, run};
 use crate::support::{Daemon, Pair, change, eventually, people, person, rows};
@@ -78,6 +79,61 @@ async fn a_killed_leader_is_replaced_within_seconds() {
     assert_audited_once(&pair).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_three_daemons_one_leads_whoever_dies() {
+    let pair = Pair::new().await;
+    pair.litellm(&people("a", 20)).await;
+    reference::begin(&pair).await;
+    let mut daemons: Vec<Daemon> = (0..3).map(|_| Daemon::start(&pair)).collect();
+    pair.settle().await;
+    let work = Work::begin(pair.source.clone());
+    for _ in 0..7 {
+        work.at_least(20).await;
+        let leader = |daemons: &[Daemon]| daemons.iter().position(|daemon| daemon.get("/readyz").0 == 200);
+        eventually("somebody to lead", || async { leader(&daemons).is_some() }).await;
+        let ready = daemons.iter().filter(|daemon| daemon.get("/readyz").0 == 200).count();
+        assert!(ready <= 1, "one at a time");
+        let Some(leader) = leader(&daemons) else { continue };
+        let mut dead = std::mem::replace(&mut daemons[leader], Daemon::start(&pair));
+        dead.kill9();
+    }
+    work.end().await;
+    assert_eq!(pair.settle().await, 0);
+    assert_in_step(&pair).await;
+    reference::assert_exactly_once(&pair).await;
+    assert_audited_once(&pair).await;
+}
+
+#[tokio::test]
+async fn a_frozen_leader_is_replaced_and_thaws_as_the_standby() {
+    let pair = Pair::new().await;
+    pair.litellm(&people("a", 20)).await;
+    reference::begin(&pair).await;
+    let leader = Daemon::start(&pair);
+    pair.settle().await;
+    let second = Daemon::start(&pair);
+    stands_by(&second).await;
+    let held = hold_account(&pair, "usr_a1").await;
+    pair.litellm(&change("a1", "user_alias = 'Stuck'")).await;
+    a_batch_is_stuck(&pair).await;
+    signal(&leader, "-STOP");
+    let start = Instant::now();
+    drop(held);
+    let took = leads(&second, start).await;
+    println!("took over in {took:?} after a freeze");
+    assert!(took < AFTER_SILENCE, "{took:?}");
+    pair.litellm(&change("a1", "user_alias = 'Later'")).await;
+    pair.settle().await;
+    signal(&leader, "-CONT");
+    stands_by(&leader).await;
+    pair.litellm(&change("a2", "user_alias = 'Thawed'")).await;
+    pair.settle().await;
+    assert_eq!(pair.account("a1@x.test").await, "usr_a1|Later|user|active");
+    assert_in_step(&pair).await;
+    reference::assert_exactly_once(&pair).await;
+    assert_audited_once(&pair).await;
+}
+
 /// The leader is cut off in the middle of a batch; the other daemon is not.
 async fn cut_off(from_source: bool, from_target: bool) {
     let bench = Bench::new().await;
@@ -95,12 +151,14 @@ async fn cut_off(from_source: bool, from_target: bool) {
     bench.source_proxy.blackhole(from_source);
     bench.target_proxy.blackhole(from_target);
     let start = Instant::now();
-    // The batch goes on without anybody hearing of it.
+    // The batch goes on without anybody hearing of it, and so does LiteLLM.
     drop(held);
-    bench.pair.litellm(&person("n1", "n1@x.test")).await;
+    let work = Work::begin(bench.pair.source.clone());
     let took = leads(&second, start).await;
     println!("took over in {took:?} after a cut from source: {from_source}, from target: {from_target}");
     assert!(took < AFTER_SILENCE, "{took:?}");
+    work.at_least(10).await;
+    work.end().await;
     bench.pair.settle().await;
     bench.pair.litellm(&change("a1", "user_alias = 'Later'")).await;
     bench.pair.settle().await;
