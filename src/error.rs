@@ -164,8 +164,12 @@ impl Error {
         Some(match self {
             Self::Connect { source, .. } => source.remedy().to_owned(),
             Self::Postgres { side, source, .. } => match source.code() {
-                Some(code) if *code == SqlState::INSUFFICIENT_PRIVILEGE => format!(
+                Some(&SqlState::INSUFFICIENT_PRIVILEGE) => format!(
                     "grant what is missing on the {side} database: `litellm-webui-sync setup --print-sql` lists it"
+                ),
+                Some(&SqlState::READ_ONLY_SQL_TRANSACTION) => format!(
+                    "the {side} database takes no writes: promote that standby, end its read-only mode, or name the \
+                     primary's host in the URL"
                 ),
                 _ => "this was not expected; please report it with the log around it".to_owned(),
             },

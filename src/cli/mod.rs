@@ -260,6 +260,9 @@ async fn print_setup(
 async fn set_up(config: &Config) -> anyhow::Result<()> {
     let source = Source::open(config).await?;
     let server = source.server().await?;
+    if server.timeline.is_none() {
+        return Err(Error::Standby.into());
+    }
     if server.wal_level != "logical" {
         return Err(Error::WalLevel { found: server.wal_level }.into());
     }

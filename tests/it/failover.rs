@@ -293,3 +293,36 @@ async fn a_promoted_standby_of_open_webui_is_followed() {
     reference::assert_exactly_once(&pair).await;
     assert_audited_once(&pair).await;
 }
+
+/// Elsewhere than on Linux, 127.0.0.2 is nobody.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn each_host_is_checked_by_its_own_name() {
+    let options = ClusterOptions {
+        settings: vec![("listen_addresses".to_owned(), "127.0.0.1,127.0.0.2".to_owned())],
+        tls: true,
+        ..ClusterOptions::default()
+    };
+    let cluster = Cluster::start(options).unwrap();
+    let mut pair = Pair::on(&cluster, &cluster, PairOptions::default()).await;
+    let ca = cluster.tls().unwrap().ca;
+    for url in [&mut pair.daemon_source, &mut pair.daemon_target] {
+        let database = url.rsplit('/').next().unwrap().to_owned();
+        *url = format!(
+            "postgresql://postgres@127.0.0.2,127.0.0.1/{database}?port={}&sslmode=verify-full&sslrootcert={}",
+            cluster.port(),
+            ca.display()
+        );
+    }
+    pair.litellm(&people("a", 3)).await;
+    let daemon = Daemon::start(&pair);
+    daemon.ready().await;
+    assert_eq!(pair.settle().await, 0);
+    // The certificate does not name 127.0.0.2: alone, it is of no use.
+    let alone = pair.daemon_source.replace(",127.0.0.1", "");
+    let environment = vec![("LITELLM_DATABASE_URL", alone)];
+    let options = crate::support::daemon::DaemonOptions { environment, ..Default::default() };
+    let mut stopped = Daemon::with(&pair, &options);
+    assert!(!stopped.end().success());
+    assert!(stopped.log().contains("subjectAltName"), "{}", stopped.log());
+}
