@@ -31,10 +31,11 @@ pub struct Accepted {
 /// When a daemon is at work, on the slot or on Open WebUI's database, or a slot of that name is none of ours.
 pub async fn accept(config: &Config) -> Result<Option<Accepted>> {
     let source = Source::open(config).await?;
-    let (_, wal_level, database_oid) = source.server().await?;
-    if wal_level != "logical" {
-        return Err(Error::WalLevel { found: wal_level });
+    let server = source.server().await?;
+    if server.wal_level != "logical" {
+        return Err(Error::WalLevel { found: server.wal_level });
     }
+    let database_oid = server.database_oid;
     source.tables(config).await?;
     if let Some(slot) = source.slot(&config.slot).await? {
         if !slot.is_ours(&config.source.database) {
@@ -44,7 +45,8 @@ pub async fn accept(config: &Config) -> Result<Option<Accepted>> {
             return Err(Error::Usage(format!("slot \"{}\" is in use: stop the daemon first", config.slot)));
         }
     }
-    let identity = Session::open(config, "litellm-webui-sync setup", Lsn::from(0)).await?.identify().await?;
+    let name = "litellm-webui-sync setup";
+    let identity = Session::open(config, &source.endpoint, name, Lsn::from(0)).await?.identify().await?;
     let target = Target::open(config).await?;
     if !target.take_lease(&config.schema).await? {
         return Err(Error::Usage(

@@ -89,7 +89,7 @@ pub async fn copy(
     }
     // No transaction of ours is open on the target here: where both databases share a server, the
     // slot would wait for it for ever.
-    let mut session = Session::open(config, request.application_name, Lsn::from(0)).await?;
+    let mut session = Session::open(config, &source.endpoint, request.application_name, Lsn::from(0)).await?;
     let failover = request.server_version >= 170_000;
     let created = tokio::select! {
         created = session.create_slot(&config.slot, failover, SLOT_PATIENCE) => created,
@@ -107,7 +107,7 @@ pub async fn copy(
     let noted = target.client().execute(text, &[&id, &slot.consistent_point]).await;
     noted.map_err(on(Side::Target, "record the copy"))?;
 
-    let copied = copy_at(config, target, request, session, &slot, id, signatures).await;
+    let copied = copy_at(config, source, target, request, (session, &slot), id, signatures).await;
     if copied.is_err() {
         // Nothing uses it yet, and it would make LiteLLM's server keep WAL for nobody. (After a kill, the next start does this.)
         if let Err(error) = source.drop_slot(&config.slot).await {
@@ -133,15 +133,15 @@ pub async fn stay_alive(target: &Target) -> Error {
 /// Copies at the slot's snapshot, which `session` keeps alive, and merges.
 async fn copy_at(
     config: &Config,
+    source: &Source,
     target: &Target,
     request: &Request<'_>,
-    session: Session,
-    slot: &NewSlot,
+    (session, slot): (Session, &NewSlot),
     id: i64,
     mut signatures: Option<&mut Signatures>,
 ) -> Result<Drift> {
     failpoint::hit(failpoint::SLOT_WITHOUT_COPY)?;
-    let reader = open_snapshot(config, slot).await?;
+    let reader = open_snapshot(source, slot).await?;
     for id in TableId::all() {
         // Unlogged is enough: a crash of the target ends the session that would merge them.
         make_staging(target, id, "unlogged").await?;
@@ -166,9 +166,10 @@ async fn copy_at(
     Ok(drift)
 }
 
-/// A reader at the snapshot of a slot; the session that made the slot has to live until this returns.
-pub async fn open_snapshot(config: &Config, slot: &NewSlot) -> Result<Source> {
-    let reader = Source::open(config).await?;
+/// A reader at the snapshot of a slot, on the server that has it; the session that made the slot has to live until this
+/// returns.
+pub async fn open_snapshot(source: &Source, slot: &NewSlot) -> Result<Source> {
+    let reader = source.beside().await?;
     let begin = format!(
         "begin isolation level repeatable read read only; set transaction snapshot {};
          set local idle_in_transaction_session_timeout = '60s'",

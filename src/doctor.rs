@@ -121,7 +121,8 @@ async fn source(config: &Config, checks: &mut Vec<Check>) -> Result<()> {
     checks.extend(judge_source(&facts, config));
     // By doing: privileges, pg_hba.conf and poolers all show here, and nowhere else for certain.
     let replication = async {
-        let mut session = Session::open(config, "litellm-webui-sync doctor", Lsn::from(0)).await?;
+        let mut session =
+            Session::open(config, &source.endpoint, "litellm-webui-sync doctor", Lsn::from(0)).await?;
         let identity = session.identify().await?;
         session.close().await;
         Ok::<_, Error>(identity.timeline)

@@ -45,6 +45,12 @@ pub enum Error {
     Replication { action: &'static str, message: String, sqlstate: Option<String>, is_io: bool },
     #[error("the {side} database did not answer within {seconds} s while we tried to {action}")]
     Silent { side: Side, action: &'static str, seconds: u64 },
+    #[error("LiteLLM's server is a standby, which has no stream for us: a primary is waited for")]
+    Standby,
+    #[error(
+        "{host} writes an older timeline than the one we followed: a primary that was replaced, and came back"
+    )]
+    OldTimeline { host: String },
     #[error("slot \"{slot}\" is in use by another session")]
     SlotHeld { slot: String },
     #[error("another daemon took over (the checkpoint was changed by somebody else)")]
@@ -132,6 +138,8 @@ impl Error {
                 }
             }
             Self::Silent { .. }
+            | Self::Standby
+            | Self::OldTimeline { .. }
             | Self::SlotHeld { .. }
             | Self::Superseded
             | Self::LeaseHeld
@@ -167,8 +175,12 @@ impl Error {
         Some(match self {
             Self::Connect { source, .. } => source.remedy().to_owned(),
             Self::Postgres { side, source, .. } => match source.code() {
-                Some(code) if *code == SqlState::INSUFFICIENT_PRIVILEGE => format!(
+                Some(&SqlState::INSUFFICIENT_PRIVILEGE) => format!(
                     "grant what is missing on the {side} database: `litellm-webui-sync setup --print-sql` lists it"
+                ),
+                Some(&SqlState::READ_ONLY_SQL_TRANSACTION) => format!(
+                    "the {side} database takes no writes: promote that standby, end its read-only mode, or name the \
+                     primary's host in the URL"
                 ),
                 _ => "this was not expected; please report it with the log around it".to_owned(),
             },
@@ -204,6 +216,8 @@ impl Error {
             Self::Systemic { .. } => {
                 "see `litellm-webui-sync failures list`: something in Open WebUI's database refuses what is written (a trigger, a constraint); remove it, then `run`".to_owned()
             }
+            Self::Standby => "promote it, or name the primary's host in LITELLM_DATABASE_URL".to_owned(),
+            Self::OldTimeline { .. } => "stop that server, or make it a standby of the new primary".to_owned(),
             Self::WalLevel { .. } => {
                 "set wal_level = logical on LiteLLM's server and restart it".to_owned()
             }
@@ -237,6 +251,7 @@ impl Error {
                 sqlstate.clone().unwrap_or_else(|| "connection_lost".to_owned())
             }
             Self::Silent { .. } => "silent".to_owned(),
+            Self::Standby | Self::OldTimeline { .. } => "standby".to_owned(),
             Self::SlotHeld { .. } => "slot_held".to_owned(),
             Self::Superseded => "superseded".to_owned(),
             Self::LeaseHeld => "lease_held".to_owned(),
@@ -247,6 +262,15 @@ impl Error {
             Self::Paused { .. } => "paused".to_owned(),
             Self::Resnapshot | Self::AtFence => "resnapshot".to_owned(),
             _ => "other".to_owned(),
+        }
+    }
+
+    /// Whether all that is missing is that somebody promotes a standby.
+    pub fn is_waiting_for_a_primary(&self) -> bool {
+        match self {
+            Self::Standby | Self::OldTimeline { .. } => true,
+            Self::Connect { source, .. } => source.is_waiting_for_a_primary(),
+            _ => false,
         }
     }
 
@@ -302,6 +326,8 @@ fn sqlstate_reaction(code: &str) -> Reaction {
         "42704" | "55000" | "58P01" => Reaction::Retry,
         // Somebody else's lock; a timeout of ours.
         "55P03" | "57014" | "25P03" => Reaction::Retry,
+        // A standby, or a server somebody made read-only for a while.
+        "25006" => Reaction::Retry,
         // Every slot is taken, or the database is gone: waiting will not help.
         "53400" | "57P04" => Reaction::Stop,
         // The tables changed under us: look again.

@@ -3,7 +3,7 @@
 //! Owns the state and its transitions. Written by the pipeline, read by everybody; knows no database.
 
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::catalog::Lsn;
@@ -73,6 +73,8 @@ pub struct Progress {
     checkpoint: AtomicU64,
     /// The end of the source's WAL, as last asked.
     source_wal_end: AtomicU64,
+    /// The newest timeline of the source we know of, 0 before the first.
+    timeline: AtomicI32,
     status: Mutex<Status>,
     /// When the target last had everything we knew of.
     caught_up: Mutex<Instant>,
@@ -87,6 +89,7 @@ impl Default for Progress {
             received: AtomicU64::new(0),
             checkpoint: AtomicU64::new(0),
             source_wal_end: AtomicU64::new(0),
+            timeline: AtomicI32::new(0),
             status: Mutex::new(Status { state: State::Starting, reason: None, since: SystemTime::now() }),
             caught_up: Mutex::new(Instant::now()),
             last_frame: Mutex::new(Instant::now()),
@@ -129,6 +132,15 @@ impl Progress {
 
     pub fn set_source_wal_end(&self, lsn: Lsn) {
         self.source_wal_end.store(lsn.into(), Ordering::Relaxed);
+    }
+
+    pub fn set_timeline(&self, timeline: i32) {
+        self.timeline.fetch_max(timeline, Ordering::Relaxed);
+    }
+
+    /// No server on an older timeline is the source any more.
+    pub fn timeline(&self) -> i32 {
+        self.timeline.load(Ordering::Relaxed)
     }
 
     pub fn checkpoint(&self) -> Lsn {

@@ -159,7 +159,7 @@ async fn copy_now(
 ) -> Result<Copied> {
     progress(target, request.id, "making a snapshot", None).await?;
     let name = format!("litellm-webui-sync copy {}", instance.simple());
-    let mut session = Session::open(config, &name, Lsn::from(0)).await?;
+    let mut session = Session::open(config, &source.endpoint, &name, Lsn::from(0)).await?;
     // Of this process alone, whatever another one left behind.
     let suffix: String = instance.simple().to_string().chars().take(8).collect();
     let slot_name = format!("{}_{suffix}", config.slot.chars().take(50).collect::<String>());
@@ -176,7 +176,7 @@ async fn copy_now(
         }
         other => other?,
     };
-    let reader = backfill::open_snapshot(config, &slot).await?;
+    let reader = backfill::open_snapshot(source, &slot).await?;
     drop(session);
     let mut rows = 0_i64;
     for id in TableId::all().filter(|id| request.concerns(*id)) {

@@ -13,7 +13,7 @@ use crate::error::{Error, Result, Side, on};
 use crate::pause;
 use crate::project::layout::{self, Layout, ModelAccess};
 use crate::resnapshot;
-use crate::source::Source;
+use crate::source::{Leader, Source};
 use crate::sql;
 use crate::target::Target;
 
@@ -29,6 +29,8 @@ pub struct StatusReport {
     pub lag_seconds: Option<f64>,
     pub checkpoint: Option<CheckpointReport>,
     pub slot: Option<SlotReport>,
+    /// The daemon that follows the slot. Others may stand by: nobody but they know.
+    pub leader: Option<Leader>,
     /// The shape of Open WebUI's tables.
     pub layout: Option<String>,
     pub accounts_active: i64,
@@ -48,6 +50,8 @@ pub struct CheckpointReport {
     pub changes_applied: i64,
     pub epoch: i64,
     pub generation: String,
+    /// Of LiteLLM's server, as last followed.
+    pub timeline: i32,
     pub consistent_point: String,
     pub projected: bool,
     pub age_seconds: f64,
@@ -142,6 +146,7 @@ async fn target_facts(target: &Target) -> Result<TargetFacts> {
         changes_applied: row.get("changes_applied"),
         epoch: row.get("epoch"),
         generation: row.get("generation"),
+        timeline: row.get("timeline"),
         consistent_point: row.get::<_, Lsn>("consistent_point").to_string(),
         projected: row.get("projected"),
         age_seconds: row.get("age_seconds"),
@@ -169,6 +174,7 @@ pub async fn report(config: &Config) -> Result<StatusReport> {
         lag_seconds: None,
         checkpoint: None,
         slot: None,
+        leader: source.leader(&config.slot).await?,
         layout: None,
         accounts_active: 0,
         accounts_locked: 0,
@@ -295,6 +301,10 @@ impl StatusReport {
         } else {
             line("slot", "none".to_owned());
         }
+        if let Some(Leader { session, client, seconds }) = &self.leader {
+            let client = client.as_deref().unwrap_or("a local socket");
+            line("leader", format!("{session} at {client}, for {:.0} s", seconds.unwrap_or_default()));
+        }
         if let Some(layout) = &self.layout {
             line("layout", layout.clone());
         }
@@ -354,6 +364,8 @@ pub async fn wait_now(config: &Config, timeout: Duration) -> Result<Waited> {
     let goal = source.emit_barrier().await?;
     // The checkpoint of a server that was since restored says nothing about this one.
     let void = before.filter(|known| known.end_lsn() > goal).map(|known| known.generation);
+    // After a failover a position on the old timeline says nothing: it may be higher than any on the new one.
+    let timeline = source.server().await?.timeline.unwrap_or_default();
     let started = Instant::now();
     let mut last_seen = Instant::now();
     let mut looks = 0_u32;
@@ -363,12 +375,13 @@ pub async fn wait_now(config: &Config, timeout: Duration) -> Result<Waited> {
                 facts.checkpoint.as_ref().filter(|one| void.as_ref() != Some(&one.generation))
             {
                 let end = checkpoint.end_lsn();
-                if end > goal && checkpoint.projected {
+                let is_past = end > goal && checkpoint.timeline >= timeline;
+                if is_past && checkpoint.projected {
                     let row = target.client().query_one("select count(*) from dead_letter", &[]).await;
                     let dead_letters = row.map_err(on(Side::Target, "count dead letters"))?.get(0);
                     return Ok(Waited::Reached { dead_letters });
                 }
-                if end > goal
+                if is_past
                     && let Some(daemon) = &facts.daemon
                     && daemon.state == "waiting"
                     && started.elapsed() > SECOND_LOOK

@@ -37,7 +37,7 @@ fn settings(config: &Config) -> Vec<(&'static str, String)> {
         ("tcp_keepalives_count", "3"),
         ("tcp_user_timeout", "15s"),
         // A session of ours that was dropped stops its running statement too.
-        ("client_connection_check_interval", "5s"),
+        ("client_connection_check_interval", "2s"),
         // Parameters of a statement that fails hold people's data, and API keys in the clear: not for the server's log.
         ("log_parameter_max_length_on_error", "0"),
         ("jit", "off"),
@@ -87,20 +87,32 @@ impl Target {
 
     /// Takes the lease, for the life of this session: only one daemon at a time prepares, copies or leads. The slot
     /// alone does not say so, because nobody holds it while rows are copied. To be asked only while the slot is free: a
-    /// holder that has done nothing for a while is ended, and the next try gets the lease.
+    /// holder that has done nothing for a while is ended, with its transaction and its locks.
     pub async fn take_lease(&self, schema: &str) -> Result<bool> {
+        if self.try_lease(schema).await? {
+            return Ok(true);
+        }
+        let client = &self.connection.client;
+        let ended =
+            within(Side::Target, "take the lease", QUICK, client.query(sql::BREAK_LEASE, &[&schema])).await?;
+        if ended.is_empty() {
+            return Ok(false);
+        }
+        tracing::warn!("ended the session of a leader that had stopped working");
+        for _ in 0..LEASE_TRIES {
+            if self.try_lease(schema).await? {
+                return Ok(true);
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        Ok(false)
+    }
+
+    async fn try_lease(&self, schema: &str) -> Result<bool> {
         let text = "select pg_try_advisory_lock(hashtext('litellm_webui_sync'), hashtext($1))";
         let client = &self.connection.client;
         let row = within(Side::Target, "take the lease", QUICK, client.query_one(text, &[&schema])).await?;
-        if row.get(0) {
-            return Ok(true);
-        }
-        let ended =
-            within(Side::Target, "take the lease", QUICK, client.query(sql::BREAK_LEASE, &[&schema])).await?;
-        if !ended.is_empty() {
-            tracing::warn!("ended the session of a leader that had stopped working");
-        }
-        Ok(false)
+        Ok(row.get(0))
     }
 
     /// Runs a statement without parameters.
@@ -149,6 +161,8 @@ impl Target {
     }
 }
 
+/// How often a lease is asked for again while the session that held it ends.
+const LEASE_TRIES: u32 = 20;
 /// How long a statement of a small batch may take before the connection counts as dead: a link that was cut
 /// silently never answers.
 pub const QUICK: Duration = Duration::from_secs(20);

@@ -264,9 +264,12 @@ async fn print_setup(
 
 async fn set_up(config: &Config) -> anyhow::Result<()> {
     let source = Source::open(config).await?;
-    let (_, wal_level, _) = source.server().await?;
-    if wal_level != "logical" {
-        return Err(Error::WalLevel { found: wal_level }.into());
+    let server = source.server().await?;
+    if server.timeline.is_none() {
+        return Err(Error::Standby.into());
+    }
+    if server.wal_level != "logical" {
+        return Err(Error::WalLevel { found: server.wal_level }.into());
     }
     let tables = source.tables(config).await?;
     let publication = source.publication(config).await?;

@@ -16,7 +16,7 @@ use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, ValueEnum};
 
 pub use policy::Policy;
-pub use url::{Endpoint, Host, Secret, SslMode, Tls};
+pub use url::{Address, Endpoint, Host, Secret, SessionAttrs, SslMode, Tls};
 
 const SOURCE_URL: &str = "LITELLM_DATABASE_URL";
 const TARGET_URL: &str = "WEBUI_DATABASE_URL";
@@ -375,15 +375,17 @@ fn same_place_problem(
     litellm_schema: &str,
     webui_schema: &str,
 ) -> Option<String> {
-    let is_same = source.port == target.port
-        && source.database == target.database
-        && litellm_schema == webui_schema
-        && server(&source.host) == server(&target.host);
-    is_same.then(|| {
+    let is_one_server =
+        |one: &Address, other: &Address| one.port == other.port && server(&one.host) == server(&other.host);
+    let shared = target
+        .addresses
+        .iter()
+        .find(|theirs| source.addresses.iter().any(|ours| is_one_server(ours, theirs)))?;
+    (source.database == target.database && litellm_schema == webui_schema).then(|| {
         format!(
-            "{SOURCE_URL} and {TARGET_URL} name the same database and schema ({}:{}/{}, \
+            "{SOURCE_URL} and {TARGET_URL} name the same database and schema ({shared}/{}, \
              \"{webui_schema}\"); point one at LiteLLM's and the other at Open WebUI's",
-            target.host, target.port, target.database
+            target.database
         )
     })
 }
@@ -567,6 +569,7 @@ mod tests {
             ("postgresql://u@DB.example/d", "host=db.example. dbname=d"),
             ("postgresql://u@%2Frun/d", "postgresql:///d?host=/run/"),
             ("postgresql://u@h/d?schema=x", "postgresql://v@h/d?schema=x"),
+            ("postgresql://u@a,b/d", "postgresql://v@b,c/d"),
         ] {
             let all = problems(&[], source, target);
             assert_eq!(all.len(), 1, "{source}: {all:?}");

@@ -73,6 +73,8 @@ const BRAKE_RETRY: Duration = Duration::from_secs(15);
 const WAL_LOOK: Duration = Duration::from_secs(5);
 /// How soon a waiting daemon looks whether the slot is free.
 const STANDBY_DELAY: Duration = Duration::from_secs(1);
+/// How soon we look again whether a standby of ours was promoted, at the latest.
+const PROMOTION_DELAY: Duration = Duration::from_secs(2);
 
 impl Daemon {
     /// Runs until cancelled, or until something stops it that waiting cannot cure.
@@ -148,6 +150,8 @@ impl Daemon {
         let reason = error_chain(error);
         match (error, error.reaction()) {
             (Error::SlotHeld { .. } | Error::Superseded | Error::LeaseHeld, _) => {
+                // It looked, and all was well: an old failure must not delay a takeover.
+                backoff.attempt = 0;
                 self.progress.set_state(State::Standby, Some(reason));
                 Some(STANDBY_DELAY)
             }
@@ -171,7 +175,10 @@ impl Daemon {
                 Some(Duration::from_secs(1))
             }
             (_, Reaction::Retry) => {
-                let delay = backoff.next();
+                let mut delay = backoff.next();
+                if error.is_waiting_for_a_primary() {
+                    delay = delay.min(PROMOTION_DELAY);
+                }
                 tracing::warn!(error = reason, delay_ms = delay.as_millis(), "trying again");
                 self.progress.set_state(State::Reconnecting, Some(reason));
                 Some(delay)
@@ -188,7 +195,11 @@ impl Daemon {
     /// One session as leader: everything from the first connection to the first error.
     async fn lead(self: Arc<Self>, cancel: CancellationToken) -> Result<()> {
         let config = &self.config;
-        let source = Source::open(config).await?;
+        let source = Source::open_since(config, self.progress.timeline()).await?;
+        let server = source.server().await?;
+        if server.timeline.is_none() {
+            return Err(Error::Standby);
+        }
         let slot = source.slot(&config.slot).await?;
         if slot.as_ref().is_some_and(|slot| slot.active) {
             // Somebody else leads. Nothing of theirs is touched: not their schema, not their views, not their policy.
@@ -201,19 +212,23 @@ impl Daemon {
         schema::ensure(&target, config).await?;
         let mut known = checkpoint::read(&target).await?;
 
-        let (server_version, wal_level, database_oid) = source.server().await?;
-        if wal_level != "logical" {
-            return Err(Error::WalLevel { found: wal_level });
+        if server.wal_level != "logical" {
+            return Err(Error::WalLevel { found: server.wal_level });
         }
         let tables = source.tables(config).await?;
         let name = format!("litellm-webui-sync {}", self.instance.simple());
         // Not from the checkpoint: what the slot sends again before it tells whether the history is ours. Where it must not
         // be streamed from, `decide` says so.
         let mut start = slot.as_ref().and_then(|slot| slot.confirmed_flush_lsn).unwrap_or(Lsn::from(0));
-        let mut session = Session::open(config, &name, start).await?;
+        let mut session = Session::open(config, &source.endpoint, &name, start).await?;
         let identity = session.identify().await?;
         let unfinished_copy = backfill::is_unfinished(&target, &config.slot).await?;
         let followed = known.as_ref().map_or(identity.timeline, |known| known.generation.timeline);
+        self.progress.set_timeline(followed);
+        if identity.timeline < followed && config.source.addresses.len() > 1 {
+            // The next attempt passes it by.
+            return Err(Error::OldTimeline { host: source.connection.address.to_string() });
+        }
         let switch_point = if identity.timeline > followed {
             session.switch_point(identity.timeline, followed).await?
         } else {
@@ -226,7 +241,7 @@ impl Daemon {
             slot_name: &config.slot,
             identity: &identity,
             database: &config.source.database,
-            database_oid,
+            database_oid: server.database_oid,
             switch_point,
             columns_fingerprint: "",
         };
@@ -268,8 +283,8 @@ impl Daemon {
                 drop_slot,
                 system_identifier: &identity.system_identifier,
                 timeline: identity.timeline,
-                database_oid,
-                server_version,
+                database_oid: server.database_oid,
+                server_version: server.version,
                 tables: &tables,
                 columns_fingerprint: &fingerprint,
                 application_name: &name,
@@ -281,7 +296,7 @@ impl Daemon {
             }
             known = checkpoint::read(&target).await?;
             start = known.as_ref().map_or(Lsn::from(0), |known| known.end_lsn);
-            session = Session::open(config, &name, start).await?;
+            session = Session::open(config, &source.endpoint, &name, start).await?;
         }
         let Some(known) = known else {
             return Err(Error::Gap { reason: "the copy left no checkpoint".to_owned() });
@@ -298,6 +313,7 @@ impl Daemon {
             None => None,
         };
         session.start().await?;
+        self.progress.set_timeline(identity.timeline);
         let epoch = checkpoint::take_lead(&target, &known, identity.timeline).await?;
         schema::write_policy(&target, config).await?;
         self.progress.session_begins(known.end_lsn);
@@ -318,7 +334,7 @@ impl Daemon {
             receive::Receiver::new(Arc::clone(&self), session, signatures, limits, parts, committed, linger)
                 .stop_at(fence)
                 .comparing(overlap);
-        let watcher = monitor::Monitor::new(Arc::clone(&self), source, fingerprint);
+        let watcher = monitor::Monitor::new(Arc::clone(&self), source, fingerprint).await?;
         let mut tasks = JoinSet::new();
         tasks.spawn(receiver.run(cancel.clone()));
         tasks.spawn(applier.run(received));

@@ -1,7 +1,8 @@
-//! Watches the slot and the publication from outside the stream.
+//! Watches the slot, the publication and both links from outside the stream.
 //!
 //! PostgreSQL 18 skips a missing publication silently, a column dropped and added again leaves no
-//! row in the stream, and an invalidated slot ends it like a shutdown: the catalogs tell.
+//! row in the stream, and an invalidated slot ends it like a shutdown: the catalogs tell. A link that was cut
+//! without a word looks like a slow statement: a question that costs nothing tells.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,13 +10,17 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::Daemon;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Side};
 use crate::source::Source;
 use crate::source::publication::columns_fingerprint;
+use crate::target::Target;
 
 const SLOT_INTERVAL: Duration = Duration::from_secs(2);
 /// How many looks at the slot to one at the publication and the tables.
 const TABLES_EVERY: u32 = 5;
+/// How long either side may take to answer the simplest question. With SLOT_INTERVAL it is less than WAL_SENDER_TIMEOUT:
+/// a leader that lost either side lets go before its slot is taken from it.
+const LINK_PATIENCE: Duration = Duration::from_secs(10);
 
 fn keeps_too_much(daemon: &Daemon, retained_bytes: i64) -> bool {
     let limit = daemon.config.policy.source.max_retained_wal;
@@ -26,7 +31,7 @@ fn keeps_too_much(daemon: &Daemon, retained_bytes: i64) -> bool {
 /// (DESIGN invariant 7). For a daemon that led before, between two attempts; the next one finds the slot gone, and copies.
 pub(super) async fn release_wal(daemon: &Daemon) -> Result<()> {
     let config = &daemon.config;
-    let source = Source::open(config).await?;
+    let source = Source::open_since(config, daemon.progress.timeline()).await?;
     let Some(slot) = source.slot(&config.slot).await? else { return Ok(()) };
     daemon.progress.set_source_wal_end(slot.wal_end);
     daemon.metrics.slot_retained_bytes.set(slot.retained_bytes);
@@ -47,14 +52,17 @@ pub(super) async fn release_wal(daemon: &Daemon) -> Result<()> {
 pub(super) struct Monitor {
     daemon: Arc<Daemon>,
     source: Source,
+    /// Beside the applier's, whose statements may rightly take long.
+    target: Target,
     fingerprint: String,
     /// What the last look found instead: a LiteLLM upgrade changes one table after the other, and one copy is enough for it.
     changing: Option<String>,
 }
 
 impl Monitor {
-    pub(super) fn new(daemon: Arc<Daemon>, source: Source, fingerprint: String) -> Self {
-        Self { daemon, source, fingerprint, changing: None }
+    pub(super) async fn new(daemon: Arc<Daemon>, source: Source, fingerprint: String) -> Result<Self> {
+        let target = Target::open(&daemon.config).await?;
+        Ok(Self { daemon, source, target, fingerprint, changing: None })
     }
 
     pub(super) async fn run(mut self, cancel: CancellationToken) -> Result<()> {
@@ -65,7 +73,11 @@ impl Monitor {
                 () = cancel.cancelled() => return Ok(()),
                 _ = tick.tick() => {}
             }
-            self.look_at_slot().await?;
+            let answers = tokio::join!(
+                soon(Side::Source, "look at the slot", self.look_at_slot()),
+                soon(Side::Target, "see whether it is there", self.target.execute("ask", "select 1")),
+            );
+            answers.0.and(answers.1)?;
             looks += 1;
             if looks.is_multiple_of(TABLES_EVERY) || self.changing.is_some() {
                 self.look_at_tables().await?;
@@ -107,4 +119,10 @@ impl Monitor {
         }
         if self.changing.replace(now.clone()) == Some(now) { Err(Error::SourceChanged) } else { Ok(()) }
     }
+}
+
+/// A link that does not answer soon counts as cut.
+async fn soon(side: Side, action: &'static str, question: impl Future<Output = Result<()>>) -> Result<()> {
+    let silent = Error::Silent { side, action, seconds: LINK_PATIENCE.as_secs() };
+    tokio::time::timeout(LINK_PATIENCE, question).await.unwrap_or(Err(silent))
 }

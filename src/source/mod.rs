@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::catalog::{Lsn, TABLES};
-use crate::config::Config;
+use crate::config::{Config, Endpoint};
 use crate::error::{Error, Result, Side, on};
 use crate::postgres::{self, Connection, quote_ident};
 use crate::sql;
@@ -24,6 +24,19 @@ use session::TEXT_SETTINGS;
 #[derive(Debug)]
 pub struct Source {
     pub connection: Connection,
+    /// Where it leads: what belongs together (a slot, its snapshot, the stream) has to be on one server.
+    pub endpoint: Endpoint,
+}
+
+/// What kind of server it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Server {
+    /// `server_version_num`
+    pub version: i32,
+    pub wal_level: String,
+    pub database_oid: i64,
+    /// The timeline it writes. A standby writes none.
+    pub timeline: Option<i32>,
 }
 
 /// A mirrored table as LiteLLM has it.
@@ -32,6 +45,17 @@ pub struct SourceTable {
     pub oid: u32,
     /// Column name to (number, type).
     pub columns: BTreeMap<String, (i16, String)>,
+}
+
+/// Who follows our slot, as LiteLLM's server sees it.
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+pub struct Leader {
+    /// The session's name: it ends with the daemon's instance.
+    pub session: String,
+    /// Its address; none when it came through a socket.
+    pub client: Option<String>,
+    /// For how long.
+    pub seconds: Option<f64>,
 }
 
 /// What our slot looks like.
@@ -68,10 +92,39 @@ impl SlotState {
 
 impl Source {
     pub async fn open(config: &Config) -> Result<Self> {
-        let connection = postgres::connect(&config.source, "litellm-webui-sync", TEXT_SETTINGS)
+        Self::open_at(&config.source).await
+    }
+
+    /// A second session on the very same server.
+    pub async fn beside(&self) -> Result<Self> {
+        Self::open_at(&self.endpoint).await
+    }
+
+    /// Opens the first host that writes `timeline` or a newer one. A primary that failed, and came back when nobody had
+    /// told it that it was replaced, writes an older one: nothing is to be read there.
+    pub async fn open_since(config: &Config, timeline: i32) -> Result<Self> {
+        let mut hosts = config.source.clone();
+        loop {
+            let source = Self::open_at(&hosts).await?;
+            let [_, _, ..] = config.source.addresses.as_slice() else { return Ok(source) };
+            let Some(found) = source.server().await?.timeline.filter(|found| *found < timeline) else {
+                return Ok(source);
+            };
+            let address = source.connection.address.clone();
+            tracing::warn!(host = %address, timeline = found, followed = timeline, "passing by a primary of the past");
+            hosts.addresses.retain(|known| *known != address);
+            if hosts.addresses.is_empty() {
+                return Err(Error::OldTimeline { host: address.to_string() });
+            }
+        }
+    }
+
+    async fn open_at(endpoint: &Endpoint) -> Result<Self> {
+        let connection = postgres::connect(endpoint, "litellm-webui-sync", TEXT_SETTINGS)
             .await
             .map_err(|source| Error::Connect { side: Side::Source, source })?;
-        Ok(Self { connection })
+        let endpoint = endpoint.at(&connection.address);
+        Ok(Self { connection, endpoint })
     }
 
     /// The mirrored tables this LiteLLM has, by LiteLLM's name.
@@ -124,11 +177,23 @@ impl Source {
         within(Side::Source, "drop the slot", QUICK, client.execute(text, &[&name])).await.map(|_| ())
     }
 
-    /// Server version (`server_version_num`), wal_level and the database's oid.
-    pub async fn server(&self) -> Result<(i32, String, i64)> {
+    pub async fn server(&self) -> Result<Server> {
         let work = self.connection.client.query_one(sql::SERVER, &[]);
         let row = within(Side::Source, "ask for the server's version", QUICK, work).await?;
-        Ok((row.get(0), row.get(1), row.get(2)))
+        Ok(Server {
+            version: row.get(0),
+            wal_level: row.get(1),
+            database_oid: row.get(2),
+            timeline: row.get(3),
+        })
+    }
+
+    /// Who holds the slot.
+    pub async fn leader(&self, slot: &str) -> Result<Option<Leader>> {
+        let client = &self.connection.client;
+        let row =
+            within(Side::Source, "look who leads", QUICK, client.query_opt(sql::LEADER, &[&slot])).await?;
+        Ok(row.map(|row| Leader { session: row.get(0), client: row.get(1), seconds: row.get(2) }))
     }
 
     /// Who keeps a slot from being created, for a message.

@@ -13,7 +13,7 @@ use pgwire_replication::{
 
 use crate::catalog::Lsn;
 use crate::config::Config;
-use crate::config::url::{self, Host};
+use crate::config::url::{self, Endpoint, Host};
 use crate::error::{Error, Result, Side};
 
 /// How long the source's walsender waits for us, set for our connection only. It pings at half of
@@ -95,12 +95,17 @@ impl std::fmt::Debug for Session {
 }
 
 impl Session {
-    /// Connects, without starting to stream. `start` is where streaming would begin and what the
-    /// source is told we have: the checkpoint, never anything else.
-    pub async fn open(config: &Config, application_name: &str, start: Lsn) -> Result<Self> {
-        let client = ReplicationClient::connect_gated(wire_config(config, application_name, start))
-            .await
-            .map_err(|error| wire_error("connect for replication", &error))?;
+    /// Connects to the server `endpoint` leads to ([`super::Source::endpoint`]), without starting to stream. `start` is
+    /// where streaming would begin and what the source is told we have: the checkpoint, never anything else.
+    pub async fn open(
+        config: &Config,
+        endpoint: &Endpoint,
+        application_name: &str,
+        start: Lsn,
+    ) -> Result<Self> {
+        let wire = wire_config(config, endpoint, application_name, start)?;
+        let work = ReplicationClient::connect_gated(wire);
+        let client = patiently("connect for replication", CONNECT_PATIENCE, work).await?;
         Ok(Self { client, last_event: Instant::now() })
     }
 
@@ -246,9 +251,16 @@ fn time(micros: i64) -> SystemTime {
     SystemTime::UNIX_EPOCH + POSTGRES_EPOCH + Duration::from_micros(u64::try_from(micros).unwrap_or_default())
 }
 
-fn wire_config(config: &Config, application_name: &str, start: Lsn) -> ReplicationConfig {
-    let endpoint = &config.source;
-    let host = match &endpoint.host {
+fn wire_config(
+    config: &Config,
+    endpoint: &Endpoint,
+    application_name: &str,
+    start: Lsn,
+) -> Result<ReplicationConfig> {
+    let [address] = endpoint.addresses.as_slice() else {
+        return Err(Error::Usage(format!("{endpoint} is more than one server")));
+    };
+    let host = match &address.host {
         Host::Tcp(name) => name.clone(),
         Host::Socket(directory) => directory.display().to_string(),
     };
@@ -261,7 +273,7 @@ fn wire_config(config: &Config, application_name: &str, start: Lsn) -> Replicati
         config.slot.as_str(),
         config.publication.as_str(),
     );
-    wire.port = endpoint.port;
+    wire.port = address.port;
     wire.tls = TlsConfig {
         mode: match endpoint.tls.mode {
             url::SslMode::Disable => SslMode::Disable,
@@ -272,7 +284,7 @@ fn wire_config(config: &Config, application_name: &str, start: Lsn) -> Replicati
         },
         ca_pem_path: endpoint.tls.root_cert.clone(),
         // Without it the client refuses verify-full for an IP address the certificate does name.
-        sni_hostname: match &endpoint.host {
+        sni_hostname: match &address.host {
             Host::Tcp(name) => Some(name.clone()),
             Host::Socket(_) => None,
         },
@@ -290,7 +302,7 @@ fn wire_config(config: &Config, application_name: &str, start: Lsn) -> Replicati
     options.push(format!("-c wal_sender_timeout={}s", WAL_SENDER_TIMEOUT.as_secs()));
     options.push("-c logical_decoding_work_mem=64MB".to_owned());
     wire.options = Some(options.join(" "));
-    wire
+    Ok(wire)
 }
 
 async fn patiently<T>(

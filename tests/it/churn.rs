@@ -18,6 +18,16 @@ pub(crate) mod reference {
 
     /// Makes the publication as the product would, then a slot that counts from now on.
     pub(crate) async fn begin(pair: &Pair) {
+        publish(pair).await;
+        create_reference_slot(&pair.source, &slot(pair)).await.unwrap();
+    }
+
+    /// The name of the slot that counts.
+    pub(crate) fn slot(pair: &Pair) -> String {
+        format!("{}{SLOT_SUFFIX}", pair.slot)
+    }
+
+    pub(crate) async fn publish(pair: &Pair) {
         let have = rows(&pair.source, "select tablename from pg_tables where schemaname = 'public'").await;
         let tables: Vec<String> = TABLES
             .iter()
@@ -25,7 +35,6 @@ pub(crate) mod reference {
             .map(|table| format!("public.\"{}\"", table.source))
             .collect();
         pair.litellm(&format!("create publication litellm_webui_sync for table {}", tables.join(", "))).await;
-        create_reference_slot(&pair.source, &format!("{}{SLOT_SUFFIX}", pair.slot)).await.unwrap();
     }
 
     /// The counters are what was committed between the consistent point of the product's slot and its checkpoint.
@@ -33,7 +42,7 @@ pub(crate) mod reference {
         let sql = "select consistent_point::text, end_lsn::text from litellm_webui_sync.checkpoint";
         let row = rows(&pair.target, sql).await.remove(0);
         let (from, to) = (row[0].clone().unwrap(), row[1].clone().unwrap());
-        let slot = format!("{}{SLOT_SUFFIX}", pair.slot);
+        let slot = slot(pair);
         let publication = "litellm_webui_sync";
         let before = count(&pair.source, &slot, publication, Some(&from)).await.unwrap();
         let until = count(&pair.source, &slot, publication, Some(&to)).await.unwrap();

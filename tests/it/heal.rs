@@ -346,7 +346,7 @@ impl Failover {
         let daemon = Daemon::start(&pair);
         pair.settle().await;
         primary.stop(Mode::Fast, DEADLINE).unwrap();
-        let standby = primary.standby(slots).unwrap();
+        let standby = primary.cold_standby(slots).unwrap();
         primary.start_again().unwrap();
         (Self { primary, standby, _target: target, proxy, pair }, daemon)
     }

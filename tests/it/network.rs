@@ -12,16 +12,16 @@ use crate::support::daemon::DaemonOptions;
 use crate::support::{DEADLINE, Daemon, Pair, PairOptions, change, eventually, people, person, rows};
 
 /// Two servers, each behind a proxy.
-struct Bench {
+pub(crate) struct Bench {
     source: Cluster,
     target: Cluster,
-    source_proxy: Proxy,
-    target_proxy: Proxy,
-    pair: Pair,
+    pub(crate) source_proxy: Proxy,
+    pub(crate) target_proxy: Proxy,
+    pub(crate) pair: Pair,
 }
 
 impl Bench {
-    async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         let start = || Cluster::start(ClusterOptions::default()).unwrap();
         let (source, target) = (start(), start());
         let mut pair = Pair::on(&source, &target, PairOptions::default()).await;
@@ -37,7 +37,7 @@ impl Bench {
         Self { source, target, source_proxy, target_proxy, pair }
     }
 
-    async fn assert_right(&self) {
+    pub(crate) async fn assert_right(&self) {
         self.pair.settle().await;
         assert_in_step(&self.pair).await;
         reference::assert_exactly_once(&self.pair).await;
@@ -171,7 +171,7 @@ async fn a_second_daemon_stands_by_and_takes_over() {
     reference::assert_exactly_once(&pair).await;
 }
 
-fn signal(daemon: &Daemon, name: &str) {
+pub(crate) fn signal(daemon: &Daemon, name: &str) {
     assert!(Command::new("kill").args([name, &daemon.pid().to_string()]).status().unwrap().success());
 }
 

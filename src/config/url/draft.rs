@@ -8,7 +8,7 @@ use std::time::Duration;
 use percent_encoding::percent_decode_str;
 
 use super::text::{Parts, decode_lossy, keyword_value, printable, search_path_of};
-use super::{Endpoint, Host, Secret, SslMode, Tls};
+use super::{Address, Endpoint, Host, Secret, SessionAttrs, SslMode, Tls};
 
 const DEFAULT_PORT: u16 = 5432;
 const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -25,8 +25,10 @@ const SYSTEM_ROOTS: [&str; 5] = [
 /// What a text said so far, and what was wrong with it.
 #[derive(Default)]
 pub(super) struct Draft {
+    /// Several are joined by commas, as libpq writes them; so are the ports, an empty one being the default.
     host: Option<String>,
     port: Option<String>,
+    session: Option<SessionAttrs>,
     user: Option<String>,
     password: Option<String>,
     database: Option<String>,
@@ -76,26 +78,33 @@ impl Draft {
     }
 
     fn read_hosts(&mut self, hosts: &str) {
-        let (host, port) = if let Some(bracketed) = hosts.strip_prefix('[') {
+        let (mut names, mut ports) = (Vec::new(), Vec::new());
+        for text in hosts.split(',') {
+            let Some((host, port)) = self.read_host(text) else { return };
+            names.push(self.decoded("host", host).unwrap_or_default());
+            ports.push(self.decoded("port", port).unwrap_or_default());
+        }
+        let given = |texts: &[String]| texts.iter().any(|text| !text.is_empty()).then(|| texts.join(","));
+        (self.host, self.port) = (given(&names), given(&ports));
+    }
+
+    /// Cuts `host:port`; the port may be empty.
+    fn read_host<'a>(&mut self, text: &'a str) -> Option<(&'a str, &'a str)> {
+        if let Some(bracketed) = text.strip_prefix('[') {
             let Some((address, port)) = bracketed.split_once(']') else {
                 self.problem(format!("the IPv6 address has no closing bracket, or {ENCODE_REMEDY}"));
-                return;
+                return None;
             };
-            (address, port.strip_prefix(':').unwrap_or(port))
-        } else if hosts.split(',').all(|host| host.matches(':').count() > 1) && !hosts.is_empty() {
+            return Some((address, port.strip_prefix(':').unwrap_or(port)));
+        }
+        if text.matches(':').count() > 1 {
             self.problem(format!(
                 "the host holds several colons; put an IPv6 address into brackets, [::1]:5432, \
                  or {ENCODE_REMEDY}"
             ));
-            return;
-        } else if hosts.contains(',') {
-            // finish() says what is wrong with a list; the ports in it would only confuse.
-            (hosts, "")
-        } else {
-            hosts.split_once(':').unwrap_or((hosts, ""))
-        };
-        self.host = self.decoded("host", host);
-        self.port = self.decoded("port", port);
+            return None;
+        }
+        Some(text.split_once(':').unwrap_or((text, "")))
     }
 
     /// Percent-decodes one part; an empty part counts as missing, as libpq has it.
@@ -169,8 +178,14 @@ impl Draft {
                     self.problem("connect_timeout must be a whole number of seconds, such as 10".to_owned());
                 }
             },
-            // We write, so a server that cannot be written to is found out anyway.
-            "target_session_attrs" => self.only(name, &value, &["any", "read-write"]),
+            "target_session_attrs" => {
+                let known = SESSION_ATTRS.iter().find(|(word, _)| *word == value);
+                if known.is_none() {
+                    // We write, so a standby is of no use.
+                    self.not_one_of(name, &SESSION_ATTRS.map(|(word, _)| word));
+                }
+                self.session = known.map(|(_, attrs)| *attrs);
+            }
             "sslnegotiation" => self.only(name, &value, &["postgres"]),
             "gssencmode" => self.only(name, &value, &["disable", "prefer"]),
             name => self.set_tls(name, value),
@@ -273,8 +288,8 @@ impl Draft {
 
     pub(super) fn finish(mut self, env: &dyn Fn(&str) -> Option<String>) -> Result<Endpoint, Vec<String>> {
         let env = |name: &str| env(name).filter(|value| !value.is_empty());
-        let host = self.finish_host();
-        let port = self.finish_port();
+        let addresses = self.finish_addresses();
+        let session = self.finish_session(addresses.len());
         // A URL that could not be read says nothing about what it lacks.
         let is_readable = self.problems.is_empty();
         let user = self.user.take().or_else(|| env("PGUSER")).or_else(|| env("USER"));
@@ -284,11 +299,10 @@ impl Draft {
         let user = user.unwrap_or_default();
         let password = self.password.take().or_else(|| env("PGPASSWORD")).unwrap_or_default();
         let database = self.database.take().unwrap_or_else(|| user.clone());
-        let tls = match host {
-            // PostgreSQL has no TLS on Unix sockets, and libpq ignores sslmode there.
-            Host::Socket(_) => Tls { mode: SslMode::Disable, ..Tls::default() },
-            Host::Tcp(_) => self.finish_tls(&env),
-        };
+        let is_socket = |address: &Address| matches!(address.host, Host::Socket(_));
+        let is_local = !addresses.is_empty() && addresses.iter().all(is_socket);
+        let tls =
+            if is_local { Tls { mode: SslMode::Disable, ..Tls::default() } } else { self.finish_tls(&env) };
         let schema = self.schema.take().or(self.search_path.take());
         for (what, text) in [
             ("user name", user.as_str()),
@@ -305,8 +319,8 @@ impl Draft {
             return Err(self.problems);
         }
         Ok(Endpoint {
-            host,
-            port,
+            addresses,
+            session,
             user,
             password: Secret::new(password),
             database,
@@ -316,26 +330,73 @@ impl Draft {
         })
     }
 
-    fn finish_host(&mut self) -> Host {
-        let host = self.host.take().unwrap_or_else(|| "localhost".to_owned());
-        if host.contains(',') {
+    /// One port is for every host; otherwise each has its own.
+    fn finish_addresses(&mut self) -> Vec<Address> {
+        let hosts = self.host.take().unwrap_or_else(|| "localhost".to_owned());
+        let hosts: Vec<&str> = hosts.split(',').map(str::trim).collect();
+        let ports = self.port.take().unwrap_or_default();
+        let ports: Vec<&str> = ports.split(',').collect();
+        if ports.len() > 1 && ports.len() != hosts.len() {
+            let s = if hosts.len() == 1 { "" } else { "s" };
+            self.problem(format!(
+                "there are {} host{s} and {} ports; give one port for all hosts, or one for each",
+                hosts.len(),
+                ports.len()
+            ));
+            return Vec::new();
+        }
+        if hosts.contains(&"") {
             self.problem(
-                "several hosts are given; one host is supported for now: give the primary, or \
-                 a name that always leads to it"
+                "the list of hosts has an empty place; write host1:5432,host2:5432 without a comma too many"
                     .to_owned(),
             );
-        } else if host.starts_with('/') {
-            return Host::Socket(PathBuf::from(host));
-        } else if !host.chars().all(|c| c.is_alphanumeric() || "-._:%".contains(c)) {
-            self.problem(format!("the host is not a valid host name; if it is right, {ENCODE_REMEDY}"));
+            return Vec::new();
         }
-        Host::Tcp(host)
+        let mut addresses: Vec<Address> = Vec::new();
+        for (place, host) in hosts.iter().enumerate() {
+            let port = if ports.len() == 1 { ports.first() } else { ports.get(place) };
+            let port = self.finish_port(port.copied().unwrap_or_default());
+            let address = Address { host: self.finish_host(host), port };
+            // Numbers, not names: a name may be a piece of a password.
+            if let Some(twin) = addresses.iter().position(|known| is_same(known, &address)) {
+                let (place, twin) = (place + 1, twin + 1);
+                self.problem(format!("host {place} of the list is host {twin} again; name each once"));
+            }
+            addresses.push(address);
+        }
+        addresses
     }
 
-    fn finish_port(&mut self) -> u16 {
-        let Some(port) = self.port.take() else {
+    fn finish_host(&mut self, host: &str) -> Host {
+        if host.starts_with('/') {
+            return Host::Socket(PathBuf::from(host));
+        }
+        if !host.chars().all(|c| c.is_alphanumeric() || "-._:%".contains(c)) {
+            self.problem(format!("the host is not a valid host name; if it is right, {ENCODE_REMEDY}"));
+        }
+        Host::Tcp(host.to_owned())
+    }
+
+    fn finish_session(&mut self, hosts: usize) -> SessionAttrs {
+        match (self.session, hosts) {
+            (Some(SessionAttrs::Any), 2..) => {
+                self.problem(
+                    "target_session_attrs=any with several hosts may be a standby, which cannot be written; \
+                     remove it, or write read-write"
+                        .to_owned(),
+                );
+                SessionAttrs::Any
+            }
+            (Some(given), _) => given,
+            (None, 2..) => SessionAttrs::ReadWrite,
+            (None, _) => SessionAttrs::Any,
+        }
+    }
+
+    fn finish_port(&mut self, port: &str) -> u16 {
+        if port.is_empty() {
             return DEFAULT_PORT;
-        };
+        }
         match port.trim().parse() {
             Ok(port) if port > 0 => port,
             _ => {
@@ -387,6 +448,18 @@ impl Draft {
         Tls { mode, root_cert, client_cert, client_key }
     }
 }
+
+/// Two spellings of one address, as far as that can be told without asking a server.
+fn is_same(one: &Address, other: &Address) -> bool {
+    let name = |host: &Host| match host {
+        Host::Tcp(name) => name.to_lowercase().trim_end_matches('.').to_owned(),
+        Host::Socket(directory) => directory.components().collect::<PathBuf>().display().to_string(),
+    };
+    one.port == other.port && name(&one.host) == name(&other.host)
+}
+
+const SESSION_ATTRS: [(&str, SessionAttrs); 3] =
+    [("any", SessionAttrs::Any), ("read-write", SessionAttrs::ReadWrite), ("primary", SessionAttrs::Primary)];
 
 const SSL_MODES: [(&str, SslMode); 6] = [
     ("disable", SslMode::Disable),

@@ -18,8 +18,10 @@ use draft::Draft;
 /// One database connection, complete: nothing in it is looked up again later.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Endpoint {
-    pub host: Host,
-    pub port: u16,
+    /// Never empty, none twice. Several belong to one database: a primary and its standbys.
+    pub addresses: Vec<Address>,
+    /// What the server behind an address must be.
+    pub session: SessionAttrs,
     pub user: String,
     /// Empty when there is none.
     pub password: Secret,
@@ -30,7 +32,26 @@ pub struct Endpoint {
     pub connect_timeout: Duration,
 }
 
-/// The server's address.
+/// Where one server listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Address {
+    pub host: Host,
+    pub port: u16,
+}
+
+/// libpq's `target_session_attrs`, as far as it fits somebody who writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum SessionAttrs {
+    /// Whatever answers. The default with one host, and only possible there.
+    #[default]
+    Any,
+    /// A server that takes writes: neither a standby nor read-only by configuration. The default with several hosts.
+    ReadWrite,
+    /// A server that is no standby.
+    Primary,
+}
+
+/// The server's host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Host {
     /// A host name or an IP address; an IPv6 address without its brackets.
@@ -106,14 +127,35 @@ impl fmt::Display for Host {
     }
 }
 
-/// `user@host:port/database`: for people, without the password.
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.host, self.port)
+    }
+}
+
+/// `user@host:port,host:port/database`: for people, without the password.
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}@{}:{}/{}", self.user, self.host, self.port, self.database)
+        write!(f, "{}@", self.user)?;
+        for (place, address) in self.addresses.iter().enumerate() {
+            write!(f, "{}{address}", if place == 0 { "" } else { "," })?;
+        }
+        write!(f, "/{}", self.database)
     }
 }
 
 impl Endpoint {
+    /// The same database at one of its addresses alone, encrypted as that address can be.
+    #[must_use]
+    pub fn at(&self, address: &Address) -> Self {
+        let tls = match address.host {
+            // PostgreSQL has no TLS on Unix sockets, and libpq ignores sslmode there.
+            Host::Socket(_) => Tls { mode: SslMode::Disable, ..Tls::default() },
+            Host::Tcp(_) => self.tls.clone(),
+        };
+        Self { addresses: vec![address.clone()], tls, ..self.clone() }
+    }
+
     /// Reads a URL or a keyword/value string; what is missing comes from libpq's defaults.
     ///
     /// The error lists every problem found. No entry contains the password or the whole text.
@@ -193,8 +235,8 @@ mod tests {
         parse_in(&[("USER", "os-user")], text).expect_err(text)
     }
 
-    fn tcp(host: &str) -> Host {
-        Host::Tcp(host.to_owned())
+    fn tcp(host: &str, port: u16) -> Address {
+        Address { host: Host::Tcp(host.to_owned()), port }
     }
 
     #[test]
@@ -213,8 +255,7 @@ mod tests {
         ];
         for text in spellings {
             let endpoint = parse(text);
-            assert_eq!(endpoint.host, tcp("db.example"), "{text}");
-            assert_eq!(endpoint.port, 5433, "{text}");
+            assert_eq!(endpoint.addresses, [tcp("db.example", 5433)], "{text}");
             assert_eq!(endpoint.user, "llm", "{text}");
             assert_eq!(endpoint.password.expose(), "s3cret", "{text}");
             assert_eq!(endpoint.database, "litellm", "{text}");
@@ -275,10 +316,10 @@ mod tests {
     #[test]
     fn ipv6_and_sockets() {
         let endpoint = parse("postgresql://u@[2001:db8::1]:6000/d");
-        assert_eq!(endpoint.host, tcp("2001:db8::1"));
+        assert_eq!(endpoint.addresses, [tcp("2001:db8::1", 6000)]);
         assert_eq!(endpoint.to_string(), "u@[2001:db8::1]:6000/d");
-        assert_eq!(parse("postgresql://[::1]/d").host, tcp("::1"));
-        assert_eq!(parse("host=::1").host, tcp("::1"));
+        assert_eq!(parse("postgresql://[::1]/d").addresses, [tcp("::1", 5432)]);
+        assert_eq!(parse("host=::1").addresses, [tcp("::1", 5432)]);
         for text in [
             "postgresql:///d?host=/var/run/postgresql&user=u",
             "postgresql://u@%2Fvar%2Frun%2Fpostgresql/d",
@@ -286,11 +327,38 @@ mod tests {
             "host=/var/run/postgresql dbname=d user=u",
         ] {
             let endpoint = parse(text);
-            assert_eq!(endpoint.host, Host::Socket("/var/run/postgresql".into()), "{text}");
+            assert_eq!(endpoint.addresses[0].host, Host::Socket("/var/run/postgresql".into()), "{text}");
             assert_eq!(endpoint.tls.mode, SslMode::Disable, "{text}");
             assert_eq!(endpoint.to_string(), "u@/var/run/postgresql:5432/d");
         }
-        assert_eq!(parse("postgresql://u@%2Ftmp:6000/d").port, 6000);
+        assert_eq!(parse("postgresql://u@%2Ftmp:6000/d").addresses[0].port, 6000);
+    }
+
+    #[test]
+    fn several_hosts_are_read_from_every_spelling() {
+        for text in [
+            "postgresql://u@a:1,b,[::1]:3/d",
+            "postgresql://u@a:1,b:5432,[::1]:3/d?target_session_attrs=read-write",
+            "postgresql://u@/d?host=a,b,::1&port=1,,3",
+            "host=a,b,::1 port=1,5432,3 user=u dbname=d",
+        ] {
+            let endpoint = parse(text);
+            assert_eq!(endpoint.addresses, [tcp("a", 1), tcp("b", 5432), tcp("::1", 3)], "{text}");
+            assert_eq!(endpoint.session, SessionAttrs::ReadWrite, "{text}");
+            assert_eq!(endpoint.to_string(), "u@a:1,b:5432,[::1]:3/d");
+        }
+        // As libpq has it: one port is everybody's.
+        assert_eq!(parse("host=a,b port=7").addresses, [tcp("a", 7), tcp("b", 7)]);
+        let endpoint = parse("postgresql://u@a,b/d?target_session_attrs=primary&sslmode=require");
+        assert_eq!(endpoint.session, SessionAttrs::Primary);
+        let mixed = parse("host=/tmp,b dbname=d user=u sslmode=require");
+        let modes: Vec<SslMode> = mixed.addresses.iter().map(|address| mixed.at(address).tls.mode).collect();
+        assert_eq!(modes, [SslMode::Disable, SslMode::Require]);
+        assert_eq!(parse("postgresql://h/d").session, SessionAttrs::Any);
+        assert_eq!(
+            parse("postgresql://h/d?target_session_attrs=read-write").session,
+            SessionAttrs::ReadWrite
+        );
     }
 
     #[test]
@@ -357,7 +425,7 @@ mod tests {
     #[test]
     fn every_problem_is_reported_at_once() {
         let all = problems(
-            "postgresql://u:p@a,b/d?colour=red&sslmode=maybe&sslidentity=x.p12&connect_timeout=soon\
+            "postgresql://u:p@a,,b/d?colour=red&sslmode=maybe&sslidentity=x.p12&connect_timeout=soon\
              &sslcert=c&target_session_attrs=standby&shape&sslmode=maybe",
         );
         let expected = [
@@ -367,7 +435,7 @@ mod tests {
             "connect_timeout must be",
             "target_session_attrs must be one of any, read-write",
             "unknown parameter \"shape\"",
-            "several hosts are given; one host is supported for now",
+            "the list of hosts has an empty place",
             "sslcert needs sslkey",
         ];
         assert_eq!(all.len(), expected.len(), "{all:#?}");
@@ -390,8 +458,21 @@ mod tests {
             ("postgresql://u@::1/d", "brackets"),
             ("postgresql://u@[::1/d", "closing bracket"),
             ("postgresql://u@h h/d", "not a valid host name"),
-            ("postgresql://a:1,b:2/d", "several hosts"),
-            ("postgresql://h/d?host=a&host=b,c", "several hosts"),
+            ("postgresql://a,b,/d", "the list of hosts has an empty place"),
+            ("postgresql://a:1,b:1,a:1/d", "host 3 of the list is host 1 again"),
+            ("postgresql://a,A./d", "host 2 of the list is host 1 again"),
+            ("postgresql://a:1,b:0/d", "port must be"),
+            ("host=a,b,c port=1,2", "3 hosts and 2 ports"),
+            ("host=a port=1,2", "1 host and 2 ports"),
+            ("postgresql://a,::1/d", "brackets"),
+            ("postgresql://a,[::1/d", "closing bracket"),
+            ("postgresql://a,[::1]x/d", "port must be"),
+            ("postgresql://a,b c/d", "not a valid host name"),
+            ("postgresql://a,b/d?target_session_attrs=any", "may be a standby"),
+            (
+                "postgresql://a,b/d?target_session_attrs=prefer-standby",
+                "must be one of any, read-write, primary",
+            ),
             ("postgresql://u:%ff@h/d", "the password is not UTF-8"),
             ("postgresql://u:a%00b@h/d", "the password holds a zero byte"),
             ("postgresql://h/d?sslkey=k", "sslkey needs sslcert"),

@@ -25,6 +25,7 @@ use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::binaries::Binaries;
+use crate::database::execute;
 use crate::run_as::RunAs;
 use crate::template::{initdb, new_directory, template};
 use crate::tls::{self, TlsFiles};
@@ -123,10 +124,9 @@ impl Cluster {
     /// replication slots, as a snapshot of the disk has them; `pg_basebackup` leaves them out.
     ///
     /// `select pg_promote()` promotes it. It is up without its primary too.
-    pub fn standby(&self, slots: bool) -> Result<Self> {
+    pub fn cold_standby(&self, slots: bool) -> Result<Self> {
         ensure!(self.server().is_none(), "the server is running");
-        let mut standby = Self::without_files(self.binaries.clone(), RunAs::for_server()?)?;
-        standby.copy_files(&self.data_dir(), &standby.data_dir())?;
+        let mut standby = Self::copy_of(&self.data_dir(), self.binaries.clone(), self.user.clone())?;
         if !slots {
             for slot in fs::read_dir(standby.data_dir().join("pg_replslot"))? {
                 fs::remove_dir_all(slot?.path())?;
@@ -177,6 +177,35 @@ impl Cluster {
         fs::create_dir(cluster.socket_dir())?;
         cluster.user.own(&cluster.socket_dir())?;
         Ok(cluster)
+    }
+
+    /// A hot standby, streaming from this server through the physical slot `slot`, which is made here. It has the settings
+    /// of this server, and `more`. This server is stopped for the copy of its files, and runs again on return.
+    pub async fn standby(&self, slot: &str, more: &[(&str, &str)]) -> Result<Self> {
+        let sql = format!("select pg_create_physical_replication_slot('{slot}', true)");
+        execute(&self.url("postgres"), &sql).await.context("could not make the standby's slot")?;
+        self.stop(Mode::Fast, START_TIMEOUT)?;
+        let mut standby = Self::copy_of(&self.data_dir(), self.binaries.clone(), self.user.clone())?;
+        self.start_again()?;
+        // A base backup has no slots either.
+        for entry in fs::read_dir(standby.data_dir().join("pg_replslot"))? {
+            fs::remove_dir_all(entry?.path())?;
+        }
+        let signal = standby.data_dir().join("standby.signal");
+        fs::write(&signal, "").context("could not write standby.signal")?;
+        standby.user.own(&signal)?;
+        let socket_dir = standby.socket_dir().to_string_lossy().into_owned();
+        let primary = format!("host=127.0.0.1 port={} user=postgres dbname=postgres", self.port);
+        let settings = [
+            ("unix_socket_directories", socket_dir.as_str()),
+            ("primary_conninfo", &primary),
+            ("primary_slot_name", slot),
+            ("hot_standby_feedback", "on"),
+            ("wal_retrieve_retry_interval", "200ms"),
+        ];
+        standby.append_settings(settings.into_iter().chain(more.iter().copied()))?;
+        standby.launch_on_a_free_port()?;
+        Ok(standby)
     }
 
     /// The address of a database over TCP.
@@ -329,6 +358,13 @@ impl Cluster {
 
     fn log_path(&self) -> PathBuf {
         self.root.join("log")
+    }
+
+    /// A cluster of its own, not started, with a copy of a stopped server's files.
+    fn copy_of(data: &Path, binaries: Binaries, user: RunAs) -> Result<Self> {
+        let cluster = Self::without_files(binaries, user)?;
+        cluster.copy_files(data, &cluster.data_dir())?;
+        Ok(cluster)
     }
 
     fn copy_files(&self, from: &Path, to: &Path) -> Result<()> {

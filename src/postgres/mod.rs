@@ -1,29 +1,26 @@
 //! A connection to a database, and names and values in SQL.
 //!
-//! Owns connecting (TLS, timeouts, keepalives, session settings), the task that drives a
+//! Owns connecting (hosts, timeouts, keepalives, session settings; TLS in [`tls`]), the task that drives a
 //! connection, what a failed attempt means, and quoting. Must not retry, and must not know what
 //! the statements mean. No error of this module repeats a password or a row.
 
+mod tls;
+
 use std::error::Error;
 use std::io;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::verify_server_cert_signed_by_trust_anchor;
-use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::pem::{self, PemObject};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::server::ParsedCertificate;
-use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_postgres::error::{DbError, SqlState};
-use tokio_postgres::{Client, Config, NoTls, Socket};
+use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage, Socket};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use crate::config::url::{Endpoint, Host, SslMode, Tls};
+use crate::config::url::{Address, Endpoint, Host, SessionAttrs, SslMode};
+
+pub use tls::{TlsFileError, https_config};
+use tls::{remedy_for_certificate, tls_config};
 
 /// A peer that vanished without a word is noticed after idle + interval * retries = 11 s.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(5);
@@ -31,6 +28,8 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(2);
 const KEEPALIVE_RETRIES: u32 = 3;
 /// The same for data that was sent and never acknowledged, which keepalives do not watch.
 const TCP_USER_TIMEOUT: Duration = Duration::from_secs(15);
+/// How much sooner a host is asked than the next of the list: one that is silent must not cost its whole timeout.
+const HEAD_START: Duration = Duration::from_millis(300);
 /// How long a polite goodbye may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -38,6 +37,8 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub struct Connection {
     pub client: Client,
+    /// Where it leads, of several.
+    pub address: Address,
     driver: Driver,
     end: watch::Receiver<Option<String>>,
 }
@@ -73,59 +74,96 @@ impl Connection {
 
     /// Says goodbye, so that the server does not log a lost client. Optional; bounded in time.
     pub async fn close(self) {
-        let Self { client, mut driver, end: _ } = self;
+        let Self { client, mut driver, .. } = self;
         drop(client);
         // Either way it is over: the driver is dropped here.
         let _ = tokio::time::timeout(CLOSE_TIMEOUT, &mut driver.0).await;
     }
 }
 
-/// Connects and starts the task that drives the connection.
+/// Connects and starts the task that drives the connection. Of several hosts, the first of the list that is what
+/// `target_session_attrs` asks for; one that does not answer soon is not waited for.
 ///
-/// `settings` are session settings that hold from the first statement on. Everything, from the
-/// name look-up to the end of the log-in, happens within the endpoint's `connect_timeout`.
+/// `settings` are session settings that hold from the first statement on. Everything on one host, from the name look-up
+/// to the end of the log-in, happens within the endpoint's `connect_timeout`.
 pub async fn connect(
     endpoint: &Endpoint,
     application_name: &str,
     settings: &[(&str, &str)],
 ) -> Result<Connection, ConnectError> {
-    let config = client_config(endpoint, application_name, settings);
+    let mut waiting = endpoint.addresses.iter();
+    let mut running = FuturesUnordered::new();
+    let mut failures = Vec::new();
+    loop {
+        if let Some(address) = waiting.next() {
+            running.push(connect_at(endpoint.at(address), address, application_name, settings));
+        }
+        let ended = tokio::select! {
+            ended = running.next() => ended,
+            () = tokio::time::sleep(HEAD_START), if waiting.len() > 0 => continue,
+        };
+        match ended {
+            Some(Ok(connection)) => return Ok(connection),
+            Some(Err(failure)) => failures.push(failure),
+            None => {}
+        }
+        if running.is_empty() && waiting.len() == 0 {
+            break;
+        }
+    }
+    match <[_; 1]>::try_from(failures) {
+        Ok([only]) => Err(only),
+        Err(failures) => Err(ConnectError::NoHost { endpoint: endpoint.to_string(), failures }),
+    }
+}
+
+/// Connects to an endpoint that has one address.
+async fn connect_at(
+    endpoint: Endpoint,
+    address: &Address,
+    application_name: &str,
+    settings: &[(&str, &str)],
+) -> Result<Connection, ConnectError> {
+    let config = client_config(&endpoint, address, application_name, settings);
+    let name = endpoint.to_string();
     let tls = match endpoint.tls.mode {
         // Not a TLS connector that is switched off: it refuses the empty name of a socket.
         SslMode::Disable => None,
         SslMode::Prefer | SslMode::Require | SslMode::VerifyCa | SslMode::VerifyFull => {
             match tls_config(&endpoint.tls) {
                 Ok(tls) => Some(MakeRustlsConnect::new(tls)),
-                Err(source) => {
-                    return Err(ConnectError::TlsFile { endpoint: endpoint.to_string(), source });
-                }
+                Err(source) => return Err(ConnectError::TlsFile { endpoint: name, source }),
             }
         }
     };
     let attempt = async {
-        Ok(match tls {
+        let connection = match tls {
             None => {
                 let (client, connection) = config.connect(NoTls).await?;
-                Connection::start(client, connection)
+                Connection::start(client, connection, address)
             }
             Some(tls) => {
                 let (client, connection) = config.connect(tls).await?;
-                Connection::start(client, connection)
+                Connection::start(client, connection, address)
             }
-        })
+        };
+        let refused = match endpoint.session {
+            SessionAttrs::Any => None,
+            wanted => connection.refuse(wanted).await?,
+        };
+        Ok((connection, refused))
     };
-    // Boxed: the states of a TLS handshake would make every caller's future large.
+    // Boxed: a TLS handshake would make every caller's future large.
     match tokio::time::timeout(endpoint.connect_timeout, Box::pin(attempt)).await {
-        Ok(Ok(connection)) => Ok(connection),
-        Ok(Err(source)) => Err(ConnectError::Postgres { endpoint: endpoint.to_string(), source }),
-        Err(_) => {
-            Err(ConnectError::TimedOut { endpoint: endpoint.to_string(), after: endpoint.connect_timeout })
-        }
+        Ok(Ok((connection, None))) => Ok(connection),
+        Ok(Ok((_, Some(is)))) => Err(ConnectError::NotPrimary { endpoint: name, is }),
+        Ok(Err(source)) => Err(ConnectError::Postgres { endpoint: name, source }),
+        Err(_) => Err(ConnectError::TimedOut { endpoint: name, after: endpoint.connect_timeout }),
     }
 }
 
 impl Connection {
-    fn start<S>(client: Client, connection: tokio_postgres::Connection<Socket, S>) -> Self
+    fn start<S>(client: Client, connection: tokio_postgres::Connection<Socket, S>, address: &Address) -> Self
     where
         S: tokio_postgres::tls::TlsStream + Unpin + Send + 'static,
     {
@@ -137,18 +175,41 @@ impl Connection {
             };
             sender.send_replace(Some(reason));
         }));
-        Self { client, driver, end }
+        Self { client, address: address.clone(), driver, end }
+    }
+
+    /// What this server is, if it is not what was wanted.
+    async fn refuse(&self, wanted: SessionAttrs) -> Result<Option<&'static str>, tokio_postgres::Error> {
+        let text = "select pg_is_in_recovery(), current_setting('transaction_read_only')";
+        let answer = self.client.simple_query(text).await?;
+        let is = |column: usize, value: &str| {
+            answer.iter().any(|message| match message {
+                SimpleQueryMessage::Row(row) => row.get(column) == Some(value),
+                _ => false,
+            })
+        };
+        Ok(match wanted {
+            SessionAttrs::Any => None,
+            SessionAttrs::ReadWrite | SessionAttrs::Primary if is(0, "t") => Some("a standby"),
+            SessionAttrs::ReadWrite if is(1, "on") => Some("read-only"),
+            SessionAttrs::ReadWrite | SessionAttrs::Primary => None,
+        })
     }
 }
 
-fn client_config(endpoint: &Endpoint, application_name: &str, settings: &[(&str, &str)]) -> Config {
+fn client_config(
+    endpoint: &Endpoint,
+    address: &Address,
+    application_name: &str,
+    settings: &[(&str, &str)],
+) -> Config {
     let mut config = Config::new();
-    match &endpoint.host {
+    match &address.host {
         Host::Tcp(host) => config.host(host),
         Host::Socket(directory) => config.host_path(directory),
     };
     config
-        .port(endpoint.port)
+        .port(address.port)
         .user(&endpoint.user)
         .dbname(&endpoint.database)
         .application_name(application_name)
@@ -249,22 +310,24 @@ pub enum ConnectError {
     TlsFile { endpoint: String, source: TlsFileError },
     #[error("could not connect to {endpoint} within {after:?}")]
     TimedOut { endpoint: String, after: Duration },
+    #[error("{endpoint} is {is}")]
+    NotPrimary { endpoint: String, is: &'static str },
+    #[error("none of {endpoint} is a server to work on ({})", list(.failures))]
+    NoHost { endpoint: String, failures: Vec<Self> },
 }
 
-/// A certificate or key file that cannot be used.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot use {parameter} {}: {problem}", file.display())]
-pub struct TlsFileError {
-    parameter: &'static str,
-    file: PathBuf,
-    problem: String,
+fn list(failures: &[ConnectError]) -> String {
+    let texts: Vec<String> = failures.iter().map(|failure| error_chain(failure)).collect();
+    texts.join("; ")
 }
 
 impl ConnectError {
     /// Whether the same attempt may succeed later without anybody changing anything.
     pub fn is_transient(&self) -> bool {
         let error = match self {
-            Self::TimedOut { .. } => return true,
+            // A standby may be promoted, and the host that is down may be the right one.
+            Self::TimedOut { .. } | Self::NotPrimary { .. } => return true,
+            Self::NoHost { failures, .. } => return failures.iter().any(Self::is_transient),
             Self::TlsFile { .. } => return false,
             Self::Postgres { source, .. } => source,
         };
@@ -280,13 +343,29 @@ impl ConnectError {
     pub fn code(&self) -> Option<&str> {
         match self {
             Self::Postgres { source, .. } => source.code().map(SqlState::code),
-            Self::TlsFile { .. } | Self::TimedOut { .. } => None,
+            Self::NoHost { failures, .. } => failures.iter().find_map(Self::code),
+            Self::TlsFile { .. } | Self::TimedOut { .. } | Self::NotPrimary { .. } => None,
+        }
+    }
+
+    /// Whether a server answered that it is not the one to work on, as standbys do until one is promoted.
+    pub fn is_waiting_for_a_primary(&self) -> bool {
+        match self {
+            Self::NotPrimary { .. } => true,
+            Self::NoHost { failures, .. } => failures.iter().any(Self::is_waiting_for_a_primary),
+            Self::Postgres { .. } | Self::TlsFile { .. } | Self::TimedOut { .. } => false,
         }
     }
 
     /// What an operator can do about it.
     pub fn remedy(&self) -> &'static str {
         let error = match self {
+            Self::NotPrimary { .. } => return "promote a standby, or name the primary's host in the URL",
+            Self::NoHost { failures, .. } => {
+                // What stops us, if anything does; else what was asked first.
+                let worst = failures.iter().find(|failure| !failure.is_transient()).or(failures.first());
+                return worst.map_or("name a host in the URL", Self::remedy);
+            }
             Self::TlsFile { .. } => return "correct the file or its path in the URL",
             Self::TimedOut { .. } => {
                 return "check the host, the port and what stands between, or raise \
@@ -363,164 +442,11 @@ fn remedy_without_code(error: &tokio_postgres::Error) -> &'static str {
     }
 }
 
-fn remedy_for_certificate(reason: &CertificateError) -> &'static str {
-    use CertificateError as Reason;
-    match reason {
-        Reason::UnknownIssuer => "give the authority that signed the server's certificate as sslrootcert",
-        Reason::NotValidForName | Reason::NotValidForNameContext { .. } => {
-            "use a host name that the certificate lists as subjectAltName; its common name does \
-             not count"
-        }
-        Reason::Expired | Reason::ExpiredContext { .. } => "renew the server's certificate",
-        Reason::NotValidYet | Reason::NotValidYetContext { .. } => "check the clocks of both hosts",
-        _ => {
-            "issue the server an X.509 version 3 certificate, signed by an authority and with a \
-             subjectAltName"
-        }
-    }
-}
-
-/// What rustls needs to know. The cryptography is named here: rustls panics when it has to
-/// choose between several that happen to be compiled in.
-fn tls_config(tls: &Tls) -> Result<ClientConfig, TlsFileError> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let algorithms = provider.signature_verification_algorithms;
-    let builder = ClientConfig::builder_with_provider(provider)
-        .with_protocol_versions(rustls::ALL_VERSIONS)
-        .expect("ring knows TLS 1.2 and 1.3");
-    let builder = match tls.mode {
-        SslMode::VerifyFull => builder.with_root_certificates(authorities(tls)?),
-        SslMode::VerifyCa => {
-            let authorities = Some(authorities(tls)?);
-            builder
-                .dangerous()
-                .with_custom_certificate_verifier(Arc::new(Verifier { authorities, algorithms }))
-        }
-        SslMode::Disable | SslMode::Prefer | SslMode::Require => builder
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(Verifier { authorities: None, algorithms })),
-    };
-    let (Some(cert_file), Some(key_file)) = (&tls.client_cert, &tls.client_key) else {
-        return Ok(builder.with_no_client_auth());
-    };
-    let chain = certificates("sslcert", cert_file)?;
-    let key = PrivateKeyDer::from_pem_file(key_file).map_err(|error| {
-        let problem = match error {
-            pem::Error::NoItemsFound => {
-                "no unencrypted private key in it (PEM, PKCS#8, PKCS#1 or SEC1)".to_owned()
-            }
-            error => error.to_string(),
-        };
-        TlsFileError { parameter: "sslkey", file: key_file.clone(), problem }
-    })?;
-    builder.with_client_auth_cert(chain, key).map_err(|error| TlsFileError {
-        parameter: "sslkey",
-        file: key_file.clone(),
-        problem: format!("it does not fit sslcert {}: {error}", cert_file.display()),
-    })
-}
-
-/// TLS for a web server, believing the file's authorities or those Mozilla ships.
-///
-/// # Errors
-/// When the file cannot be used.
-pub fn https_config(ca_file: Option<&Path>) -> Result<ClientConfig, TlsFileError> {
-    let tls = Tls { root_cert: ca_file.map(Path::to_owned), ..Tls::default() };
-    Ok(ClientConfig::builder().with_root_certificates(authorities(&tls)?).with_no_client_auth())
-}
-
-/// Whom to believe: the file's authorities, or those Mozilla ships.
-fn authorities(tls: &Tls) -> Result<RootCertStore, TlsFileError> {
-    let Some(file) = &tls.root_cert else {
-        return Ok(RootCertStore::from_iter(webpki_roots::TLS_SERVER_ROOTS.iter().cloned()));
-    };
-    let mut store = RootCertStore::empty();
-    // A system's bundle may hold one that rustls cannot read; the others still count.
-    let (added, _) = store.add_parsable_certificates(certificates("sslrootcert", file)?);
-    if added == 0 {
-        return Err(TlsFileError {
-            parameter: "sslrootcert",
-            file: file.clone(),
-            problem: "no certificate in it can be read as an authority".to_owned(),
-        });
-    }
-    Ok(store)
-}
-
-fn certificates(parameter: &'static str, file: &Path) -> Result<Vec<CertificateDer<'static>>, TlsFileError> {
-    let error = |problem: String| TlsFileError { parameter, file: file.to_owned(), problem };
-    let certificates: Vec<_> = CertificateDer::pem_file_iter(file)
-        .and_then(Iterator::collect)
-        .map_err(|cause| error(cause.to_string()))?;
-    if certificates.is_empty() {
-        return Err(error("no certificate in it (PEM)".to_owned()));
-    }
-    Ok(certificates)
-}
-
-/// Checks as much of the server's certificate as `sslmode` asks for, short of verify-full.
-#[derive(Debug)]
-struct Verifier {
-    /// `None` believes every certificate, also one that rustls could not even read: the X.509
-    /// version 1 certificates that come out of the recipe in PostgreSQL's own manual. Whoever
-    /// could forge the handshake could present a certificate of their own just as well.
-    authorities: Option<RootCertStore>,
-    algorithms: WebPkiSupportedAlgorithms,
-}
-
-impl ServerCertVerifier for Verifier {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        if let Some(authorities) = &self.authorities {
-            verify_server_cert_signed_by_trust_anchor(
-                &ParsedCertificate::try_from(end_entity)?,
-                authorities,
-                intermediates,
-                now,
-                self.algorithms.all,
-            )?;
-        }
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        match self.authorities {
-            Some(_) => verify_tls12_signature(message, cert, dss, &self.algorithms),
-            None => Ok(HandshakeSignatureValid::assertion()),
-        }
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        match self.authorities {
-            Some(_) => verify_tls13_signature(message, cert, dss, &self.algorithms),
-            None => Ok(HandshakeSignatureValid::assertion()),
-        }
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.algorithms.supported_schemes()
-    }
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 mod tests {
+    use rustls::CertificateError;
+
     use super::*;
 
     fn endpoint(url: &str) -> Endpoint {
@@ -549,7 +475,7 @@ mod tests {
     #[test]
     fn the_driver_gets_what_the_endpoint_says() {
         let tcp = endpoint("postgresql://u:zq@[::1]:6000/d?connect_timeout=8&sslmode=verify-ca");
-        let config = client_config(&tcp, "sync", &[("a", "b")]);
+        let config = client_config(&tcp, &tcp.addresses[0], "sync", &[("a", "b")]);
         assert_eq!(config.get_hosts(), [tokio_postgres::config::Host::Tcp("::1".to_owned())]);
         assert_eq!(config.get_ports(), [6000]);
         assert_eq!(config.get_user(), Some("u"));
@@ -558,7 +484,7 @@ mod tests {
         assert_eq!(config.get_ssl_mode(), tokio_postgres::config::SslMode::Require);
         assert_eq!(config.get_connect_timeout(), Some(&Duration::from_secs(4)));
         let socket = endpoint("postgresql://u@%2Ftmp/d");
-        let config = client_config(&socket, "sync", &[]);
+        let config = client_config(&socket, &socket.addresses[0], "sync", &[]);
         assert_eq!(config.get_hosts(), [tokio_postgres::config::Host::Unix("/tmp".into())]);
         assert_eq!(config.get_options(), None);
         assert_eq!(config.get_ssl_mode(), tokio_postgres::config::SslMode::Disable);
@@ -641,5 +567,33 @@ mod tests {
         assert_eq!(error.to_string(), format!("could not connect to {endpoint} within 20ms"));
         assert!(error.is_transient());
         assert!(!format!("{error:?}").contains("zq"));
+    }
+
+    #[tokio::test]
+    async fn when_no_host_will_do_each_says_why() {
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = silent.local_addr().unwrap().port();
+        let mut endpoint = endpoint(&format!("postgresql://u:zq@127.0.0.1:{port},127.0.0.1:1/d"));
+        endpoint.connect_timeout = Duration::from_millis(500);
+        let error = connect(&endpoint, "test", &[]).await.unwrap_err();
+        let text = error_chain(&error);
+        assert!(text.contains(&format!("none of u@127.0.0.1:{port},127.0.0.1:1/d is a server")), "{text}");
+        assert!(text.contains(&format!("could not connect to u@127.0.0.1:{port}/d within 500ms")), "{text}");
+        assert!(text.contains("could not connect to u@127.0.0.1:1/d: "), "{text}");
+        assert!(error.is_transient() && !text.contains("zq"), "{text}");
+    }
+
+    #[test]
+    fn one_host_that_may_come_back_is_reason_to_wait() {
+        let standby = || ConnectError::NotPrimary { endpoint: "b".into(), is: "a standby" };
+        let file = || ConnectError::TlsFile {
+            endpoint: "a".into(),
+            source: TlsFileError { parameter: "sslcert", file: "f".into(), problem: "gone".into() },
+        };
+        let of = |failures| ConnectError::NoHost { endpoint: "a,b".into(), failures };
+        assert!(of(vec![file(), standby()]).is_transient());
+        assert!(of(vec![file(), standby()]).is_waiting_for_a_primary());
+        assert!(!of(vec![file(), file()]).is_transient());
+        assert_eq!(of(vec![standby(), file()]).remedy(), file().remedy());
     }
 }
