@@ -1,6 +1,6 @@
 //! A connection to a database, and names and values in SQL.
 //!
-//! Owns connecting (hosts, timeouts, keepalives, session settings; TLS in [`tls`]), the task that drives a
+//! Owns connecting (hosts, timeouts, keepalives, session settings; TLS in `tls`), the task that drives a
 //! connection, what a failed attempt means, and quoting. Must not retry, and must not know what
 //! the statements mean. No error of this module repeats a password or a row.
 
