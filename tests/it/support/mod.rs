@@ -3,6 +3,7 @@
 pub(crate) mod compare;
 pub(crate) mod daemon;
 pub(crate) mod models;
+pub(crate) mod work;
 
 use std::fmt::Write as _;
 use std::future::Future;
