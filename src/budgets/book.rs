@@ -133,21 +133,21 @@ impl Book {
         }
         let hash = hash(row.key_parts());
         let old = old.map(hash_of_key);
-        match row.spending() {
-            &[spend, limit, reset] => {
+        match *row.spending() {
+            [spend, limit, reset] => {
                 let user =
                     entry(&mut self.users, old, hash, User { spend: 0.0, limit: f64::NAN, reset: NEVER });
                 set_number(&mut user.spend, spend, 0.0);
                 set_number(&mut user.limit, limit, f64::NAN);
                 set_moment(&mut user.reset, reset);
             }
-            &[spend, limit, duration, reset, budget, metadata] => {
+            [spend, limit, duration, reset, budget, metadata] => {
                 self.key(hash, old, [spend, limit, duration, reset, budget], metadata);
             }
-            &[first, second, third, fourth, fifth] if table.table().source == "LiteLLM_TeamTable" => {
+            [first, second, third, fourth, fifth] if table.table().source == "LiteLLM_TeamTable" => {
                 self.team(hash, old, [first, second, third, fourth], fifth);
             }
-            &[limit, soft, reset, amount, expiry] => {
+            [limit, soft, reset, amount, expiry] => {
                 let number = self.number(hash);
                 let amount = number_of(amount);
                 let increase =
@@ -164,14 +164,14 @@ impl Book {
                 debug_assert_ne!(number, NO_LINK);
                 self.set_row(hash, Some(row));
             }
-            &[spend, budget] if table.table().source == "LiteLLM_OrganizationTable" => {
+            [spend, budget] if table.table().source == "LiteLLM_OrganizationTable" => {
                 let link = self.link(budget);
                 let new = Organization { spend: 0.0, link: NO_LINK };
                 let organization = entry(&mut self.organizations, old, hash, new);
                 set_number(&mut organization.spend, spend, 0.0);
                 organization.link = link.unwrap_or(organization.link);
             }
-            &[spend, budget] => {
+            [spend, budget] => {
                 let link = self.link(budget);
                 // The second part of its key.
                 let team = row.key_parts().nth(1).map_or(0, |team| beginning(&self::hash([team])));
@@ -405,7 +405,7 @@ fn member_limit(
     {
         return (Some(limit + increase), rules::soft(own.soft));
     }
-    let limit = default.and_then(|default| default.limit).filter(|limit| !(*limit <= 0.0));
+    let limit = default.and_then(|default| default.limit).filter(|limit| *limit > 0.0 || limit.is_nan());
     let soft = own.and_then(|own| own.soft).or(default.and_then(|default| default.soft));
     (limit.map(|limit| limit + increase), rules::soft(soft))
 }
