@@ -139,14 +139,18 @@ impl Name {
         } else {
             id
         };
-        let alias: Vec<&str> = self
+        let mut alias: Vec<String> = self
             .alias
             .iter()
-            .rev()
-            .filter_map(|alias| alias.as_deref().filter(|alias| !alias.is_empty() && shown(alias)))
+            .map(|alias| alias.clone().filter(|alias| shown(alias)).unwrap_or_default())
             .collect();
-        let email = self.email.as_deref().and_then(reduce::email).filter(|_| emails && alias.is_empty());
-        (id, email.unwrap_or_else(|| cut_text(&alias.join("/"), LABEL_MAX_CHARS)))
+        // The first is the user's, where there is a user.
+        if let (Some(user), true) = (alias.first_mut().filter(|user| user.is_empty()), emails) {
+            *user = self.email.as_deref().and_then(reduce::email).unwrap_or_default();
+        }
+        alias.retain(|alias| !alias.is_empty());
+        alias.reverse();
+        (id, cut_text(&alias.join("/"), LABEL_MAX_CHARS))
     }
 }
 
