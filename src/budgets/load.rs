@@ -193,19 +193,31 @@ pub async fn all_names(
 }
 
 /// Keeps the names of those that are shown, for a daemon.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Namer {
+    again_every: Duration,
     /// When the last scan ended, and how long it took.
     scanned: Option<(Instant, Duration)>,
     read_again: Option<Instant>,
 }
 
+impl Default for Namer {
+    fn default() -> Self {
+        Self::every(AGAIN_EVERY)
+    }
+}
+
 impl Namer {
+    /// Looks known names up again this often.
+    pub fn every(again_every: Duration) -> Self {
+        Self { again_every, scanned: None, read_again: None }
+    }
+
     /// Looks up what is missing, and now and then everything again.
     pub async fn look(&mut self, budgets: &Budgets, source: &Source, config: &Config) -> Result<()> {
         let Some(ranking) = budgets.ranking() else { return Ok(()) };
         let due = |last: Option<Instant>, every: Duration| last.is_none_or(|at| at.elapsed() >= every);
-        if due(self.read_again, AGAIN_EVERY) {
+        if due(self.read_again, self.again_every) {
             self.read_again = Some(Instant::now());
             let known = budgets.named(&ranking);
             for kind in Kind::ALL {

@@ -202,6 +202,7 @@ impl Receiver {
             && *lsn >= fence
         {
             self.at_fence = true;
+            self.daemon.budgets.passed(fence);
             return Ok(());
         }
         match frame {

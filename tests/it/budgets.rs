@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use litellm_webui_sync::budgets::{self, load, rules};
+use litellm_webui_sync::budgets::{self, Budgets, load, rules};
+use litellm_webui_sync::catalog::Lsn;
+use litellm_webui_sync::checkpoint::{Checkpoint, Generation};
 use litellm_webui_sync::source::Source;
 use testbed::{Cluster, ClusterOptions, Schema, churn, seed};
 
@@ -326,6 +328,69 @@ async fn a_reading_agrees_with_the_oracle_at_any_moment() {
         }
         assert_eq!(found, expected(&pair, &format!("'{literal}'::timestamp")).await, "{days} days from now");
     }
+}
+
+#[tokio::test]
+async fn who_is_renamed_is_called_by_the_new_name() {
+    let pair = Pair::new().await;
+    pair.litellm(
+        &[
+            person("ann", "ann@x.test"),
+            organization("o", "Old"),
+            key("k", "ann"),
+            team("t", "Old", Some("o"), &["ann"]),
+            "insert into \"LiteLLM_TeamMembership\" (user_id, team_id, spend) values ('ann', 't', 1);
+             update \"LiteLLM_UserTable\" set spend = 1; update \"LiteLLM_VerificationToken\" set spend = 1;
+             update \"LiteLLM_TeamTable\" set spend = 1; update \"LiteLLM_OrganizationTable\" set spend = 1;"
+                .to_owned(),
+        ]
+        .concat(),
+    )
+    .await;
+    let config = pair.config();
+    let source = Source::open(&config).await.unwrap();
+    let tables = source.tables(&config).await.unwrap();
+    let all = Budgets::new(config.policy.budgets);
+    let checkpoint = Checkpoint {
+        generation: Generation {
+            id: uuid::Uuid::new_v4(),
+            system_identifier: String::new(),
+            timeline: 1,
+            database_oid: 0,
+            slot: String::new(),
+            consistent_point: Lsn::from(0),
+        },
+        end_lsn: Lsn::from(7),
+        transactions_applied: 0,
+        changes_applied: 0,
+        epoch: 1,
+        projected_with: String::new(),
+        committed_at: None,
+        expired_through: None,
+        columns_fingerprint: String::new(),
+    };
+    assert!(all.ranking().is_none() && !all.continues(&checkpoint, 1));
+    all.begin(load::read(&source, &config, &tables).await.unwrap(), &checkpoint, 1);
+    assert!(all.continues(&checkpoint, 1));
+    // After a switch of timelines, or behind somebody else who led, it has to be read again.
+    assert!(!all.continues(&checkpoint, 2));
+    assert!(!all.continues(&Checkpoint { end_lsn: Lsn::from(8), ..checkpoint }, 1));
+    let mut namer = load::Namer::every(Duration::ZERO);
+    let aliases = || {
+        let ranking = all.ranking().unwrap();
+        rules::Kind::ALL.map(|kind| all.shown(&ranking, kind).first().map(|one| one.alias.clone()))
+    };
+    assert_eq!(aliases(), [None, Some(String::new()), None, None, None]);
+    namer.look(&all, &source, &config).await.unwrap();
+    let called = |names: [&str; 5]| names.map(|name| Some(name.to_owned()));
+    assert_eq!(aliases(), called(["", "", "Old", "Old", "Old"]));
+    pair.litellm(
+        "update \"LiteLLM_UserTable\" set user_alias = 'Ann'; update \"LiteLLM_VerificationToken\" set key_alias = 'Key';
+         update \"LiteLLM_TeamTable\" set team_alias = 'New'; update \"LiteLLM_OrganizationTable\" set organization_alias = 'New'",
+    )
+    .await;
+    namer.look(&all, &source, &config).await.unwrap();
+    assert_eq!(aliases(), called(["Ann", "Key", "New", "New", "New/Ann"]));
 }
 
 #[tokio::test]
