@@ -274,6 +274,22 @@ impl Error {
         }
     }
 
+    /// Whether something is wrong. Others end a session as well: a daemon that stands by, a pause, a copy that is asked for.
+    pub fn is_failure(&self) -> bool {
+        !matches!(
+            self,
+            Self::SlotHeld { .. }
+                | Self::Superseded
+                | Self::LeaseHeld
+                | Self::Standby
+                | Self::SourceChanged
+                | Self::Brake { .. }
+                | Self::Paused { .. }
+                | Self::Resnapshot
+                | Self::AtFence
+        ) && self.sqlstate() != Some("55006")
+    }
+
     /// The SQLSTATE, where a server gave one.
     pub fn sqlstate(&self) -> Option<&str> {
         match self {

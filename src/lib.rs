@@ -54,6 +54,7 @@ pub mod progress;
 pub mod schema;
 pub mod teardown;
 // looking at it
+pub mod budgets;
 pub mod cli;
 pub mod doctor;
 pub mod failures;

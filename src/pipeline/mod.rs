@@ -11,6 +11,7 @@ mod models;
 mod monitor;
 mod receive;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -20,22 +21,23 @@ use tokio_util::sync::CancellationToken;
 
 use crate::backfill;
 use crate::brake;
+use crate::budgets::{self, Budgets};
 use crate::catalog::Lsn;
 use crate::checkpoint::{self, Checkpoint};
 use crate::config::Config;
 use crate::error::{Error, Reaction, Result};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Publication};
 use crate::pause;
 use crate::poll;
 use crate::postgres::error_chain;
-use crate::progress::{Progress, State};
+use crate::progress::{CopyPhase, Progress, State};
 use crate::resnapshot;
 use crate::schema;
-use crate::source::Source;
 use crate::source::overlap::Overlap;
 use crate::source::publication::columns_fingerprint;
 use crate::source::session::Session;
 use crate::source::start::{Facts, Start, check, decide};
+use crate::source::{Source, SourceTable};
 use crate::stage::signatures::Signatures;
 use crate::target::Target;
 
@@ -45,6 +47,7 @@ pub struct Daemon {
     pub config: Config,
     pub metrics: Arc<Metrics>,
     pub progress: Arc<Progress>,
+    pub budgets: Arc<Budgets>,
     /// This process, for `status` and for telling sessions apart.
     pub instance: uuid::Uuid,
     /// Drop rows that say nothing new before they cost a round trip. On unless a test says otherwise.
@@ -87,6 +90,7 @@ impl Daemon {
         let mut looked_at_wal = None;
         loop {
             let started = Instant::now();
+            let before = (self.metrics.sessions.get(), self.progress.checkpoint());
             let attempt = async {
                 self.still_paused().await?;
                 match self.open_brake().await? {
@@ -112,6 +116,7 @@ impl Daemon {
                 Err(error) => error,
             };
             self.metrics.reconnects.with_label_values(&[&error.label()]).inc();
+            self.count_restart(&error, before);
             if started.elapsed() > STABLE {
                 backoff.attempt = 0;
             }
@@ -142,6 +147,17 @@ impl Daemon {
                 () = cancel.cancelled() => return Ok(()),
                 () = pause => {}
             }
+        }
+    }
+
+    /// Counts sessions in a row that failed at one position: something there may be what fails.
+    /// `before`: sessions and checkpoint when the attempt began.
+    fn count_restart(&self, error: &Error, before: (u64, Lsn)) {
+        let streamed = self.metrics.sessions.get() > before.0;
+        if self.progress.checkpoint() != before.1 {
+            self.metrics.same_position_restarts.set(0);
+        } else if streamed && error.is_failure() {
+            self.metrics.same_position_restarts.inc();
         }
     }
 
@@ -254,7 +270,9 @@ impl Daemon {
         // first: a crash in between must not leave a gap that nobody remembers.
         let mut publication = source.publication(config).await?;
         let mut distrusted = None;
-        if let Some(repair) = Source::publication_repair(config, publication.as_ref(), &tables)? {
+        let repair = Source::publication_repair(config, publication.as_ref(), &tables)
+            .inspect_err(|_| self.metrics.set_publication(Publication::Changed))?;
+        if let Some(repair) = repair {
             if let Some(known) = &known {
                 let because = format!("the publication {}", repair.problem);
                 checkpoint::distrust(&target, known.generation.id, &because).await?;
@@ -264,6 +282,7 @@ impl Daemon {
             publication = source.publication(config).await?;
             distrusted = checkpoint::read(&target).await?;
         }
+        self.metrics.set_publication(Publication::Ok);
         let fingerprint = columns_fingerprint(&tables, &publication.unwrap_or_default());
         facts.columns_fingerprint = &fingerprint;
         facts.checkpoint = distrusted.as_ref().or(facts.checkpoint);
@@ -288,10 +307,14 @@ impl Daemon {
                 tables: &tables,
                 columns_fingerprint: &fingerprint,
                 application_name: &name,
+                progress: &self.progress,
             };
             let copy = backfill::copy(config, &source, &target, &request, signatures.as_mut());
             tokio::select! {
-                copied = copy => { copied?; }
+                copied = copy => {
+                    self.progress.copy_ended(copied.is_ok());
+                    copied?;
+                }
                 () = cancel.cancelled() => return Ok(()),
             }
             known = checkpoint::read(&target).await?;
@@ -304,7 +327,15 @@ impl Daemon {
         let overlap = Overlap::new(start, known.end_lsn, known.committed_end.zip(known.committed_at));
         let copied = match resnapshot::pending(&target).await? {
             Some(request) => {
-                let copy = resnapshot::copy(config, &source, &target, request, &tables, self.instance);
+                let copy = resnapshot::copy(
+                    config,
+                    &source,
+                    &target,
+                    request,
+                    &tables,
+                    self.instance,
+                    &self.progress,
+                );
                 tokio::select! {
                     copied = copy => copied?,
                     () = cancel.cancelled() => return Ok(()),
@@ -312,11 +343,17 @@ impl Daemon {
             }
             None => None,
         };
+        tokio::select! {
+            () = self.load_budgets(&source, &known, identity.timeline, &tables) => {}
+            error = backfill::stay_alive(&target) => return Err(error),
+            () = cancel.cancelled() => return Ok(()),
+        }
         session.start().await?;
         self.progress.set_timeline(identity.timeline);
         let epoch = checkpoint::take_lead(&target, &known, identity.timeline).await?;
         schema::write_policy(&target, config).await?;
         self.progress.session_begins(known.end_lsn);
+        self.metrics.sessions.inc();
         tracing::info!(lsn = %known.end_lsn, epoch, "streaming");
 
         let linger = self.progress.status().state == State::Braked;
@@ -367,7 +404,10 @@ impl Daemon {
             if !target.take_lease(&config.schema).await? {
                 return Err(Error::LeaseHeld);
             }
-            Box::pin(resnapshot::merge(config, &target, copied, epoch)).await?;
+            self.progress.set_copy_phase(CopyPhase::Merging);
+            let merged = Box::pin(resnapshot::merge(config, &target, copied, epoch)).await;
+            self.progress.copy_ended(matches!(merged, Ok(Some(_))));
+            merged?;
             self.progress.touch_caught_up();
         }
         if let Err(error) = &outcome
@@ -402,6 +442,37 @@ impl Daemon {
             source.drop_slot(&self.config.slot).await?;
         }
         Err(Error::HealingLimit { reason: reason.to_owned(), limit })
+    }
+
+    /// Reads the budgets, unless the stream from here continues what is known of them. They are for looking at: what goes
+    /// wrong stops nothing, so they have a connection of their own.
+    async fn load_budgets(
+        &self,
+        source: &Source,
+        known: &Checkpoint,
+        timeline: i32,
+        tables: &BTreeMap<String, SourceTable>,
+    ) {
+        if self.budgets.continues(known, timeline) {
+            return;
+        }
+        let started = Instant::now();
+        let read = async {
+            let source = source.beside().await?;
+            budgets::load::read(&source, &self.config, tables).await
+        };
+        match read.await {
+            Ok(book) => {
+                let millis = started.elapsed().as_millis();
+                tracing::info!(entities = book.len(), millis, "read the budgets");
+                self.budgets.begin(book, known, timeline);
+            }
+            Err(error) => {
+                let error = error_chain(&error);
+                tracing::warn!(error, "the budgets could not be read, and are not shown in this session");
+                self.budgets.forget();
+            }
+        }
     }
 
     /// Fails while the pause that ended the last attempt goes on. Tells `status` that we wait.

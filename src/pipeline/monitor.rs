@@ -5,12 +5,15 @@
 //! without a word looks like a slow statement: a question that costs nothing tells.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
 use super::Daemon;
+use crate::budgets::load::Namer;
 use crate::error::{Error, Result, Side};
+use crate::metrics::{Publication, WalRate};
+use crate::postgres::error_chain;
 use crate::source::Source;
 use crate::source::publication::columns_fingerprint;
 use crate::target::Target;
@@ -53,16 +56,19 @@ pub(super) struct Monitor {
     daemon: Arc<Daemon>,
     source: Source,
     /// Beside the applier's, whose statements may rightly take long.
-    target: Target,
+    target: Arc<Target>,
     fingerprint: String,
     /// What the last look found instead: a LiteLLM upgrade changes one table after the other, and one copy is enough for it.
     changing: Option<String>,
+    wal_rate: WalRate,
+    namer: Namer,
 }
 
 impl Monitor {
     pub(super) async fn new(daemon: Arc<Daemon>, source: Source, fingerprint: String) -> Result<Self> {
-        let target = Target::open(&daemon.config).await?;
-        Ok(Self { daemon, source, target, fingerprint, changing: None })
+        let target = Arc::new(Target::open(&daemon.config).await?);
+        let (wal_rate, namer) = (WalRate::default(), Namer::default());
+        Ok(Self { daemon, source, target, fingerprint, changing: None, wal_rate, namer })
     }
 
     pub(super) async fn run(mut self, cancel: CancellationToken) -> Result<()> {
@@ -73,11 +79,13 @@ impl Monitor {
                 () = cancel.cancelled() => return Ok(()),
                 _ = tick.tick() => {}
             }
+            let target = Arc::clone(&self.target);
             let answers = tokio::join!(
                 soon(Side::Source, "look at the slot", self.look_at_slot()),
-                soon(Side::Target, "see whether it is there", self.target.execute("ask", "select 1")),
+                soon(Side::Target, "see whether it is there", target.execute("ask", "select 1")),
             );
             answers.0.and(answers.1)?;
+            self.look_at_budgets().await;
             looks += 1;
             if looks.is_multiple_of(TABLES_EVERY) || self.changing.is_some() {
                 self.look_at_tables().await?;
@@ -85,17 +93,14 @@ impl Monitor {
         }
     }
 
-    async fn look_at_slot(&self) -> Result<()> {
+    async fn look_at_slot(&mut self) -> Result<()> {
         let Daemon { config, metrics, progress, .. } = &*self.daemon;
         let Some(slot) = self.source.slot(&config.slot).await? else {
             metrics.set_slot_status("missing");
             return Ok(());
         };
         progress.set_source_wal_end(slot.wal_end);
-        metrics.slot_retained_bytes.set(slot.retained_bytes);
-        #[expect(clippy::cast_precision_loss, reason = "a gauge of bytes needs no more than 53 bits")]
-        metrics.slot_safe_wal_bytes.set(slot.safe_wal_size.map_or(f64::INFINITY, |bytes| bytes as f64));
-        metrics.set_slot_status(slot.wal_status.as_deref().unwrap_or("missing"));
+        metrics.set_slot(&slot, self.wal_rate.see(slot.wal_end, Instant::now()));
         // Nobody can move it while we hold it, but somebody may have between our last look and the start of the stream.
         if slot.confirmed_flush_lsn.is_some_and(|confirmed| confirmed > progress.checkpoint()) {
             return Err(Error::SlotAhead);
@@ -107,16 +112,28 @@ impl Monitor {
         Ok(())
     }
 
+    /// Looks the names of shown budgets up. They are for looking at: that it fails is nobody's end.
+    async fn look_at_budgets(&mut self) {
+        let Daemon { config, budgets, .. } = &*self.daemon;
+        if let Err(error) = self.namer.look(budgets, &self.source, config).await {
+            tracing::debug!(error = error_chain(&error), "could not look up whose budgets are shown");
+        }
+    }
+
     async fn look_at_tables(&mut self) -> Result<()> {
         let config = &self.daemon.config;
         let tables = self.source.tables(config).await?;
         let publication = self.source.publication(config).await?;
-        let repair = Source::publication_repair(config, publication.as_ref(), &tables)?;
+        let changed = if publication.is_none() { Publication::Missing } else { Publication::Changed };
+        let repair = Source::publication_repair(config, publication.as_ref(), &tables)
+            .inspect_err(|_| self.daemon.metrics.set_publication(changed))?;
         let now = columns_fingerprint(&tables, &publication.unwrap_or_default());
         if repair.is_none() && now == self.fingerprint {
             self.changing = None;
+            self.daemon.metrics.set_publication(Publication::Ok);
             return Ok(());
         }
+        self.daemon.metrics.set_publication(changed);
         if self.changing.replace(now.clone()) == Some(now) { Err(Error::SourceChanged) } else { Ok(()) }
     }
 }
