@@ -18,6 +18,7 @@ use bytes::{Bytes, BytesMut};
 use futures_util::{SinkExt, TryStreamExt};
 use serde::{Deserialize, Serialize};
 
+use crate::board::Board;
 use crate::catalog::{Kind, Lsn, Table, TableId};
 use crate::checkpoint::{self, Generation};
 use crate::config::Config;
@@ -46,6 +47,8 @@ pub struct Request<'a> {
     pub tables: &'a BTreeMap<String, SourceTable>,
     pub columns_fingerprint: &'a str,
     pub application_name: &'a str,
+    /// Is told how far it is.
+    pub board: &'a Board,
 }
 
 /// How much the merge changed: zero unless something was missing.
@@ -144,7 +147,8 @@ async fn copy_at(
     for id in TableId::all() {
         // Unlogged is enough: a crash of the target ends the session that would merge them.
         make_staging(target, id, "unlogged").await?;
-        fill_staging(config, &reader, target, id, request.tables, signatures.as_deref_mut()).await?;
+        let signatures = signatures.as_deref_mut();
+        fill_staging(config, &reader, target, id, request.tables, signatures, request.board).await?;
     }
     failpoint::hit(failpoint::COPIED_NOT_MERGED)?;
     // The snapshot delays LiteLLM's own index builds: let it go before anything else.
@@ -159,6 +163,7 @@ async fn copy_at(
         slot: config.slot.clone(),
         consistent_point: slot.consistent_point,
     };
+    request.board.copy_phase("merging");
     let drift = merge(target, &generation, request.columns_fingerprint, id).await?;
     let Drift { inserted, updated, deleted } = drift;
     tracing::info!(inserted, updated, deleted, lsn = %slot.consistent_point, "merged the copy");
@@ -193,12 +198,14 @@ pub async fn fill_staging(
     id: TableId,
     tables: &BTreeMap<String, SourceTable>,
     signatures: Option<&mut Signatures>,
+    board: &Board,
 ) -> Result<u64> {
     let table = id.table();
     let Some(found) = tables.get(table.source) else { return Ok(0) };
+    board.copy_table(table.source);
     let columns: Vec<String> = found.columns.keys().cloned().collect();
     let out = statements::copy_out(table, &config.litellm_schema, &columns);
-    let work = copy_table(reader, target, id, &out, signatures);
+    let work = copy_table(reader, target, id, &out, signatures, board);
     // A target that no longer takes rows must not keep LiteLLM's snapshot open.
     let rows = tokio::time::timeout(SLOW, work).await.map_err(|_| Error::Silent {
         side: Side::Target,
@@ -268,6 +275,7 @@ async fn copy_table(
     id: TableId,
     copy_out: &str,
     mut signatures: Option<&mut Signatures>,
+    board: &Board,
 ) -> Result<u64> {
     const CHUNK: usize = 64 * 1024;
     let table = id.table();
@@ -278,7 +286,7 @@ async fn copy_table(
         .await
         .map_err(on(Side::Target, "fill a staging table"))?;
     let (mut from, mut into) = (pin!(from), pin!(into));
-    let (mut line, mut out, mut rows) = (BytesMut::new(), BytesMut::new(), 0_u64);
+    let (mut line, mut out, mut rows, mut told) = (BytesMut::new(), BytesMut::new(), 0_u64, 0_u64);
     while let Some(chunk) = from.try_next().await.map_err(on(Side::Source, "copy a table"))? {
         line.extend_from_slice(&chunk);
         while let Some(end) = line.iter().position(|byte| *byte == b'\n') {
@@ -287,11 +295,14 @@ async fn copy_table(
             rows += 1;
         }
         if out.len() >= CHUNK {
+            board.copy_rows(rows - told);
+            told = rows;
             into.send(out.split().freeze()).await.map_err(on(Side::Target, "fill a staging table"))?;
         }
     }
     into.send(out.freeze()).await.map_err(on(Side::Target, "fill a staging table"))?;
     into.finish().await.map_err(on(Side::Target, "fill a staging table"))?;
+    board.copy_rows(rows - told);
     Ok(rows)
 }
 

@@ -45,6 +45,7 @@ pub mod resnapshot;
 pub mod source;
 pub mod stage;
 // running it
+pub mod board;
 pub mod brake;
 pub mod pause;
 pub mod pipeline;
@@ -53,11 +54,14 @@ pub mod progress;
 pub mod schema;
 pub mod teardown;
 // looking at it
+pub mod audit;
 pub mod cli;
 pub mod doctor;
 pub mod failures;
+pub mod guard;
 pub mod http;
 pub mod metrics;
+pub mod page;
 pub mod status;
 // shared by all, knowing none of the above
 pub mod catalog;

@@ -2,6 +2,7 @@
 //!
 //! Owns the state and its transitions. Written by the pipeline, read by everybody; knows no database.
 
+use std::collections::VecDeque;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
@@ -74,10 +75,50 @@ pub struct Progress {
     /// The end of the source's WAL, as last asked.
     source_wal_end: AtomicU64,
     status: Mutex<Status>,
-    /// When the target last had everything we knew of.
-    caught_up: Mutex<Instant>,
+    waiting: Mutex<Waiting>,
     last_frame: Mutex<Instant>,
     critical: AtomicU64,
+}
+
+/// What was received and is not in the target yet. It says how long the target has lacked something, also under a load
+/// that never pauses, when there is always something on its way.
+#[derive(Debug)]
+struct Waiting {
+    /// When the target last had everything we knew of.
+    caught_up: Instant,
+    /// Ends of received transactions, with the moment the first of each was received. Gathered over [`GATHER`] each.
+    ends: VecDeque<(u64, Instant)>,
+    /// Nothing was caught up with in this session yet: what arrives first may have waited for us since `caught_up`.
+    is_new_session: bool,
+}
+
+const GATHER: Duration = Duration::from_millis(100);
+/// Beyond that many, the last one takes in the rest.
+const MOST_ENDS: usize = 10_000;
+
+impl Waiting {
+    fn received(&mut self, end: u64) {
+        let is_full = self.ends.len() >= MOST_ENDS;
+        match self.ends.back_mut() {
+            Some((last, since)) if is_full || since.elapsed() < GATHER => *last = end,
+            None if self.is_new_session => self.ends.push_back((end, self.caught_up)),
+            Some(_) | None => self.ends.push_back((end, Instant::now())),
+        }
+    }
+
+    fn committed(&mut self, checkpoint: u64) {
+        while self.ends.front().is_some_and(|(end, _)| *end <= checkpoint) {
+            self.ends.pop_front();
+        }
+        if self.ends.is_empty() {
+            self.touch();
+        }
+    }
+
+    fn touch(&mut self) {
+        self.caught_up = Instant::now();
+        self.is_new_session = false;
+    }
 }
 
 impl Default for Progress {
@@ -87,7 +128,11 @@ impl Default for Progress {
             checkpoint: AtomicU64::new(0),
             source_wal_end: AtomicU64::new(0),
             status: Mutex::new(Status { state: State::Starting, reason: None, since: SystemTime::now() }),
-            caught_up: Mutex::new(Instant::now()),
+            waiting: Mutex::new(Waiting {
+                caught_up: Instant::now(),
+                ends: VecDeque::new(),
+                is_new_session: true,
+            }),
             last_frame: Mutex::new(Instant::now()),
             critical: AtomicU64::new(0),
         }
@@ -96,24 +141,28 @@ impl Default for Progress {
 
 impl Progress {
     pub fn received(&self, lsn: Lsn) {
-        self.received.fetch_max(lsn.into(), Ordering::Relaxed);
+        let lsn = u64::from(lsn);
+        if self.received.fetch_max(lsn, Ordering::Relaxed) < lsn {
+            lock(&self.waiting).received(lsn);
+        }
     }
 
     /// A session begins at `lsn`: nothing after it is received yet.
     pub fn session_begins(&self, lsn: Lsn) {
         self.received.store(lsn.into(), Ordering::Relaxed);
         self.checkpoint.store(lsn.into(), Ordering::Relaxed);
+        let mut waiting = lock(&self.waiting);
+        waiting.ends.clear();
+        waiting.is_new_session = true;
     }
 
     pub fn checkpoint_committed(&self, lsn: Lsn) {
-        self.checkpoint.fetch_max(lsn.into(), Ordering::Relaxed);
-        if self.is_caught_up() {
-            self.touch_caught_up();
-        }
+        let known = self.checkpoint.fetch_max(lsn.into(), Ordering::Relaxed);
+        lock(&self.waiting).committed(known.max(lsn.into()));
     }
 
     pub fn touch_caught_up(&self) {
-        *lock(&self.caught_up) = Instant::now();
+        lock(&self.waiting).touch();
     }
 
     pub fn frame_arrived(&self) {
@@ -150,7 +199,12 @@ impl Progress {
     /// How long the target has lacked something. It keeps growing while the stream stands still.
     pub fn lag(&self) -> Duration {
         let streaming = matches!(self.status().state, State::Streaming | State::Waiting);
-        if streaming && self.is_caught_up() { Duration::ZERO } else { lock(&self.caught_up).elapsed() }
+        let waiting = lock(&self.waiting);
+        match waiting.ends.front() {
+            Some((_, since)) if streaming => since.elapsed(),
+            None if streaming => Duration::ZERO,
+            Some(_) | None => waiting.caught_up.elapsed(),
+        }
     }
 
     pub fn status(&self) -> Status {
@@ -165,6 +219,10 @@ impl Progress {
         }
         tracing::info!(from = status.state.name(), to = state.name(), reason = reason.as_deref(), "state");
         *status = Status { state, reason, since: SystemTime::now() };
+    }
+
+    pub fn critical(&self) -> u64 {
+        self.critical.load(Ordering::Relaxed)
     }
 
     /// Dead letters that left somebody with more access than LiteLLM gives them.
@@ -201,6 +259,26 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_load_that_never_pauses_is_no_growing_lag() {
+        let progress = Progress::default();
+        progress.session_begins(Lsn::from(10));
+        progress.set_state(State::Streaming, None);
+        progress.checkpoint_committed(Lsn::from(11));
+        let start = Instant::now();
+        for lsn in 12..40 {
+            progress.received(Lsn::from(lsn));
+            std::thread::sleep(Duration::from_millis(15));
+            // Always one behind.
+            progress.checkpoint_committed(Lsn::from(lsn - 1));
+            assert!(!progress.is_caught_up());
+        }
+        assert!(start.elapsed() > Duration::from_millis(400));
+        assert!(progress.lag() < Duration::from_millis(300), "{:?}", progress.lag());
+        progress.checkpoint_committed(Lsn::from(39));
+        assert_eq!(progress.lag(), Duration::ZERO);
+    }
 
     #[test]
     fn lag_grows_while_nothing_happens_and_is_zero_when_caught_up() {

@@ -184,7 +184,7 @@ pub(super) async fn failures(config: &Config, action: Failures) -> anyhow::Resul
     let target = Target::open(config).await?;
     match action {
         Failures::List { json } => {
-            let found = failures::list(&target).await?;
+            let found = failures::list(&target, None).await?;
             if json {
                 println!("{}", serde_json::to_string_pretty(&found)?);
             } else {
@@ -193,7 +193,7 @@ pub(super) async fn failures(config: &Config, action: Failures) -> anyhow::Resul
             Ok(ExitCode::from(if found.is_empty() { 0 } else { 3 }))
         }
         Failures::Show { kind, key, json } => {
-            let found = failures::list(&target).await?;
+            let found = failures::list(&target, None).await?;
             let Some(failure) = found.into_iter().find(|one| one.kind == kind && one.key == key) else {
                 bail!("there is no dead letter {kind} {key}: see `litellm-webui-sync failures list`");
             };

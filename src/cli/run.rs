@@ -7,7 +7,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
+use crate::board::Board;
 use crate::config::{Config, LogFormat};
+use crate::guard::Guard;
 use crate::http::{self, Pages};
 use crate::metrics::Metrics;
 use crate::pipeline::Daemon;
@@ -48,17 +50,30 @@ pub(super) async fn run(config: Config) -> anyhow::Result<()> {
 pub(super) async fn serve(config: Config, cancel: CancellationToken) -> anyhow::Result<()> {
     let metrics = Arc::new(Metrics::new()?);
     let progress = Arc::new(Progress::default());
+    let board = Arc::new(Board::default());
     let mut pages = None;
     if let Some(address) = config.http {
         let listener = http::bind(address).await?;
-        tracing::info!(%address, "serving /metrics, /healthz and /readyz");
-        let shown = Pages { metrics: Arc::clone(&metrics), progress: Arc::clone(&progress) };
+        tracing::info!(%address, "serving the status page, /metrics, /healthz and /readyz");
+        if !address.ip().to_canonical().is_loopback() && config.http_token.is_none() {
+            tracing::warn!(
+                "the status page answers nobody: it can be reached from other machines, and has no token"
+            );
+        }
+        let shown = Pages {
+            metrics: Arc::clone(&metrics),
+            progress: Arc::clone(&progress),
+            board: Arc::clone(&board),
+            names: config.policy.http.names,
+            guard: Arc::new(Guard::new(address, config.http_token.clone())),
+        };
         pages = Some(tokio::spawn(http::serve(listener, shown, cancel.clone())));
     }
     let daemon = Arc::new(Daemon {
         config,
         metrics,
         progress,
+        board,
         instance: uuid::Uuid::new_v4(),
         remember_rows: std::env::var_os("LITELLM_WEBUI_SYNC_FORGET_ROWS").is_none(),
     });

@@ -35,6 +35,9 @@
 //! [audit]
 //! retention_days = 90
 //!
+//! [http]
+//! names = "mask"         # people on the status page: "mask" shows a…@c…, "show" shows them as they are
+//!
 //! [batch]                # what one target transaction may hold at most
 //! changes = 2000
 //! bytes = 4194304
@@ -59,6 +62,7 @@ pub struct Policy {
     pub brake: Brake,
     pub source: Source,
     pub audit: Audit,
+    pub http: Http,
     pub batch: Batch,
 }
 
@@ -209,6 +213,24 @@ pub struct Audit {
     pub retention_days: u32,
 }
 
+/// `[http]`: what the status page shows.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Http {
+    #[serde(deserialize_with = "one_of")]
+    pub names: Names,
+}
+
+/// Whether people can be told apart on the status page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Names {
+    /// `a…@c…`: whoever knows the person recognises them.
+    #[default]
+    Mask,
+    /// Names and e-mails as they are.
+    Show,
+}
+
 /// `[batch]`: what one target transaction holds at most. A source transaction that is larger
 /// still stays whole.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -255,6 +277,10 @@ impl Choice for KeyPolicy {
 
 impl Choice for PublicModels {
     const WORDS: &'static [(&'static str, Self)] = &[("report", Self::Report), ("take", Self::Take)];
+}
+
+impl Choice for Names {
+    const WORDS: &'static [(&'static str, Self)] = &[("mask", Self::Mask), ("show", Self::Show)];
 }
 
 impl Default for Models {
@@ -494,7 +520,7 @@ mod tests {
              extra = [\"a\"]\nprefix = \"p\"\npublic = \"take\"\npoll_seconds = 5\n[grants]\n\
              group_min = 1\n[brake]\npeople = 0\npercent = 100\n\
              [source]\nmax_retained_wal = 1048576\n\
-             [audit]\nretention_days = 1\n[batch]\nchanges = 1\nbytes = 65536\n",
+             [audit]\nretention_days = 1\n[http]\nnames = \"show\"\n[batch]\nchanges = 1\nbytes = 65536\n",
         );
         let expected = Policy {
             api_keys: ApiKeys::Off,
@@ -516,6 +542,7 @@ mod tests {
             brake: Brake { people: 0, percent: 100 },
             source: Source { max_retained_wal: 1_048_576 },
             audit: Audit { retention_days: 1 },
+            http: Http { names: Names::Show },
             batch: Batch { changes: 1, bytes: 65_536 },
         };
         assert_eq!(policy, Ok(expected));
@@ -542,7 +569,7 @@ mod tests {
                 "batch.bytes: must be a whole number from 65536 to 1073741824; \
                  correct it or remove it",
                 "blub: unknown field `blub`, expected one of `api_keys`, `accounts`, `access`, \
-                 `models`, `grants`, `brake`, `source`, `audit`, `batch`; correct it or remove it",
+                 `models`, `grants`, `brake`, `source`, `audit`, `http`, `batch`; correct it or remove it",
                 "brake.people: must be a whole number from 0 to 1000000000; \
                  correct it or remove it",
                 "brake.percent: must be a whole number from 0 to 100; correct it or remove it",
@@ -590,6 +617,7 @@ mod tests {
             ("[brake]\npeople = 1\npercent = 1", true),
             ("[source]\nmax_retained_wal = 0", true),
             ("[audit]\nretention_days = 1", true),
+            ("[http]\nnames = \"show\"", true),
             ("[batch]\nchanges = 1\nbytes = 65536", true),
         ] {
             let fingerprint = Policy::parse(text).unwrap().fingerprint();

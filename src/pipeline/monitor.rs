@@ -12,6 +12,7 @@ use super::Daemon;
 use crate::error::{Error, Result};
 use crate::source::Source;
 use crate::source::publication::columns_fingerprint;
+use crate::status::SlotReport;
 
 const SLOT_INTERVAL: Duration = Duration::from_secs(2);
 /// How many looks at the slot to one at the publication and the tables.
@@ -30,6 +31,7 @@ pub(super) async fn release_wal(daemon: &Daemon) -> Result<()> {
     let Some(slot) = source.slot(&config.slot).await? else { return Ok(()) };
     daemon.progress.set_source_wal_end(slot.wal_end);
     daemon.metrics.slot_retained_bytes.set(slot.retained_bytes);
+    daemon.board.set_slot(SlotReport::new(&config.slot, slot.clone()));
     // In use: whoever follows it looks after it.
     if slot.active || !keeps_too_much(daemon, slot.retained_bytes) {
         return Ok(());
@@ -72,7 +74,7 @@ impl Monitor {
     }
 
     async fn look_at_slot(&self) -> Result<()> {
-        let Daemon { config, metrics, progress, .. } = &*self.daemon;
+        let Daemon { config, metrics, progress, board, .. } = &*self.daemon;
         let Some(slot) = self.source.slot(&config.slot).await? else {
             metrics.set_slot_status("missing");
             return Ok(());
@@ -83,8 +85,10 @@ impl Monitor {
         metrics.slot_safe_wal_bytes.set(slot.safe_wal_size.map_or(f64::INFINITY, |bytes| bytes as f64));
         metrics.set_slot_status(slot.wal_status.as_deref().unwrap_or("missing"));
         // The session has to end before the slot can be dropped.
-        if keeps_too_much(&self.daemon, slot.retained_bytes) {
-            return Err(Error::TooMuchWal { bytes: slot.retained_bytes });
+        let retained_bytes = slot.retained_bytes;
+        board.set_slot(SlotReport::new(&config.slot, slot));
+        if keeps_too_much(&self.daemon, retained_bytes) {
+            return Err(Error::TooMuchWal { bytes: retained_bytes });
         }
         Ok(())
     }

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 const ONLY_IN: &[(&str, &[&str])] = &[
     ("use pgwire_replication", &["src/source/"]),
     ("pgwire_replication::", &["src/source/"]),
-    ("include_str!(", &["src/sql.rs"]),
+    ("include_str!(", &["src/sql.rs", "src/page/html.rs"]),
+    ("maud::", &["src/page/"]),
     ("prometheus::", &["src/metrics.rs"]),
     ("axum::", &["src/http.rs"]),
     ("update checkpoint", &["src/checkpoint.rs"]),
@@ -29,6 +30,9 @@ const NEVER_IN: &[(&str, &[&str])] = &[
     ("src/project/", &["crate::source", "crate::pipeline", "\"begin\"", "\"commit\""]),
     ("src/mirror/", &["crate::source", "crate::pipeline", "\"commit\""]),
     ("src/http.rs", &["tokio_postgres", "crate::target", "crate::source"]),
+    ("src/page/", &["tokio", "async ", "crate::target", "crate::source", "crate::pipeline"]),
+    ("src/board.rs", &["tokio", "async ", "crate::target", "crate::source", "crate::pipeline"]),
+    ("src/guard.rs", &["tokio", "async ", "axum"]),
 ];
 
 fn sources() -> Vec<(String, String)> {
