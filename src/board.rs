@@ -4,6 +4,7 @@
 //! database. What is pinned is as old as it says: a daemon that lost its databases shows what it last knew.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -139,6 +140,8 @@ pub struct Trouble {
 pub struct Board {
     pub started: SystemTime,
     facts: Mutex<Facts>,
+    /// Something went wrong since the leader last looked.
+    is_stale: AtomicBool,
     lag: Mutex<LagHistory>,
 }
 
@@ -147,6 +150,7 @@ impl Default for Board {
         Self {
             started: SystemTime::now(),
             facts: Mutex::default(),
+            is_stale: AtomicBool::new(false),
             lag: Mutex::new(LagHistory::new(Instant::now())),
         }
     }
@@ -165,6 +169,16 @@ impl Board {
 
     pub fn note_lag(&self, lag: Duration) {
         lock(&self.lag).note(Instant::now(), lag);
+    }
+
+    /// What is shown is no longer true: to be looked at soon.
+    pub fn mark_stale(&self) {
+        self.is_stale.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it was marked since this was last asked.
+    pub fn take_stale(&self) -> bool {
+        self.is_stale.swap(false, Ordering::Relaxed)
     }
 
     /// The report as last pinned up, to be brought up to date.

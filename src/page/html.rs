@@ -57,9 +57,8 @@ pub fn page(report: &Report, refresh: bool) -> String {
                     @if !report.failures.is_empty() { (failures(report)) }
                     @if let Some(budgets) = &report.budgets { (near_limit(budgets)) }
                     div.columns {
-                        div { (lately(report)) }
+                        div { (lag(&report.lag)) (lately(report)) }
                         div {
-                            (lag(&report.lag))
                             @if let Some(status) = &report.status { (people(status)) }
                             @if let Some(slot) = report.status.as_ref().and_then(|status| status.slot.as_ref()) { (disk(slot)) }
                             (versions(report))
@@ -85,8 +84,8 @@ fn verdict(report: &Report) -> Markup {
     html! {
         section.verdict.(class(health.level)) aria-labelledby="verdict" {
             (sign(health.level))
+            h1 #verdict { (health.headline) }
             div {
-                h1 #verdict { (health.headline) }
                 p.why { (health.why) }
                 @for line in &health.what_to_do { p.todo { (with_commands(line)) } }
                 p.quiet { code { (health.state) } " since " time datetime=(health.since) { (day_and_clock(&health.since)) " UTC" } }
@@ -276,7 +275,7 @@ fn lag(lag: &Lag) -> Markup {
     let height = |seconds: f64| ((seconds / top).clamp(0.0, 1.0) * 36.0).max(1.5);
     html! {
         section aria-labelledby="lag" {
-            h2 #lag { "Behind, last hour" }
+            h2 #lag { "How far behind, in the last hour" }
             svg.lag viewBox="0 0 240 40" preserveAspectRatio="none" role="img" aria-label=(format!("Worst lag by minute; at most {}", span(worst))) {
                 @for (minute, seconds) in lag.worst_by_minute.iter().enumerate() {
                     @if let Some(seconds) = seconds {
@@ -284,7 +283,8 @@ fn lag(lag: &Lag) -> Markup {
                     }
                 }
             }
-            p.quiet { "Worst of each minute, at most " (span(worst)) "; the last minute is on the right." }
+            p.axis.quiet aria-hidden="true" { span { "1 h ago" } span { "now" } }
+            p.quiet { "The worst of each minute; at most " (span(worst)) "." }
         }
     }
 }
@@ -353,7 +353,7 @@ fn versions(report: &Report) -> Markup {
                     @if let Some(version) = &versions.litellm_postgres { tr { th scope="row" { "LiteLLM's Postgres" } td { (version) } } }
                     @if let Some(tables) = versions.litellm_tables { tr { th scope="row" { "LiteLLM's tables" } td { (tables) " of " (versions.litellm_tables_known) " known" } } }
                     @if let Some(version) = &versions.webui_postgres { tr { th scope="row" { "Open WebUI's Postgres" } td { (version) } } }
-                    @for Found { what, found } in &versions.webui_layout { tr { th scope="row" { "Open WebUI's " (what) } td { (found) } } }
+                    @for Found { what, found } in &versions.webui_layout { tr { th scope="row" { "Open WebUI: " (what) } td { (found) } } }
                     @if let Some(LastCopy { kind: _, rows, seconds, at }) = &report.last_copy {
                         tr { th scope="row" { "last copy" } td { (thousands(*rows)) " rows in " (span(*seconds)) ", " (day_and_clock(at)) " UTC" } }
                     }

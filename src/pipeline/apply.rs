@@ -383,14 +383,14 @@ impl Applier {
                 "projected everything"
             );
         }
+        self.count().await?;
+        self.pin_up(true).await?;
+        self.count_models().await?;
         if !self.fenced {
             self.daemon.board.copy_ends(true);
         }
         self.daemon.progress.set_state(State::Streaming, None);
-        self.heartbeat().await?;
-        self.count().await?;
-        self.pin_up(true).await?;
-        self.count_models().await
+        self.heartbeat().await
     }
 
     async fn housekeeping(&mut self) -> Result<()> {
@@ -430,7 +430,7 @@ impl Applier {
         if counts {
             self.count().await?;
         }
-        if counts || self.board_due <= Instant::now() {
+        if counts || self.daemon.board.take_stale() || self.board_due <= Instant::now() {
             self.pin_up(counts).await?;
         }
         if counts {
@@ -464,12 +464,17 @@ impl Applier {
         let stamp = Stamp { now: SystemTime::now(), lsn: self.end_lsn, audit_each: true };
         let outcome = projection.apply(target, Scope::These(&touched), stamp).await?;
         self.commit_own(&outcome, &self.projected_with).await?;
+        self.daemon.board.mark_stale();
         self.count().await
     }
 
     /// Counts at once when something went wrong; otherwise the timer does.
     pub(super) async fn note(&self, outcome: &Outcome) -> Result<()> {
-        if outcome.failed + outcome.conflicts + outcome.kept_admins > 0 { self.count().await } else { Ok(()) }
+        if outcome.failed + outcome.conflicts + outcome.kept_admins == 0 {
+            return Ok(());
+        }
+        self.daemon.board.mark_stale();
+        self.count().await
     }
 
     async fn count(&self) -> Result<()> {

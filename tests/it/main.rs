@@ -23,6 +23,7 @@ mod layering;
 mod mapping;
 mod models;
 mod network;
+mod page;
 mod projection;
 mod resnapshot;
 mod scenarios;
