@@ -149,9 +149,18 @@ impl Progress {
 
     /// A session begins at `lsn`: nothing after it is received yet.
     pub fn session_begins(&self, lsn: Lsn) {
+        let is_first = !self.has_led();
         self.received.store(lsn.into(), Ordering::Relaxed);
         self.checkpoint.store(lsn.into(), Ordering::Relaxed);
         let mut waiting = lock(&self.waiting);
+        if is_first {
+            // How long nobody followed, or the first copy took, is no lag of ours.
+            waiting.caught_up = Instant::now();
+        }
+        if let Some((_, since)) = waiting.ends.front() {
+            // It comes again, but it has waited since then.
+            waiting.caught_up = *since;
+        }
         waiting.ends.clear();
         waiting.is_new_session = true;
     }
@@ -201,9 +210,9 @@ impl Progress {
         let streaming = matches!(self.status().state, State::Streaming | State::Waiting);
         let waiting = lock(&self.waiting);
         match waiting.ends.front() {
-            Some((_, since)) if streaming => since.elapsed(),
+            Some((_, since)) => since.elapsed(),
             None if streaming => Duration::ZERO,
-            Some(_) | None => waiting.caught_up.elapsed(),
+            None => waiting.caught_up.elapsed(),
         }
     }
 

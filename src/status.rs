@@ -310,8 +310,8 @@ impl StatusReport {
         Ok(())
     }
 
-    /// The report as lines for a terminal.
-    pub fn to_table(&self) -> String {
+    /// The report as lines for a person: what, and how it is.
+    pub fn lines(&self) -> Vec<(String, String)> {
         let mut lines: Vec<(String, String)> = Vec::new();
         let mut line = |name: &str, value: String| lines.push((name.to_owned(), value));
         let with_reason = |text: &str| match &self.reason {
@@ -368,8 +368,7 @@ impl StatusReport {
             };
             line("brake", format!("{} of {} people would be locked: {what}", brake.people, brake.active));
         }
-        let width = lines.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
-        lines.iter().map(|(name, value)| format!("{name:width$}  {value}\n")).collect()
+        lines
     }
 }
 

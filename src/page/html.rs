@@ -130,18 +130,16 @@ fn class(level: Level) -> &'static str {
 }
 
 fn figures(report: &Report) -> Markup {
-    let figure = |name: &str, value: &str, more: &str| {
-        html! { div { dt { (name) } dd { (value) @if !more.is_empty() { small { (more) } } } } }
-    };
+    let figure = |name: &str, value: &str| html! { div { dt { (name) } dd { (value) } } };
     let lag = &report.lag;
     html! {
         dl.figures {
-            @if let Some(seconds) = lag.seconds { (figure("behind now", &span(seconds), "")) }
-            @if let Some(seconds) = lag.worst_seconds { (figure("worst in an hour", &span(seconds), "")) }
+            @if let Some(seconds) = lag.seconds { (figure("behind now", &span(seconds))) }
+            @if let Some(seconds) = lag.worst_seconds { (figure("worst in an hour", &span(seconds))) }
             @if let Some(status) = &report.status {
-                (figure("people", &thousands(status.accounts_active), "active"))
-                (figure("groups", &thousands(status.groups), ""))
-                (figure("not written", &thousands(report.failures_total), ""))
+                (figure("people active", &thousands(status.accounts_active)))
+                (figure("groups", &thousands(status.groups)))
+                (figure("not written", &thousands(report.failures_total)))
             }
         }
         @if report.health.state != "streaming" && report.status.is_some() {
@@ -170,25 +168,42 @@ fn copying(copy: &CopyReport) -> Markup {
     }
 }
 
+/// Those with one reason are told together.
 fn failures(report: &Report) -> Markup {
     let more = report.failures_total - i64::try_from(report.failures.len()).unwrap_or_default();
+    let mut kinds: Vec<(&FailureReport, Vec<&str>)> = Vec::new();
+    for one in &report.failures {
+        let is_same = |(first, _): &&mut (&FailureReport, Vec<&str>)| {
+            let (first, one) = (&first.failure, &one.failure);
+            (&first.kind, &first.reason, first.critical) == (&one.kind, &one.reason, one.critical)
+        };
+        match kinds.iter_mut().find(is_same) {
+            Some((_, keys)) => keys.push(&one.failure.key),
+            None => kinds.push((one, vec![&one.failure.key])),
+        }
+    }
     html! {
         section aria-labelledby="failures" {
             h2 #failures { "Could not be written" }
             ul.failures {
-                @for FailureReport { failure, what_to_do } in &report.failures {
+                @for (FailureReport { failure, what_to_do }, keys) in &kinds {
                     li.critical[failure.critical] {
                         p {
                             @if failure.critical { strong.tag { "too much access" } " " }
-                            strong { (failure.kind.replace('_', " ")) " " code { (failure.key) } } ": " (failure.reason)
+                            strong { (failure.kind.replace('_', " ")) ": " (failure.reason) }
                         }
                         p.todo { (with_commands(what_to_do)) }
-                        p.quiet { (count(failure.attempts.into(), "attempt", "attempts")) ", last " (day_and_clock(&failure.last_seen)) " UTC" }
+                        p.quiet {
+                            @for (place, key) in keys.iter().enumerate() { @if place > 0 { ", " } code { (key) } }
+                            " · " (count(failure.attempts.into(), "attempt", "attempts")) ", last " (day_and_clock(&failure.last_seen)) " UTC"
+                        }
                     }
                 }
             }
-            @if more > 0 { p { "And " (thousands(more)) " more." } }
-            p.quiet { "In full: " code { "litellm-webui-sync failures list" } }
+            p.quiet {
+                @if more > 0 { "And " (thousands(more)) " more. " }
+                "In full: " code { "litellm-webui-sync failures list" }
+            }
         }
     }
 }
@@ -249,7 +264,7 @@ fn lately(report: &Report) -> Markup {
             @if report.audit.is_empty() {
                 p.quiet { @if report.status.is_some() { "Nothing lately." } @else { "Not known here yet." } }
             } @else {
-                table.lately {
+                table.lately role="table" {
                     caption { "Newest first, times in UTC" }
                     thead { tr { th scope="col" { "when" } th scope="col" { "what" } th scope="col" { "whom or what" } } }
                     tbody {
@@ -257,7 +272,7 @@ fn lately(report: &Report) -> Markup {
                             tr {
                                 td.time { time datetime=(at) { (if same_day(at, &report.at) { clock(at) } else { day_and_clock(at) }) } }
                                 td { (what) @if result != "SUCCESS" { " " span.tag.attention[result == "FAILED"] { (result.to_lowercase()) } } }
-                                td { (who) @if let Some(detail) = detail { small { (detail) } } }
+                                td { (short(who)) @if let Some(detail) = detail { small { (detail) } } }
                             }
                         }
                     }
@@ -363,6 +378,12 @@ fn versions(report: &Report) -> Markup {
     }
 }
 
+/// The beginning of a long id is enough to tell it by; the JSON has all of it.
+fn short(id: &str) -> String {
+    let is_long = id.len() >= 16 && id.chars().all(|c| c.is_ascii_hexdigit() || c == '-');
+    if is_long { format!("{}…", id.chars().take(8).collect::<String>()) } else { id.to_owned() }
+}
+
 /// Commands stand between backquotes.
 fn with_commands(line: &str) -> Markup {
     html! {
@@ -463,6 +484,10 @@ mod tests {
         assert_eq!(
             [0, 1023, 2048, 150 << 20, 3 << 40].map(bytes),
             ["0 bytes", "1023 bytes", "2.0 KiB", "150 MiB", "3.0 TiB"]
+        );
+        assert_eq!(
+            ["0a1b2c3d-0000-4000-8000-00000000ad01", "a-team-of-people"].map(short),
+            ["0a1b2c3d…", "a-team-of-people"]
         );
         assert_eq!(clock("2026-11-23T18:41:02Z"), "18:41:02");
         assert_eq!(day_and_clock("2026-11-23 18:41:02.123+00"), "2026-11-23 18:41:02");

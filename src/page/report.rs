@@ -159,14 +159,13 @@ pub fn report(board: &Board, progress: &Progress, names: Names, lag_limit: Durat
     let now = Now { status: &status, lag, lag_limit, critical: progress.critical() };
     let verdict = judge(&now, &facts);
     let masked = names == Names::Mask;
-    let text = |text: &str| if masked { mask::sentence(text) } else { text.to_owned() };
     let has_led = progress.has_led();
     let by_minute = board.lag_by_minute();
     let live = has_led.then(|| lag.as_secs_f64());
     let mut known = facts.status.clone();
     if let Some(known) = &mut known {
         status.state.name().clone_into(&mut known.state);
-        known.reason = status.reason.as_deref().map(&text);
+        known.reason.clone_from(&status.reason);
         known.lag_seconds = live;
         known.lag_bytes = has_led.then(|| i64::try_from(progress.lag_bytes()).unwrap_or(i64::MAX));
         known.slot.clone_from(&facts.slot);
@@ -183,8 +182,8 @@ pub fn report(board: &Board, progress: &Progress, names: Names, lag_limit: Durat
             state: status.state.name().to_owned(),
             since: moment(status.since),
             headline: verdict.headline,
-            why: text(&verdict.why),
-            what_to_do: verdict.what_to_do.iter().map(|one| text(one)).collect(),
+            why: verdict.why,
+            what_to_do: verdict.what_to_do,
         },
         lag: Lag {
             seconds: live,

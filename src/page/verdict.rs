@@ -65,13 +65,13 @@ pub fn judge(now: &Now<'_>, facts: &Facts) -> Verdict {
             "Standing by",
             "Another daemon is at work; this one takes over within seconds when it lets go.",
         )
-        .and("Nothing. The other daemon's page shows how things stand."),
+        .and("Nothing to do here: the other daemon's page shows how things stand."),
         State::Copying => copying(facts, &reason),
         State::Waiting => waiting(facts, &reason),
         State::Streaming => streaming(now, facts),
         State::Reconnecting => Verdict::new(
             Level::Trouble,
-            "Connection lost",
+            "No connection",
             format!("{}. Open WebUI keeps its last state meanwhile.", sentence(&reason)),
         )
         .and(
@@ -94,10 +94,8 @@ pub fn judge(now: &Now<'_>, facts: &Facts) -> Verdict {
                 "Stopped",
                 format!("{why}. Waiting would not help. Open WebUI keeps its last state."),
             );
-            verdict.and(remedy(facts).map_or_else(
-                || "Start it again: `litellm-webui-sync run`".to_owned(),
-                |remedy| sentence(&remedy),
-            ))
+            verdict.and(remedy(facts)
+                .unwrap_or_else(|| "Start it again: `litellm-webui-sync run`".to_owned()))
         }
     }
 }
@@ -114,7 +112,7 @@ fn copying(facts: &Facts, reason: &str) -> Verdict {
         let why = format!("{}. Open WebUI keeps its last state meanwhile.", sentence(reason));
         Verdict::new(Level::Waiting, "Copying again", why)
     };
-    verdict.and("Nothing: it follows LiteLLM by itself as soon as the copy is done.")
+    verdict.and("Nothing to do: it follows LiteLLM by itself as soon as the copy is done.")
 }
 
 fn waiting(facts: &Facts, reason: &str) -> Verdict {
@@ -161,7 +159,8 @@ fn streaming(now: &Now<'_>, facts: &Facts) -> Verdict {
             "{} could not be taken back: somebody in Open WebUI has more than LiteLLM gives them.",
             count(now.critical, "access", "accesses")
         );
-        return Verdict::new(Level::Trouble, "Too much access", why).and("See the failures below, now.");
+        return Verdict::new(Level::Trouble, "Too much access", why)
+            .and("What to do is said below: do it now.");
     }
     let status = facts.status.as_ref();
     let failed: i64 = status.map_or(0, |status| status.dead_letters.iter().map(|one| one.count).sum());
@@ -172,7 +171,7 @@ fn streaming(now: &Now<'_>, facts: &Facts) -> Verdict {
             count(failed, "person, group or model", "people, groups or models")
         );
         return Verdict::new(Level::Attention, "In step, with exceptions", why)
-            .and("See the failures below.");
+            .and("What to do is said below, for each.");
     }
     let slot = facts.slot.as_ref().and_then(|slot| slot.wal_status.as_deref());
     if slot == Some("unreserved") {
@@ -195,7 +194,9 @@ fn streaming(now: &Now<'_>, facts: &Facts) -> Verdict {
 }
 
 fn remedy(facts: &Facts) -> Option<String> {
-    facts.trouble.as_ref()?.remedy.clone().map(|remedy| sentence(&remedy))
+    let remedy = facts.trouble.as_ref()?.remedy.as_deref()?;
+    // Some end with a statement to run.
+    Some(if remedy.ends_with(';') { sentence(remedy) } else { format!("{}.", sentence(remedy)) })
 }
 
 fn count(number: u64, one: &str, many: &str) -> String {

@@ -250,7 +250,7 @@ async fn with_both_databases_down_it_says_so_and_shows_what_it_last_knew() {
     pair.settle().await;
     headline(&daemon, "In step").await;
     cluster.stop(Mode::Immediate, DEADLINE).unwrap();
-    let (page, json) = headline(&daemon, "Connection lost").await;
+    let (page, json) = headline(&daemon, "No connection").await;
     assert!(
         page.contains("Counts as of ") && page.contains("<code>litellm-webui-sync doctor</code>"),
         "{page}"
@@ -262,7 +262,7 @@ async fn with_both_databases_down_it_says_so_and_shows_what_it_last_knew() {
     );
     // One that has never seen them.
     let other = Daemon::start(&pair);
-    let (page, json) = headline(&other, "Connection lost").await;
+    let (page, json) = headline(&other, "No connection").await;
     assert_eq!(json["status"], Value::Null);
     assert!(!page.contains("postgres:") && !page.contains("postgresql://"), "{page}");
 }
