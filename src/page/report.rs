@@ -15,7 +15,7 @@ use crate::catalog::TABLES;
 use crate::config::policy::Names;
 use crate::failures::Failure;
 use crate::progress::{Progress, State};
-use crate::project::layout::{ApiKeys, GroupMembers, ModelAccess, Settings};
+use crate::project::layout::{ApiKeys, GroupMembers, Layout, ModelAccess, Settings};
 use crate::status::StatusReport;
 
 /// The answer of `/api/status`. Moments are RFC 3339 in UTC. Fields may be added in a later release; none changes its meaning.
@@ -161,7 +161,7 @@ pub fn report(board: &Board, progress: &Progress, names: Names, lag_limit: Durat
     let masked = names == Names::Mask;
     let has_led = progress.has_led();
     let by_minute = board.lag_by_minute();
-    let live = has_led.then(|| lag.as_secs_f64());
+    let live = has_led.then_some(lag.as_secs_f64());
     let mut known = facts.status.clone();
     if let Some(known) = &mut known {
         status.state.name().clone_into(&mut known.state);
@@ -169,7 +169,7 @@ pub fn report(board: &Board, progress: &Progress, names: Names, lag_limit: Durat
         known.lag_seconds = live;
         known.lag_bytes = has_led.then(|| i64::try_from(progress.lag_bytes()).unwrap_or(i64::MAX));
         known.slot.clone_from(&facts.slot);
-        known.layout = facts.servers.layout.as_ref().map(|layout| layout.describe());
+        known.layout = facts.servers.layout.as_ref().map(Layout::describe);
         if status.state == State::Braked {
             known.brake = facts.trouble.as_ref().and_then(|trouble| trouble.brake.clone());
         }
