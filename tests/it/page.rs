@@ -183,10 +183,10 @@ async fn a_held_batch_shows_the_command_that_lets_it_pass() {
         (&30.into(), &60.into())
     );
     assert_eq!(run(&pair, &["approve", &id]).0, 0);
-    let (_, json) = headline(&daemon, "In step").await;
+    headline(&daemon, "In step").await;
     eventually("the counts", || async { daemon.get("/api/status").1.contains("\"accounts_active\":30") })
         .await;
-    assert_eq!(json["status"]["brake"], Value::Null);
+    eventually("the end of the brake", || async { look(&daemon).1["status"]["brake"].is_null() }).await;
 }
 
 #[tokio::test]
