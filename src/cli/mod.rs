@@ -186,8 +186,11 @@ pub fn main() -> ExitCode {
 async fn dispatch(cli: Cli) -> ExitCode {
     // Needs no configuration.
     if let Command::Completions { shell } = cli.command {
-        clap_complete::generate(shell, &mut Cli::command(), "litellm-webui-sync", &mut std::io::stdout());
-        return ExitCode::SUCCESS;
+        let mut script = Vec::new();
+        clap_complete::generate(shell, &mut Cli::command(), "litellm-webui-sync", &mut script);
+        // Whoever closes the pipe early has seen enough.
+        let written = std::io::Write::write_all(&mut std::io::stdout(), &script);
+        return ExitCode::from(u8::from(written.is_err()));
     }
     let log_format = cli.settings.log_format;
     #[cfg(feature = "demo")]

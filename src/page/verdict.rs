@@ -9,6 +9,9 @@ use serde::Serialize;
 use crate::board::{CopyKind, Facts};
 use crate::progress::{State, Status};
 
+/// From here on somebody may notice the delay.
+const CATCHING_UP: Duration = Duration::from_secs(5);
+
 /// How bad it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -162,6 +165,10 @@ fn streaming(now: &Now<'_>, facts: &Facts) -> Verdict {
         return Verdict::new(Level::Trouble, "Too much access", why)
             .and("What to do is said below: do it now.");
     }
+    if now.lag > CATCHING_UP {
+        let why = format!("Open WebUI has lacked something for {} s.", now.lag.as_secs());
+        return Verdict::new(Level::Waiting, "Catching up", why).and("Nothing to do, unless it goes on.");
+    }
     let status = facts.status.as_ref();
     let failed: i64 = status.map_or(0, |status| status.dead_letters.iter().map(|one| one.count).sum());
     if failed > 0 {
@@ -210,5 +217,24 @@ fn sentence(text: &str) -> String {
     match chars.next() {
         Some(first) => first.to_uppercase().chain(chars).collect(),
         None => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_worst_is_said_first() {
+        let status = Status { state: State::Streaming, reason: None, since: std::time::SystemTime::now() };
+        let say = |seconds: u64, critical: u64| {
+            let (lag, lag_limit) = (Duration::from_secs(seconds), Duration::from_secs(60));
+            let verdict = judge(&Now { status: &status, lag, lag_limit, critical }, &Facts::default());
+            (verdict.level, verdict.headline)
+        };
+        assert_eq!(say(0, 0), (Level::Fine, "In step".to_owned()));
+        assert_eq!(say(12, 0), (Level::Waiting, "Catching up".to_owned()));
+        assert_eq!(say(12, 1), (Level::Trouble, "Too much access".to_owned()));
+        assert_eq!(say(61, 1), (Level::Trouble, "Behind".to_owned()));
     }
 }
