@@ -18,6 +18,7 @@ use bytes::{Bytes, BytesMut};
 use futures_util::{SinkExt, TryStreamExt};
 use serde::{Deserialize, Serialize};
 
+use crate::board::Board;
 use crate::catalog::{Kind, Lsn, Table, TableId};
 use crate::checkpoint::{self, Generation};
 use crate::config::Config;
@@ -27,7 +28,7 @@ use crate::error::{Error, Result, Side, on};
 use crate::failpoint;
 use crate::mirror::statements;
 use crate::postgres::quote_literal;
-use crate::progress::{CopyPhase, Progress};
+use crate::progress::CopyPhase;
 use crate::source::session::{NewSlot, Session};
 use crate::source::{SLOT_PATIENCE, Source, SourceTable};
 use crate::sql::{self, Keys};
@@ -50,7 +51,7 @@ pub struct Request<'a> {
     pub columns_fingerprint: &'a str,
     pub application_name: &'a str,
     /// Where what happens is shown.
-    pub progress: &'a Progress,
+    pub board: &'a Board,
 }
 
 /// How much the merge changed: zero unless something was missing.
@@ -83,7 +84,6 @@ pub async fn copy(
     signatures: Option<&mut Signatures>,
 ) -> Result<Drift> {
     tracing::info!(reason = request.reason, "copying LiteLLM's rows");
-    request.progress.copy_begins(request.tables.len() as u64);
     let text = "insert into backfill (reason, slot, healing) values ($1, $2, $3) returning id";
     let row = target.client().query_one(text, &[&request.reason, &config.slot, &request.healing]).await;
     let id: i64 = row.map_err(on(Side::Target, "record the copy"))?.get(0);
@@ -146,12 +146,11 @@ async fn copy_at(
 ) -> Result<Drift> {
     failpoint::hit(failpoint::SLOT_WITHOUT_COPY)?;
     let reader = open_snapshot(source, slot).await?;
-    request.progress.set_copy_phase(CopyPhase::Copying);
     for id in TableId::all() {
         // Unlogged is enough: a crash of the target ends the session that would merge them.
         make_staging(target, id, "unlogged").await?;
-        let (tables, progress) = (request.tables, request.progress);
-        fill_staging(config, &reader, target, id, tables, progress, signatures.as_deref_mut()).await?;
+        let signatures = signatures.as_deref_mut();
+        fill_staging(config, &reader, target, id, request.tables, signatures, request.board).await?;
     }
     failpoint::hit(failpoint::COPIED_NOT_MERGED)?;
     // The snapshot delays LiteLLM's own index builds: let it go before anything else.
@@ -166,7 +165,7 @@ async fn copy_at(
         slot: config.slot.clone(),
         consistent_point: slot.consistent_point,
     };
-    request.progress.set_copy_phase(CopyPhase::Merging);
+    request.board.copy_phase(CopyPhase::Merging);
     let drift = merge(target, &generation, request.columns_fingerprint, id).await?;
     let Drift { inserted, updated, deleted } = drift;
     tracing::info!(inserted, updated, deleted, lsn = %slot.consistent_point, "merged the copy");
@@ -201,21 +200,21 @@ pub async fn fill_staging(
     target: &Target,
     id: TableId,
     tables: &BTreeMap<String, SourceTable>,
-    progress: &Progress,
     signatures: Option<&mut Signatures>,
+    board: &Board,
 ) -> Result<u64> {
     let table = id.table();
     let Some(found) = tables.get(table.source) else { return Ok(0) };
+    board.copy_table(table.source);
     let columns: Vec<String> = found.columns.keys().cloned().collect();
     let out = statements::copy_out(table, &config.litellm_schema, &columns);
-    let work = copy_table(reader, target, id, &out, progress, signatures);
+    let work = copy_table(reader, target, id, &out, signatures, board);
     // A target that no longer takes rows must not keep LiteLLM's snapshot open.
     let rows = tokio::time::timeout(SLOW, work).await.map_err(|_| Error::Silent {
         side: Side::Target,
         action: "copy a table",
         seconds: SLOW.as_secs(),
     })??;
-    progress.copied_table();
     tracing::info!(table = table.source, rows, "copied");
     Ok(rows)
 }
@@ -278,8 +277,8 @@ async fn copy_table(
     target: &Target,
     id: TableId,
     copy_out: &str,
-    progress: &Progress,
     mut signatures: Option<&mut Signatures>,
+    board: &Board,
 ) -> Result<u64> {
     const CHUNK: usize = 64 * 1024;
     let table = id.table();
@@ -290,7 +289,7 @@ async fn copy_table(
         .await
         .map_err(on(Side::Target, "fill a staging table"))?;
     let (mut from, mut into) = (pin!(from), pin!(into));
-    let (mut line, mut out, mut rows, mut shown) = (BytesMut::new(), BytesMut::new(), 0_u64, 0_u64);
+    let (mut line, mut out, mut rows, mut told) = (BytesMut::new(), BytesMut::new(), 0_u64, 0_u64);
     while let Some(chunk) = from.try_next().await.map_err(on(Side::Source, "copy a table"))? {
         line.extend_from_slice(&chunk);
         while let Some(end) = line.iter().position(|byte| *byte == b'\n') {
@@ -299,14 +298,14 @@ async fn copy_table(
             rows += 1;
         }
         if out.len() >= CHUNK {
-            progress.copied_rows(rows - shown);
-            shown = rows;
+            board.copy_rows(rows - told);
+            told = rows;
             into.send(out.split().freeze()).await.map_err(on(Side::Target, "fill a staging table"))?;
         }
     }
     into.send(out.freeze()).await.map_err(on(Side::Target, "fill a staging table"))?;
     into.finish().await.map_err(on(Side::Target, "fill a staging table"))?;
-    progress.copied_rows(rows - shown);
+    board.copy_rows(rows - told);
     Ok(rows)
 }
 

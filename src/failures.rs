@@ -9,10 +9,11 @@ use serde::Serialize;
 
 use crate::error::{Result, Side, on};
 use crate::sql;
-use crate::target::Target;
+use crate::target::{QUICK, Target};
 
 /// One entity that could not be written.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Failure {
     /// `account`, `team`, `organization`, …
     pub kind: String,
@@ -50,10 +51,10 @@ pub fn class(sqlstate: Option<&str>) -> &'static str {
     }
 }
 
-/// Every dead letter, the critical ones first.
-pub async fn list(target: &Target) -> Result<Vec<Failure>> {
-    let rows = target.client().query(sql::FAILURES_LIST, &[]).await;
-    let rows = rows.map_err(on(Side::Target, "list dead letters"))?;
+/// Dead letters, the critical ones first: all of them, or at most `limit`.
+pub async fn list(target: &Target, limit: Option<i64>) -> Result<Vec<Failure>> {
+    let statement = target.prepare(sql::FAILURES_LIST, &[]).await?;
+    let rows = target.query("list dead letters", QUICK, &statement, &[&limit]).await?;
     Ok(rows
         .iter()
         .map(|row| Failure {
@@ -68,6 +69,46 @@ pub async fn list(target: &Target) -> Result<Vec<Failure>> {
             last_seen: row.get("last_seen"),
         })
         .collect())
+}
+
+impl Failure {
+    /// Whether `key` is a LiteLLM user.
+    pub fn is_about_a_person(&self) -> bool {
+        matches!(self.kind.as_str(), "account" | "last_admin" | "access" | "api_key")
+    }
+
+    /// What an operator can do about it.
+    pub fn remedy(&self) -> &'static str {
+        match (self.kind.as_str(), self.sqlstate.as_deref()) {
+            ("last_admin", _) => {
+                "Give somebody else the admin role in LiteLLM or Open WebUI; then this one is taken back by itself."
+            }
+            ("account", None) => {
+                "Two people claim one e-mail address or account. Change or remove one of them, in LiteLLM or in \
+                 Open WebUI; the rest follows by itself."
+            }
+            (_, None) => {
+                "Look at the reason, mend it in LiteLLM or Open WebUI, and it is tried again by itself."
+            }
+            (_, Some("42501")) => {
+                "A permission is missing in Open WebUI's database: `litellm-webui-sync setup --print-sql target` lists \
+                 what is needed."
+            }
+            (_, Some(code)) if code.starts_with("23") => {
+                "Open WebUI's database refuses the row. Mend the value in LiteLLM, or the constraint in Open WebUI's \
+                 database; then `litellm-webui-sync failures retry --all`."
+            }
+            (_, Some(code)) if code.starts_with("22") => {
+                "Open WebUI's database cannot hold a value. Shorten or correct it in LiteLLM; it is tried again then."
+            }
+            (_, Some(code)) if code.starts_with("P0") => {
+                "A trigger in Open WebUI's database refuses the row: look at what it asks for."
+            }
+            (_, Some(_)) => {
+                "Look at Open WebUI's database server's log; then `litellm-webui-sync failures retry --all`."
+            }
+        }
+    }
 }
 
 /// What happened to the entity `key` lately, newest first.

@@ -1,20 +1,27 @@
-//! `/metrics`, `/healthz` and `/readyz`.
+//! The status page at `/` and `/api/status`, and `/metrics`, `/healthz` and `/readyz`.
 //!
-//! Reads memory only: the pages answer when both databases are down.
+//! Reads memory only: the pages answer when both databases are down. The first two name people, so they are guarded
+//! ([`crate::guard`]); the others hold no personal data and are open to whoever reaches the address.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::State;
-use axum::http::{StatusCode, header};
-use axum::response::IntoResponse;
+use axum::extract::{RawQuery, Request, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::board::Board;
 use crate::budgets::Budgets;
+use crate::config::policy::Names;
+use crate::guard::{Guard, Refusal};
 use crate::metrics::Metrics;
+use crate::page::html;
+use crate::page::report::{Report, report};
 use crate::progress::{LAG_LIMIT, Progress};
 
 /// What the pages show.
@@ -23,14 +30,82 @@ pub struct Pages {
     pub metrics: Arc<Metrics>,
     pub progress: Arc<Progress>,
     pub budgets: Arc<Budgets>,
+    pub board: Arc<Board>,
+    pub names: Names,
+    pub guard: Arc<Guard>,
+}
+
+impl Pages {
+    fn report(&self) -> Report {
+        report(&self.board, &self.progress, self.names, LAG_LIMIT)
+    }
 }
 
 pub fn router(pages: Pages) -> Router {
+    let guarded = Router::new()
+        .route("/", get(page))
+        .route("/api/status", get(status))
+        .route_layer(from_fn_with_state(pages.clone(), admit));
     Router::new()
         .route("/metrics", get(metrics))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
+        .merge(guarded)
+        .layer(from_fn(harden))
         .with_state(pages)
+}
+
+async fn page(State(pages): State<Pages>, RawQuery(query): RawQuery) -> impl IntoResponse {
+    let refresh = query.is_none_or(|query| query.split('&').all(|part| part != "refresh=off"));
+    let policy = HeaderValue::from_str(&html::POLICY).ok();
+    let mut headers = HeaderMap::new();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
+    headers.extend(policy.map(|policy| (header::CONTENT_SECURITY_POLICY, policy)));
+    (headers, html::page(&pages.report(), refresh))
+}
+
+async fn status(State(pages): State<Pages>) -> impl IntoResponse {
+    axum::Json(pages.report())
+}
+
+/// Lets only those see people who may.
+async fn admit(State(pages): State<Pages>, request: Request, next: Next) -> Response {
+    let refusal = {
+        let text = |name: HeaderName| request.headers().get(name).and_then(|value| value.to_str().ok());
+        pages.guard.admit(text(header::HOST), text(header::AUTHORIZATION)).err()
+    };
+    let Some(refusal) = refusal else { return next.run(request).await };
+    match refusal {
+        Refusal::WrongToken => (
+            StatusCode::UNAUTHORIZED,
+            [(header::WWW_AUTHENTICATE, "Basic realm=\"litellm-webui-sync\", charset=\"UTF-8\"")],
+            refusal.explanation(),
+        )
+            .into_response(),
+        Refusal::NoToken | Refusal::ForeignHost => {
+            (StatusCode::FORBIDDEN, refusal.explanation()).into_response()
+        }
+    }
+}
+
+/// What every answer says to browsers and caches.
+async fn harden(request: Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
+    let headers = response.headers_mut();
+    for (name, value) in [
+        (header::CACHE_CONTROL, "no-store"),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::REFERRER_POLICY, "no-referrer"),
+        (header::X_FRAME_OPTIONS, "DENY"),
+        (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
+        (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
+    ] {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    headers.entry(header::CONTENT_SECURITY_POLICY).or_insert(HeaderValue::from_static(
+        "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    ));
+    response
 }
 
 async fn metrics(State(pages): State<Pages>) -> impl IntoResponse {

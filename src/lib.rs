@@ -46,6 +46,7 @@ pub mod source;
 pub mod stage;
 // running it
 pub mod accept;
+pub mod board;
 pub mod brake;
 pub mod pause;
 pub mod pipeline;
@@ -54,12 +55,15 @@ pub mod progress;
 pub mod schema;
 pub mod teardown;
 // looking at it
+pub mod audit;
 pub mod budgets;
 pub mod cli;
 pub mod doctor;
 pub mod failures;
+pub mod guard;
 pub mod http;
 pub mod metrics;
+pub mod page;
 pub mod status;
 // shared by all, knowing none of the above
 pub mod catalog;

@@ -2,6 +2,7 @@
 //!
 //! Owns the state and its transitions. Written by the pipeline, read by everybody; knows no database.
 
+use std::collections::VecDeque;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
@@ -75,10 +76,13 @@ pub enum CopyPhase {
     /// Following the stream up to the snapshot.
     CatchingUp,
     Merging,
+    /// Writing Open WebUI's rows for the first time.
+    Projecting,
 }
 
 impl CopyPhase {
-    pub const ALL: [Self; 5] = [Self::Idle, Self::Snapshot, Self::Copying, Self::CatchingUp, Self::Merging];
+    pub const ALL: [Self; 6] =
+        [Self::Idle, Self::Snapshot, Self::Copying, Self::CatchingUp, Self::Merging, Self::Projecting];
 
     pub fn name(self) -> &'static str {
         match self {
@@ -87,6 +91,19 @@ impl CopyPhase {
             Self::Copying => "copying",
             Self::CatchingUp => "catching_up",
             Self::Merging => "merging",
+            Self::Projecting => "projecting",
+        }
+    }
+
+    /// For people.
+    pub fn describe(self) -> &'static str {
+        match self {
+            Self::Idle => "nothing to do",
+            Self::Snapshot => "making a snapshot",
+            Self::Copying => "copying",
+            Self::CatchingUp => "catching up",
+            Self::Merging => "merging",
+            Self::Projecting => "writing Open WebUI's rows",
         }
     }
 }
@@ -115,14 +132,54 @@ pub struct Progress {
     /// The newest timeline of the source we know of, 0 before the first.
     timeline: AtomicI32,
     status: Mutex<Status>,
-    /// When the target last had everything we knew of.
-    caught_up: Mutex<Instant>,
+    waiting: Mutex<Waiting>,
     last_frame: Mutex<Instant>,
     /// When the checkpoint last moved.
     moved: Mutex<Instant>,
     critical: AtomicU64,
     owns_slot: AtomicBool,
     copy: Mutex<CopyProgress>,
+}
+
+/// What was received and is not in the target yet. It says how long the target has lacked something, also under a load
+/// that never pauses, when there is always something on its way.
+#[derive(Debug)]
+struct Waiting {
+    /// When the target last had everything we knew of.
+    caught_up: Instant,
+    /// Ends of received transactions, with the moment the first of each was received. Gathered over [`GATHER`] each.
+    ends: VecDeque<(u64, Instant)>,
+    /// Nothing was caught up with in this session yet: what arrives first may have waited for us since `caught_up`.
+    is_new_session: bool,
+}
+
+const GATHER: Duration = Duration::from_millis(100);
+/// Beyond that many, the last one takes in the rest.
+const MOST_ENDS: usize = 10_000;
+
+impl Waiting {
+    fn received(&mut self, end: u64) {
+        let is_full = self.ends.len() >= MOST_ENDS;
+        match self.ends.back_mut() {
+            Some((last, since)) if is_full || since.elapsed() < GATHER => *last = end,
+            None if self.is_new_session => self.ends.push_back((end, self.caught_up)),
+            Some(_) | None => self.ends.push_back((end, Instant::now())),
+        }
+    }
+
+    fn committed(&mut self, checkpoint: u64) {
+        while self.ends.front().is_some_and(|(end, _)| *end <= checkpoint) {
+            self.ends.pop_front();
+        }
+        if self.ends.is_empty() {
+            self.touch();
+        }
+    }
+
+    fn touch(&mut self) {
+        self.caught_up = Instant::now();
+        self.is_new_session = false;
+    }
 }
 
 impl Default for Progress {
@@ -133,7 +190,11 @@ impl Default for Progress {
             source_wal_end: AtomicU64::new(0),
             timeline: AtomicI32::new(0),
             status: Mutex::new(Status { state: State::Starting, reason: None, since: SystemTime::now() }),
-            caught_up: Mutex::new(Instant::now()),
+            waiting: Mutex::new(Waiting {
+                caught_up: Instant::now(),
+                ends: VecDeque::new(),
+                is_new_session: true,
+            }),
             last_frame: Mutex::new(Instant::now()),
             moved: Mutex::new(Instant::now()),
             critical: AtomicU64::new(0),
@@ -155,28 +216,41 @@ pub const LAG_LIMIT: Duration = Duration::from_secs(60);
 
 impl Progress {
     pub fn received(&self, lsn: Lsn) {
-        self.received.fetch_max(lsn.into(), Ordering::Relaxed);
+        let lsn = u64::from(lsn);
+        if self.received.fetch_max(lsn, Ordering::Relaxed) < lsn {
+            lock(&self.waiting).received(lsn);
+        }
     }
 
     /// A session begins at `lsn`: nothing after it is received yet.
     pub fn session_begins(&self, lsn: Lsn) {
         self.slot_is_ours();
+        let is_first = !self.has_led();
         self.received.store(lsn.into(), Ordering::Relaxed);
         self.checkpoint.store(lsn.into(), Ordering::Relaxed);
+        let mut waiting = lock(&self.waiting);
+        if is_first {
+            // How long nobody followed, or the first copy took, is no lag of ours.
+            waiting.caught_up = Instant::now();
+        }
+        if let Some((_, since)) = waiting.ends.front() {
+            // It comes again, but it has waited since then.
+            waiting.caught_up = *since;
+        }
+        waiting.ends.clear();
+        waiting.is_new_session = true;
     }
 
     pub fn checkpoint_committed(&self, lsn: Lsn) {
-        let before = self.checkpoint.fetch_max(lsn.into(), Ordering::Relaxed);
-        if before < u64::from(lsn) {
+        let known = self.checkpoint.fetch_max(lsn.into(), Ordering::Relaxed);
+        if known < u64::from(lsn) {
             *lock(&self.moved) = Instant::now();
         }
-        if self.is_caught_up() {
-            self.touch_caught_up();
-        }
+        lock(&self.waiting).committed(known.max(lsn.into()));
     }
 
     pub fn touch_caught_up(&self) {
-        *lock(&self.caught_up) = Instant::now();
+        lock(&self.waiting).touch();
     }
 
     pub fn frame_arrived(&self) {
@@ -202,16 +276,14 @@ impl Progress {
         *copy = CopyProgress { phase: CopyPhase::Snapshot, tables, tables_done: 0, rows: 0, ..*copy };
     }
 
-    pub fn set_copy_phase(&self, phase: CopyPhase) {
-        lock(&self.copy).phase = phase;
+    /// It is in this phase, and has read so many of its tables.
+    pub fn copies(&self, phase: CopyPhase, tables_done: u64) {
+        let mut copy = lock(&self.copy);
+        (copy.phase, copy.tables_done) = (phase, tables_done);
     }
 
     pub fn copied_rows(&self, rows: u64) {
         lock(&self.copy).rows += rows;
-    }
-
-    pub fn copied_table(&self) {
-        lock(&self.copy).tables_done += 1;
     }
 
     pub fn copy_ended(&self, well: bool) {
@@ -249,6 +321,11 @@ impl Progress {
         self.owns_slot.load(Ordering::Relaxed)
     }
 
+    /// Whether a session of this process followed the slot.
+    pub fn has_led(&self) -> bool {
+        self.checkpoint() > Lsn::from(0)
+    }
+
     pub fn is_caught_up(&self) -> bool {
         self.checkpoint.load(Ordering::Relaxed) >= self.received.load(Ordering::Relaxed)
     }
@@ -262,7 +339,12 @@ impl Progress {
     /// How long the target has lacked something. It keeps growing while the stream stands still.
     pub fn lag(&self) -> Duration {
         let streaming = matches!(self.status().state, State::Streaming | State::Waiting);
-        if streaming && self.is_caught_up() { Duration::ZERO } else { lock(&self.caught_up).elapsed() }
+        let waiting = lock(&self.waiting);
+        match waiting.ends.front() {
+            Some((_, since)) => since.elapsed(),
+            None if streaming => Duration::ZERO,
+            None => waiting.caught_up.elapsed(),
+        }
     }
 
     pub fn status(&self) -> Status {
@@ -277,6 +359,10 @@ impl Progress {
         }
         tracing::info!(from = status.state.name(), to = state.name(), reason = reason.as_deref(), "state");
         *status = Status { state, reason, since: SystemTime::now() };
+    }
+
+    pub fn critical(&self) -> u64 {
+        self.critical.load(Ordering::Relaxed)
     }
 
     /// Dead letters that left somebody with more access than LiteLLM gives them.
@@ -313,6 +399,26 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_load_that_never_pauses_is_no_growing_lag() {
+        let progress = Progress::default();
+        progress.session_begins(Lsn::from(10));
+        progress.set_state(State::Streaming, None);
+        progress.checkpoint_committed(Lsn::from(11));
+        let start = Instant::now();
+        for lsn in 12..40 {
+            progress.received(Lsn::from(lsn));
+            std::thread::sleep(Duration::from_millis(15));
+            // Always one behind.
+            progress.checkpoint_committed(Lsn::from(lsn - 1));
+            assert!(!progress.is_caught_up());
+        }
+        assert!(start.elapsed() > Duration::from_millis(400));
+        assert!(progress.lag() < Duration::from_millis(300), "{:?}", progress.lag());
+        progress.checkpoint_committed(Lsn::from(39));
+        assert_eq!(progress.lag(), Duration::ZERO);
+    }
 
     #[test]
     fn lag_grows_while_nothing_happens_and_is_zero_when_caught_up() {

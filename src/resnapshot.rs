@@ -17,6 +17,7 @@ use std::time::{Duration, Instant, SystemTime};
 use serde::{Deserialize, Serialize};
 
 use crate::backfill::{self, Drift};
+use crate::board::{Board, CopyKind};
 use crate::brake;
 use crate::catalog::{Lsn, TABLES, TableId};
 use crate::checkpoint::{self, Checkpoint, PENDING};
@@ -24,7 +25,7 @@ use crate::config::Config;
 use crate::error::{Error, Result, Side, on};
 use crate::failpoint;
 use crate::postgres::error_chain;
-use crate::progress::{CopyPhase, Progress};
+use crate::progress::CopyPhase;
 use crate::project::access::Rules;
 use crate::project::{Projection, Scope, Stamp, layout};
 use crate::source::session::Session;
@@ -120,7 +121,7 @@ pub async fn copy(
     request: Pending,
     tables: &BTreeMap<String, SourceTable>,
     instance: uuid::Uuid,
-    shown: &Progress,
+    board: &Board,
 ) -> Result<Option<Copied>> {
     tracing::info!(
         request = request.id,
@@ -128,19 +129,18 @@ pub async fn copy(
         "copying LiteLLM's rows while the stream waits"
     );
     let id = request.id;
-    let of = TableId::all().filter(|id| request.concerns(*id) && tables.contains_key(id.table().source));
-    shown.copy_begins(of.count() as u64);
-    let copied = copy_now(config, source, target, request, tables, instance, shown).await;
-    if copied.is_err() {
-        shown.copy_ended(false);
-    }
-    match copied {
+    let kind = if request.dry_run { CopyKind::Verify } else { CopyKind::Resnapshot };
+    let scope =
+        TableId::all().filter(|id| request.concerns(*id) && tables.contains_key(id.table().source)).count();
+    board.copy_begins(kind, "somebody asked for it", scope);
+    match copy_now(config, source, target, request, tables, instance, board).await {
         Ok(copied) => Ok(Some(copied)),
         Err(error) if is_of_the_target(&error) => Err(error),
         Err(error) => {
             let reason = error_chain(&error);
             tracing::warn!(reason, request = id, "no copy could be made; it is put off");
             put_off(target, id, "waiting", &reason, false).await?;
+            board.copy_ends(false);
             Ok(None)
         }
     }
@@ -164,7 +164,7 @@ async fn copy_now(
     request: Pending,
     tables: &BTreeMap<String, SourceTable>,
     instance: uuid::Uuid,
-    shown: &Progress,
+    board: &Board,
 ) -> Result<Copied> {
     progress(target, request.id, "making a snapshot", None).await?;
     let name = format!("litellm-webui-sync copy {}", instance.simple());
@@ -187,18 +187,17 @@ async fn copy_now(
     };
     let reader = backfill::open_snapshot(source, &slot).await?;
     drop(session);
-    shown.set_copy_phase(CopyPhase::Copying);
     let mut rows = 0_i64;
     for id in TableId::all().filter(|id| request.concerns(*id)) {
         progress(target, request.id, &format!("copying {}", id.table().source), Some(rows)).await?;
         // Logged: they are merged on another session, and a crash in between would empty unlogged ones.
         backfill::make_staging(target, id, "").await?;
-        let copied = backfill::fill_staging(config, &reader, target, id, tables, shown, None).await?;
+        let copied = backfill::fill_staging(config, &reader, target, id, tables, None, board).await?;
         rows += i64::try_from(copied).unwrap_or_default();
     }
     drop(reader);
-    shown.set_copy_phase(CopyPhase::CatchingUp);
     progress(target, request.id, "catching up", Some(rows)).await?;
+    board.copy_phase(CopyPhase::CatchingUp);
     // Something to see at or after `S`, on a source where nothing happens.
     source.emit_barrier().await?;
     failpoint::hit(failpoint::COPIED_NOT_MERGED)?;

@@ -127,6 +127,7 @@ files! {
     SKIPPED_REASONS = "target/skipped_reasons.sql";
     HEARTBEAT = "target/heartbeat.sql";
     OLD_AUDIT = "target/old_audit.sql";
+    AUDIT_TAIL = "target/audit_tail.sql";
     ENTITIES = "target/entities.sql";
     CREATE_TOUCHED = "target/create_touched.sql";
     PAUSE = "target/pause.sql";

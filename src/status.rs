@@ -5,6 +5,7 @@
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
+use tokio_postgres::Row;
 
 use crate::brake;
 use crate::catalog::Lsn;
@@ -13,47 +14,67 @@ use crate::error::{Error, Result, Side, on};
 use crate::pause;
 use crate::project::layout::{self, Layout, ModelAccess};
 use crate::resnapshot;
-use crate::source::{Leader, Source};
+use crate::source::{Leader, SlotState, Source};
 use crate::sql;
-use crate::target::Target;
+use crate::target::{QUICK, Target};
 
 /// Where everything stands. The JSON of `status --json` is this struct.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Default, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct StatusReport {
     /// What the daemon last said it was doing; `not running` when it holds no slot.
     pub state: String,
+    /// Why, where there is something to say.
     pub reason: Option<String>,
-    /// LiteLLM's WAL after the checkpoint.
+    /// Bytes of LiteLLM's WAL after the checkpoint.
     pub lag_bytes: Option<i64>,
     /// Time since the checkpoint moved, while there is WAL after it.
     pub lag_seconds: Option<f64>,
+    /// How far LiteLLM's changes are applied; null before the first copy.
     pub checkpoint: Option<CheckpointReport>,
+    /// Our replication slot on LiteLLM's server.
     pub slot: Option<SlotReport>,
     /// The daemon that follows the slot. Others may stand by: nobody but they know.
     pub leader: Option<Leader>,
     /// The shape of Open WebUI's tables.
     pub layout: Option<String>,
+    /// Open WebUI accounts of people who are active in LiteLLM.
     pub accounts_active: i64,
+    /// Accounts of people who left LiteLLM.
     pub accounts_locked: i64,
+    /// Groups that stand for an organization or a team, and how many of each.
     pub groups: i64,
+    pub organizations: i64,
+    pub teams: i64,
+    /// Memberships of these groups that we wrote.
     pub members: i64,
     pub models: Option<ModelsReport>,
+    /// LiteLLM users who get no account, by reason.
     pub skipped: Vec<Counted>,
+    /// What could not be written, by reason.
     pub dead_letters: Vec<Counted>,
+    /// A batch that is held until it is approved.
     pub brake: Option<BrakeReport>,
 }
 
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct CheckpointReport {
+    /// Everything LiteLLM committed before this position of its WAL is applied.
     pub end_lsn: String,
+    /// LiteLLM's transactions and row changes applied since the last copy, exactly.
     pub transactions_applied: i64,
     pub changes_applied: i64,
+    /// Raised by each leader.
     pub epoch: i64,
+    /// Identity of one life of the slot, and where it began.
     pub generation: String,
     /// Of LiteLLM's server, as last followed.
     pub timeline: i32,
     pub consistent_point: String,
+    /// Whether Open WebUI's rows were made.
     pub projected: bool,
+    /// Since the checkpoint was last written.
     pub age_seconds: f64,
 }
 
@@ -64,18 +85,39 @@ impl CheckpointReport {
 }
 
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct SlotReport {
     pub name: String,
+    /// Whether a daemon follows it.
     pub active: bool,
+    /// `reserved`, `extended`, `unreserved` or `lost`, as Postgres says.
     pub wal_status: Option<String>,
     pub confirmed_flush_lsn: Option<String>,
     pub restart_lsn: Option<String>,
+    /// WAL that LiteLLM's server keeps for it.
     pub retained_bytes: i64,
+    /// WAL that may still be written before it is lost; null without max_slot_wal_keep_size.
     pub safe_wal_bytes: Option<i64>,
+}
+
+impl SlotReport {
+    /// The slot as the catalogs show it.
+    pub fn new(name: &str, slot: SlotState) -> Self {
+        Self {
+            name: name.to_owned(),
+            active: slot.active,
+            wal_status: slot.wal_status,
+            confirmed_flush_lsn: slot.confirmed_flush_lsn.map(|lsn| lsn.to_string()),
+            restart_lsn: slot.restart_lsn.map(|lsn| lsn.to_string()),
+            retained_bytes: slot.retained_bytes,
+            safe_wal_bytes: slot.safe_wal_size,
+        }
+    }
 }
 
 /// Who sees which models, in short.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ModelsReport {
     /// Models LiteLLM serves, as far as known.
     pub known: i64,
@@ -89,14 +131,18 @@ pub struct ModelsReport {
 }
 
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Counted {
     pub what: String,
     pub count: i64,
 }
 
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct BrakeReport {
+    /// For `litellm-webui-sync approve`.
     pub id: i64,
+    /// How many of the active people would lose something.
     pub people: i32,
     pub active: i32,
     pub approved: bool,
@@ -137,10 +183,9 @@ async fn facts(target: &Target, config: &Config) -> Result<Option<TargetFacts>> 
     }
 }
 
-async fn target_facts(target: &Target) -> Result<TargetFacts> {
-    let action = "read the status";
-    let row = target.client().query_opt(sql::STATUS, &[]).await.map_err(on(Side::Target, action))?;
-    let checkpoint = row.map(|row| CheckpointReport {
+async fn checkpoint(target: &Target) -> Result<Option<CheckpointReport>> {
+    let rows = ask(target, sql::STATUS).await?;
+    Ok(rows.first().map(|row| CheckpointReport {
         end_lsn: row.get::<_, Lsn>("end_lsn").to_string(),
         transactions_applied: row.get("transactions_applied"),
         changes_applied: row.get("changes_applied"),
@@ -150,7 +195,17 @@ async fn target_facts(target: &Target) -> Result<TargetFacts> {
         consistent_point: row.get::<_, Lsn>("consistent_point").to_string(),
         projected: row.get("projected"),
         age_seconds: row.get("age_seconds"),
-    });
+    }))
+}
+
+async fn ask(target: &Target, text: &str) -> Result<Vec<Row>> {
+    let statement = target.prepare(text, &[]).await?;
+    target.query("read the status", QUICK, &statement, &[]).await
+}
+
+async fn target_facts(target: &Target) -> Result<TargetFacts> {
+    let checkpoint = checkpoint(target).await?;
+    let action = "read the status";
     let text = "select state, reason, layout, heartbeat_at > now() - interval '25 seconds' from daemon";
     let row = target.client().query_opt(text, &[]).await.map_err(on(Side::Target, action))?;
     let daemon = row.map(|row| DaemonRow {
@@ -169,21 +224,8 @@ pub async fn report(config: &Config) -> Result<StatusReport> {
     let slot = source.slot(&config.slot).await?;
     let mut report = StatusReport {
         state: "not installed".to_owned(),
-        reason: None,
-        lag_bytes: None,
-        lag_seconds: None,
-        checkpoint: None,
-        slot: None,
         leader: source.leader(&config.slot).await?,
-        layout: None,
-        accounts_active: 0,
-        accounts_locked: 0,
-        groups: 0,
-        members: 0,
-        models: None,
-        skipped: Vec::new(),
-        dead_letters: Vec::new(),
-        brake: None,
+        ..StatusReport::default()
     };
     let Some(facts) = facts(&target, config).await? else {
         report.reason = Some("nothing was set up yet: start `litellm-webui-sync run`".to_owned());
@@ -207,41 +249,15 @@ pub async fn report(config: &Config) -> Result<StatusReport> {
         report.lag_bytes = i64::try_from(behind).ok();
         report.lag_seconds = Some(if behind == 0 { 0.0 } else { checkpoint.age_seconds });
     }
-    report.slot = slot.map(|slot| SlotReport {
-        name: config.slot.clone(),
-        active: slot.active,
-        wal_status: slot.wal_status,
-        confirmed_flush_lsn: slot.confirmed_flush_lsn.map(|lsn| lsn.to_string()),
-        restart_lsn: slot.restart_lsn.map(|lsn| lsn.to_string()),
-        retained_bytes: slot.retained_bytes,
-        safe_wal_bytes: slot.safe_wal_size,
-    });
+    report.slot = slot.map(|slot| SlotReport::new(&config.slot, slot));
     report.checkpoint = facts.checkpoint;
-    let client = target.client();
-    let action = "read the status";
-    let row = client.query_one(sql::ENTITIES, &[]).await.map_err(on(Side::Target, action))?;
-    report.accounts_active = row.get(0);
-    report.accounts_locked = row.get(1);
-    report.groups = row.get(2);
-    report.members = row.get(3);
+    report.count(&target).await?;
     report.models = match layout::find(&target, config).await {
         Ok(layout) => Some(models(&target, &layout).await?),
         Err(Error::NoOpenWebUi { .. } | Error::UnknownLayout { .. }) => None,
         Err(error) => return Err(error),
     };
-    report.skipped =
-        counted(&target, "select reason, count(*) from skipped group by reason order by 2 desc, 1").await?;
-    report.dead_letters =
-        counted(&target, "select reason, count(*) from dead_letter group by reason order by 2 desc, 1")
-            .await?;
-    let text = "select id, people, active, approved_at is not null from brake where used_at is null order by id desc limit 1";
-    let row = client.query_opt(text, &[]).await.map_err(on(Side::Target, action))?;
-    report.brake = row.map(|row| BrakeReport {
-        id: row.get(0),
-        people: row.get(1),
-        active: row.get(2),
-        approved: row.get(3),
-    });
+    report.look_for_trouble(&target).await?;
     Ok(report)
 }
 
@@ -269,13 +285,48 @@ pub async fn models(target: &Target, layout: &Layout) -> Result<ModelsReport> {
 }
 
 async fn counted(target: &Target, text: &str) -> Result<Vec<Counted>> {
-    let rows = target.client().query(text, &[]).await.map_err(on(Side::Target, "read the status"))?;
+    let rows = ask(target, text).await?;
     Ok(rows.iter().map(|row| Counted { what: row.get(0), count: row.get(1) }).collect())
 }
 
 impl StatusReport {
-    /// The report as lines for a terminal.
-    pub fn to_table(&self) -> String {
+    /// How many of everything there is. Reads whole tables.
+    pub async fn count(&mut self, target: &Target) -> Result<()> {
+        if let Some(row) = ask(target, sql::ENTITIES).await?.first() {
+            self.accounts_active = row.get(0);
+            self.accounts_locked = row.get(1);
+            self.groups = row.get(2);
+            self.members = row.get(3);
+            self.organizations = row.get(4);
+            self.teams = row.get(5);
+        }
+        let text = "select reason, count(*) from skipped group by reason order by 2 desc, 1";
+        self.skipped = counted(target, text).await?;
+        Ok(())
+    }
+
+    /// What could not be written, and what is held.
+    pub async fn look_for_trouble(&mut self, target: &Target) -> Result<()> {
+        let text = "select reason, count(*) from dead_letter group by reason order by 2 desc, 1";
+        self.dead_letters = counted(target, text).await?;
+        let text = "select id, people, active, approved_at is not null from brake where used_at is null order by id desc limit 1";
+        self.brake = ask(target, text).await?.first().map(|row| BrakeReport {
+            id: row.get(0),
+            people: row.get(1),
+            active: row.get(2),
+            approved: row.get(3),
+        });
+        Ok(())
+    }
+
+    /// How far it is.
+    pub async fn locate(&mut self, target: &Target) -> Result<()> {
+        self.checkpoint = checkpoint(target).await?;
+        Ok(())
+    }
+
+    /// The report as lines for a person: what, and how it is.
+    pub fn lines(&self) -> Vec<(String, String)> {
         let mut lines: Vec<(String, String)> = Vec::new();
         let mut line = |name: &str, value: String| lines.push((name.to_owned(), value));
         let with_reason = |text: &str| match &self.reason {
@@ -336,8 +387,7 @@ impl StatusReport {
             };
             line("brake", format!("{} of {} people would be locked: {what}", brake.people, brake.active));
         }
-        let width = lines.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
-        lines.iter().map(|(name, value)| format!("{name:width$}  {value}\n")).collect()
+        lines
     }
 }
 

@@ -115,6 +115,13 @@ impl Target {
         Ok(row.get(0))
     }
 
+    /// `server_version_num`.
+    pub async fn server_version(&self) -> Result<i32> {
+        let text = "select current_setting('server_version_num')::int";
+        let work = self.connection.client.query_one(text, &[]);
+        Ok(within(Side::Target, "ask for the server's version", QUICK, work).await?.get(0))
+    }
+
     /// Runs a statement without parameters.
     pub async fn execute(&self, action: &'static str, text: &str) -> Result<()> {
         let run = self.connection.client.batch_execute(text);

@@ -103,7 +103,8 @@ comment on table sync_audit is
     'One row per entity and batch (one per kind of operation in a copy). lsn: the end of the batch it belongs to.';
 -- A plain primary key would cost a tenth of a large batch; id is unique because it is generated.
 create index sync_audit_created_at on sync_audit using brin (created_at);
-create index sync_audit_id on sync_audit using brin (id);
+-- autosummarize: the newest rows are looked at every few seconds (target/audit_tail.sql).
+create index sync_audit_id on sync_audit using brin (id) with (autosummarize = on);
 
 create table dead_letter (
     kind         text collate "C" not null,

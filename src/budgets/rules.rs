@@ -37,6 +37,7 @@ impl Kind {
 /// How somebody stands to their limit; the first of these that holds, from the end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub enum State {
     /// No limit, and no soft budget that is reached.
     Unlimited,

@@ -144,6 +144,7 @@ async fn prepare(cluster: &Cluster) -> Result<Config> {
         litellm_schema: "public".to_owned(),
         webui_schema: "public".to_owned(),
         http: free_address(),
+        http_token: None,
         models_api: None,
         policy: Policy::default(),
     })

@@ -9,11 +9,12 @@ mod budgets;
 mod demo;
 mod operate;
 mod run;
+mod terminal;
 
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::accept::{self, Accepted};
 use crate::brake;
@@ -55,6 +56,9 @@ enum Command {
         /// Take the LiteLLM database at hand in place of the one that was followed; the next `run` copies it
         #[arg(long, conflicts_with = "print_sql")]
         accept_source: bool,
+        /// Print JSON
+        #[arg(long, conflicts_with = "print_sql")]
+        json: bool,
     },
     /// Show where everything stands
     Status {
@@ -94,6 +98,9 @@ enum Command {
     Approve {
         /// The brake's number, as `status` shows it
         id: i64,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
     },
     /// Check everything the daemon needs, and say how to mend what is not right; ends with 3 if there is anything
     Doctor {
@@ -128,9 +135,16 @@ enum Command {
         /// Why, for `status`
         #[arg(long, value_name = "TEXT")]
         reason: Option<String>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
     },
     /// Go on after `pause`
-    Resume,
+    Resume {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Look at what could not be written
     Failures {
         #[command(subcommand)]
@@ -144,6 +158,14 @@ enum Command {
         /// Also delete accounts that have chats
         #[arg(long, requires = "purge")]
         purge_people: bool,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print what makes a shell complete this program's commands and flags
+    Completions {
+        /// Of which shell
+        shell: clap_complete::Shell,
     },
     /// Watch it work: a throwaway Postgres with both databases, people, and live changes
     #[cfg(feature = "demo")]
@@ -180,6 +202,14 @@ pub fn main() -> ExitCode {
 }
 
 async fn dispatch(cli: Cli) -> ExitCode {
+    // Needs no configuration.
+    if let Command::Completions { shell } = cli.command {
+        let mut script = Vec::new();
+        clap_complete::generate(shell, &mut Cli::command(), "litellm-webui-sync", &mut script);
+        // Whoever closes the pipe early has seen enough.
+        let written = std::io::Write::write_all(&mut std::io::stdout(), &script);
+        return ExitCode::from(u8::from(written.is_err()));
+    }
     let log_format = cli.settings.log_format;
     #[cfg(feature = "demo")]
     if let Command::Demo { once } = cli.command {
@@ -199,8 +229,8 @@ async fn dispatch(cli: Cli) -> ExitCode {
         Command::Setup { print_sql: Some(which), source_role, target_role, .. } => {
             finish(print_setup(&config, which, source_role, target_role).await)
         }
-        Command::Setup { accept_source: true, .. } => finish(accept_source(&config).await),
-        Command::Setup { .. } => finish(set_up(&config).await),
+        Command::Setup { accept_source: true, json, .. } => finish(accept_source(&config, json).await),
+        Command::Setup { json, .. } => finish(set_up(&config, json).await),
         Command::Status { json, wait: None, .. } => finish(show_status(&config, json).await),
         Command::Status { json, wait: Some(_), timeout } => {
             wait(&config, json, Duration::from_secs(timeout)).await
@@ -211,7 +241,7 @@ async fn dispatch(cli: Cli) -> ExitCode {
         Command::Budgets { kind, top, json } => {
             finish(budgets::budgets(&config, kind, usize::from(top), json).await)
         }
-        Command::Approve { id } => finish(approve(&config, id).await),
+        Command::Approve { id, json } => finish(approve(&config, id, json).await),
         Command::Doctor { json } => either(operate::doctor(&config, json).await),
         Command::Resnapshot { tables, dry_run, wait, output } => {
             either(operate::resnapshot(&config, tables, dry_run, wait, &output).await)
@@ -219,20 +249,27 @@ async fn dispatch(cli: Cli) -> ExitCode {
         Command::Verify { repair, output } => {
             either(operate::resnapshot(&config, Vec::new(), !repair, true, &output).await)
         }
-        Command::Pause { reason } => finish(operate::pause(&config, reason.as_deref()).await),
-        Command::Resume => finish(operate::resume(&config).await),
+        Command::Pause { reason, json } => finish(operate::pause(&config, reason.as_deref(), json).await),
+        Command::Resume { json } => finish(operate::resume(&config, json).await),
         Command::Failures { action } => either(operate::failures(&config, action).await),
-        Command::Teardown { purge, purge_people } => {
+        Command::Teardown { purge, purge_people, json } => {
             let purge = match (purge, purge_people) {
                 (_, true) => Purge::People,
                 (true, false) => Purge::Rows,
                 (false, false) => Purge::Nothing,
             };
-            finish(teardown(&config, purge).await)
+            finish(teardown(&config, purge, json).await)
         }
+        // Done above.
+        Command::Completions { .. } => ExitCode::SUCCESS,
         #[cfg(feature = "demo")]
         Command::Demo { .. } => ExitCode::SUCCESS,
     }
+}
+
+/// Says what a command did: a sentence for people, or a value for machines.
+fn say(json: bool, sentence: &str, value: &serde_json::Value) {
+    if json { println!("{value:#}") } else { println!("{sentence}") }
 }
 
 /// The code a command ended with, or what went wrong.
@@ -279,7 +316,7 @@ async fn print_setup(
     Ok(())
 }
 
-async fn set_up(config: &Config) -> anyhow::Result<()> {
+async fn set_up(config: &Config, json: bool) -> anyhow::Result<()> {
     let source = Source::open(config).await?;
     let server = source.server().await?;
     if server.timeline.is_none() {
@@ -290,42 +327,56 @@ async fn set_up(config: &Config) -> anyhow::Result<()> {
     }
     let tables = source.tables(config).await?;
     let publication = source.publication(config).await?;
-    match Source::publication_repair(config, publication.as_ref(), &tables)? {
+    let (publication, words) = match Source::publication_repair(config, publication.as_ref(), &tables)? {
         // A running or earlier daemon must learn that rows may be missing from its stream.
         Some(_) if source.slot(&config.slot).await?.is_some() => {
-            println!("publication {}: left to `run`, because a slot exists already", config.publication);
+            ("left", "left to `run`, because a slot exists already".to_owned())
         }
         Some(repair) => {
             source.repair_publication(config, &repair).await?;
-            println!("publication {}: created for {} tables", config.publication, tables.len());
+            ("created", format!("created for {} tables", tables.len()))
         }
-        None => println!("publication {}: fine", config.publication),
-    }
+        None => ("fine", "fine".to_owned()),
+    };
     let target = Target::open(config).await?;
     schema::ensure(&target, config).await?;
-    println!("schema {}: ready", config.schema);
-    println!("the slot is made by `run`, which copies at its snapshot");
+    let sentence = format!(
+        "publication {}: {words}\nschema {}: ready\nthe slot is made by `run`, which copies at its snapshot",
+        config.publication, config.schema
+    );
+    let value = serde_json::json!({
+        "publication": { "name": config.publication, "state": publication, "tables": tables.len() },
+        "schema": { "name": config.schema, "state": "ready" },
+    });
+    say(json, &sentence, &value);
     Ok(())
 }
 
-async fn accept_source(config: &Config) -> anyhow::Result<()> {
+async fn accept_source(config: &Config, json: bool) -> anyhow::Result<()> {
     let Some(Accepted { identity, same, former_slot }) = accept::accept(config).await? else {
-        println!("nothing was followed yet: `litellm-webui-sync run` copies what it finds");
+        let sentence = "nothing was followed yet: `litellm-webui-sync run` copies what it finds";
+        say(json, sentence, &serde_json::json!({ "accepted": false }));
         return Ok(());
     };
     let which =
         if same { "the LiteLLM database that was followed before" } else { "another LiteLLM database" };
-    println!("accepted: {which}, on server {} (timeline {})", identity.system_identifier, identity.timeline);
-    if !same || former_slot.is_some() {
-        let slot = former_slot.unwrap_or_else(|| config.slot.clone());
-        println!(
+    let (server, timeline) = (&identity.system_identifier, identity.timeline);
+    let mut lines = vec![format!("accepted: {which}, on server {server} (timeline {timeline})")];
+    let left = (!same || former_slot.is_some()).then(|| former_slot.unwrap_or_else(|| config.slot.clone()));
+    if let Some(slot) = &left {
+        lines.push(format!(
             "slot {slot} of what was followed before is left alone: drop it if that server lives on, or it keeps WAL there"
-        );
+        ));
     }
-    println!(
+    lines.push(
         "`litellm-webui-sync run` copies it; until then Open WebUI stays as it is, and the brake holds what would take \
          something from unusually many people"
+            .to_owned(),
     );
+    let accepted = serde_json::json!({
+        "accepted": true, "same": same, "system_identifier": server, "timeline": timeline, "slot_left": left,
+    });
+    say(json, &lines.join("\n"), &accepted);
     Ok(())
 }
 
@@ -334,7 +385,7 @@ async fn show_status(config: &Config, json: bool) -> anyhow::Result<()> {
     if json {
         println!("{}", serde_json::to_string_pretty(&report)?);
     } else {
-        print!("{}", report.to_table());
+        terminal::status(&report);
     }
     Ok(())
 }
@@ -361,22 +412,21 @@ async fn wait(config: &Config, json: bool, timeout: Duration) -> ExitCode {
     }
 }
 
-async fn approve(config: &Config, id: i64) -> anyhow::Result<()> {
+async fn approve(config: &Config, id: i64, json: bool) -> anyhow::Result<()> {
     let target = Target::open(config).await?;
-    match brake::approve(&target, id).await? {
-        Some(people) => {
-            println!("approved: {people} people may be locked out at once, this time");
-            Ok(())
-        }
-        None => anyhow::bail!("there is no open brake {id}: see `litellm-webui-sync status`"),
-    }
+    let Some(people) = brake::approve(&target, id).await? else {
+        anyhow::bail!("there is no open brake {id}: see `litellm-webui-sync status`");
+    };
+    let sentence = format!("approved: {people} people may be locked out at once, this time");
+    say(json, &sentence, &serde_json::json!({ "approved": id, "people": people }));
+    Ok(())
 }
 
-async fn teardown(config: &Config, purge: Purge) -> anyhow::Result<()> {
+async fn teardown(config: &Config, purge: Purge, json: bool) -> anyhow::Result<()> {
     let mut lines = teardown::Lines::new();
     let result = teardown::teardown(config, purge, &mut lines).await;
-    for line in lines {
-        println!("{line}");
+    if !lines.is_empty() || json {
+        say(json, &lines.join("\n"), &serde_json::json!({ "done": lines, "complete": result.is_ok() }));
     }
     Ok(result?)
 }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::bail;
 use clap::Subcommand;
 
+use super::{say, terminal};
 use crate::catalog::TABLES;
 use crate::config::Config;
 use crate::doctor::{self, Verdict};
@@ -42,6 +43,9 @@ pub(super) enum Failures {
         /// All of them
         #[arg(long, conflicts_with = "kind")]
         all: bool,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
     },
     /// Forget one; it comes back if it is touched and still cannot be written
     Discard {
@@ -49,6 +53,9 @@ pub(super) enum Failures {
         kind: String,
         /// LiteLLM's id
         key: String,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
     },
 }
 
@@ -83,12 +90,13 @@ pub(super) async fn resnapshot(
         );
     }
     if !wait {
-        println!(
-            "asked for; `litellm-webui-sync status` and table resnapshot in our schema show what becomes of it"
-        );
+        let sentence = "asked for; `litellm-webui-sync status` and table resnapshot in our schema show what becomes of it";
+        say(output.json, sentence, &serde_json::json!({ "request": request.id }));
         return Ok(ExitCode::SUCCESS);
     }
-    let answer = wait_for(&target, &request, output).await?;
+    let answer = wait_for(&target, &request, output).await;
+    terminal::progress_ends();
+    let answer = answer?;
     let differences = resnapshot::differences(&target, answer.id).await?;
     let drifts = answer.drifts.unwrap_or_default();
     if output.json {
@@ -137,7 +145,7 @@ async fn wait_for(target: &Target, request: &Request, output: &Output) -> anyhow
             met = true;
             let line = format!("{}, {} rows", answer.phase, answer.rows_copied);
             if line != shown && !output.json {
-                eprintln!("{line}");
+                terminal::progress(&line);
                 shown = line;
             }
         }
@@ -158,25 +166,27 @@ pub(super) async fn doctor(config: &Config, json: bool) -> anyhow::Result<ExitCo
     if json {
         println!("{}", serde_json::to_string_pretty(&checks)?);
     } else {
-        print!("{}", doctor::table(&checks));
+        terminal::doctor(&doctor::table(&checks));
     }
     let fine = checks.iter().all(|check| check.verdict == Verdict::Fine);
     Ok(ExitCode::from(if fine { 0 } else { 3 }))
 }
 
-pub(super) async fn pause(config: &Config, reason: Option<&str>) -> anyhow::Result<()> {
+pub(super) async fn pause(config: &Config, reason: Option<&str>, json: bool) -> anyhow::Result<()> {
     let target = Target::open(config).await?;
-    if pause::pause(&target, reason).await? {
-        println!("paused: nothing is applied until `litellm-webui-sync resume`");
-    } else {
-        println!("it is paused already");
-    }
+    let (sentence, changed) = match pause::pause(&target, reason).await? {
+        true => ("paused: nothing is applied until `litellm-webui-sync resume`", true),
+        false => ("it is paused already", false),
+    };
+    say(json, sentence, &serde_json::json!({ "paused": true, "changed": changed }));
     Ok(())
 }
 
-pub(super) async fn resume(config: &Config) -> anyhow::Result<()> {
+pub(super) async fn resume(config: &Config, json: bool) -> anyhow::Result<()> {
     let target = Target::open(config).await?;
-    println!("{}", if pause::resume(&target).await? { "resumed" } else { "it is not paused" });
+    let changed = pause::resume(&target).await?;
+    let sentence = if changed { "resumed" } else { "it is not paused" };
+    say(json, sentence, &serde_json::json!({ "paused": false, "changed": changed }));
     Ok(())
 }
 
@@ -184,7 +194,7 @@ pub(super) async fn failures(config: &Config, action: Failures) -> anyhow::Resul
     let target = Target::open(config).await?;
     match action {
         Failures::List { json } => {
-            let found = failures::list(&target).await?;
+            let found = failures::list(&target, None).await?;
             if json {
                 println!("{}", serde_json::to_string_pretty(&found)?);
             } else {
@@ -193,7 +203,7 @@ pub(super) async fn failures(config: &Config, action: Failures) -> anyhow::Resul
             Ok(ExitCode::from(if found.is_empty() { 0 } else { 3 }))
         }
         Failures::Show { kind, key, json } => {
-            let found = failures::list(&target).await?;
+            let found = failures::list(&target, None).await?;
             let Some(failure) = found.into_iter().find(|one| one.kind == kind && one.key == key) else {
                 bail!("there is no dead letter {kind} {key}: see `litellm-webui-sync failures list`");
             };
@@ -210,20 +220,21 @@ pub(super) async fn failures(config: &Config, action: Failures) -> anyhow::Resul
             }
             Ok(ExitCode::SUCCESS)
         }
-        Failures::Retry { kind, key, .. } => {
+        Failures::Retry { kind, key, json, .. } => {
             let which = kind.as_deref().zip(key.as_deref());
             let count = failures::retry(&target, which).await?;
             if count == 0 && which.is_some() {
                 bail!("there is no such dead letter: see `litellm-webui-sync failures list`");
             }
-            println!("{count} will be tried again within seconds by the running daemon");
+            let sentence = format!("{count} will be tried again within seconds by the running daemon");
+            say(json, &sentence, &serde_json::json!({ "retried": count }));
             Ok(ExitCode::SUCCESS)
         }
-        Failures::Discard { kind, key } => {
+        Failures::Discard { kind, key, json } => {
             if failures::discard(&target, &kind, &key).await? == 0 {
                 bail!("there is no dead letter {kind} {key}: see `litellm-webui-sync failures list`");
             }
-            println!("forgotten");
+            say(json, "forgotten", &serde_json::json!({ "discarded": { "kind": kind, "key": key } }));
             Ok(ExitCode::SUCCESS)
         }
     }

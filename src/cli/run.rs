@@ -7,8 +7,10 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
+use crate::board::Board;
 use crate::budgets::Budgets;
 use crate::config::{Config, LogFormat};
+use crate::guard::Guard;
 use crate::http::{self, Pages};
 use crate::metrics::Metrics;
 use crate::pipeline::Daemon;
@@ -50,14 +52,23 @@ pub(super) async fn serve(config: Config, cancel: CancellationToken) -> anyhow::
     let metrics = Arc::new(Metrics::new()?);
     let progress = Arc::new(Progress::default());
     let budgets = Arc::new(Budgets::new(config.policy.budgets));
+    let board = Arc::new(Board::new(Arc::clone(&progress)));
     let mut pages = None;
     if let Some(address) = config.http {
         let listener = http::bind(address).await?;
-        tracing::info!(%address, "serving /metrics, /healthz and /readyz");
+        tracing::info!(%address, "serving the status page, /metrics, /healthz and /readyz");
+        if !address.ip().to_canonical().is_loopback() && config.http_token.is_none() {
+            tracing::warn!(
+                "the status page answers nobody: it can be reached from other machines, and has no token"
+            );
+        }
         let shown = Pages {
             metrics: Arc::clone(&metrics),
             progress: Arc::clone(&progress),
             budgets: Arc::clone(&budgets),
+            board: Arc::clone(&board),
+            names: config.policy.http.names,
+            guard: Arc::new(Guard::new(address, config.http_token.clone())),
         };
         pages = Some(tokio::spawn(http::serve(listener, shown, cancel.clone())));
     }
@@ -66,6 +77,7 @@ pub(super) async fn serve(config: Config, cancel: CancellationToken) -> anyhow::
         metrics,
         progress,
         budgets,
+        board,
         instance: uuid::Uuid::new_v4(),
         remember_rows: std::env::var_os("LITELLM_WEBUI_SYNC_FORGET_ROWS").is_none(),
     });

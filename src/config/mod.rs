@@ -23,6 +23,9 @@ const TARGET_URL: &str = "WEBUI_DATABASE_URL";
 const MODELS_URL: &str = "LITELLM_WEBUI_SYNC_LITELLM_URL";
 const MODELS_KEY: &str = "LITELLM_WEBUI_SYNC_LITELLM_KEY";
 const MODELS_CA: &str = "LITELLM_WEBUI_SYNC_LITELLM_CA";
+const HTTP_TOKEN: &str = "LITELLM_WEBUI_SYNC_HTTP_TOKEN";
+/// Shorter tokens can be guessed.
+const MIN_TOKEN_BYTES: usize = 16;
 const DEFAULT_PRODUCT_SCHEMA: &str = "public";
 /// Postgres cuts longer names off silently, and then they are not found again.
 const MAX_NAME_BYTES: usize = 63;
@@ -91,7 +94,7 @@ pub struct Settings {
     #[arg(long, value_name = "NAME", env = "DATABASE_SCHEMA", global = true)]
     pub webui_schema: Option<String>,
 
-    /// Address of the metrics and health checks, or "off"
+    /// Address of the status page, metrics and health checks, or "off"
     #[arg(
         long,
         value_name = "ADDRESS:PORT",
@@ -134,6 +137,8 @@ pub struct Config {
     pub webui_schema: String,
     /// `None` when the pages are off.
     pub http: Option<SocketAddr>,
+    /// What the status page asks for. `None`: it answers on this machine only.
+    pub http_token: Option<Secret>,
     /// `None`: only what its database says is known of LiteLLM's models.
     pub models_api: Option<ModelsApi>,
     pub policy: Policy,
@@ -200,6 +205,10 @@ impl Settings {
             problems.push(problem);
             None
         });
+        let http_token = http_token(env).unwrap_or_else(|problem| {
+            problems.push(problem);
+            None
+        });
         let endpoints = source.zip(target);
         if let Some((source, target)) = &endpoints {
             problems.extend(same_place_problem(source, target, &litellm_schema, &webui_schema));
@@ -214,6 +223,7 @@ impl Settings {
                 litellm_schema,
                 webui_schema,
                 http,
+                http_token,
                 models_api,
                 policy,
             }),
@@ -225,22 +235,7 @@ impl Settings {
 /// LiteLLM's address and a key that may list its models: both or neither. A process list shows flags, so there are none.
 fn models_api(env: &dyn Fn(&str) -> Option<String>) -> Result<Option<ModelsApi>, String> {
     let set = |name: &str| env(name).map(|text| text.trim().to_owned()).filter(|text| !text.is_empty());
-    let key_file = format!("{MODELS_KEY}_FILE");
-    let key = match (set(MODELS_KEY), set(&key_file)) {
-        (Some(_), Some(_)) => {
-            return Err(format!("{MODELS_KEY} and {key_file} are both set; keep one of them"));
-        }
-        (Some(key), None) => Some(key),
-        (None, Some(file)) => {
-            let text = std::fs::read_to_string(&file).map_err(|error| {
-                format!(
-                    "{key_file} ({file}): cannot read this file: {error}; correct its path or its permissions"
-                )
-            })?;
-            Some(text.trim().to_owned()).filter(|key| !key.is_empty())
-        }
-        (None, None) => None,
-    };
+    let key = variable_or_file(MODELS_KEY, env)?;
     let (url, key) = match (set(MODELS_URL), key) {
         (Some(url), Some(key)) => (url, key),
         (None, None) => return Ok(None),
@@ -266,6 +261,37 @@ fn models_api(env: &dyn Fn(&str) -> Option<String>) -> Result<Option<ModelsApi>,
         Some(_) => Err(format!("{MODELS_KEY} holds characters no key has; copy it again")),
         None => Err(format!("{MODELS_URL} is no address; write one such as http://litellm:4000")),
     }
+}
+
+/// A secret from the variable, or from the file that the variable's sibling with `_FILE` names.
+fn variable_or_file(variable: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<Option<String>, String> {
+    let set = |name: &str| env(name).map(|text| text.trim().to_owned()).filter(|text| !text.is_empty());
+    let file_variable = format!("{variable}_FILE");
+    match (set(variable), set(&file_variable)) {
+        (Some(_), Some(_)) => Err(format!("{variable} and {file_variable} are both set; keep one of them")),
+        (Some(secret), None) => Ok(Some(secret)),
+        (None, Some(file)) => {
+            let text = std::fs::read_to_string(&file).map_err(|error| {
+                format!(
+                    "{file_variable} ({file}): cannot read this file: {error}; correct its path or its permissions"
+                )
+            })?;
+            Ok(Some(text.trim().to_owned()).filter(|secret| !secret.is_empty()))
+        }
+        (None, None) => Ok(None),
+    }
+}
+
+/// What the status page asks for. It goes into a header, so it is plain text.
+fn http_token(env: &dyn Fn(&str) -> Option<String>) -> Result<Option<Secret>, String> {
+    let Some(token) = variable_or_file(HTTP_TOKEN, env)? else { return Ok(None) };
+    if token.len() < MIN_TOKEN_BYTES || !token.chars().all(|c| c.is_ascii_graphic()) {
+        return Err(format!(
+            "{HTTP_TOKEN} must be at least {MIN_TOKEN_BYTES} letters, digits and signs, without spaces; \
+             `openssl rand -hex 32` makes one"
+        ));
+    }
+    Ok(Some(Secret::new(token)))
 }
 
 /// Finds and reads one database URL: the flag's file, else the variable, else the variable's file.
@@ -606,6 +632,32 @@ mod tests {
                 let all = problems(&[flag, value], SOURCE, TARGET);
                 assert_eq!(all.len(), 1, "{flag} {value}: {all:?}");
             }
+        }
+    }
+
+    #[test]
+    fn a_token_comes_from_its_variable_or_its_file_and_is_no_word() {
+        let with = |more: &[(&str, &str)]| {
+            let mut env = vec![(SOURCE_URL, SOURCE), (TARGET_URL, TARGET)];
+            env.extend(more);
+            load(&[], &env)
+        };
+        let file = TestFile::new("token", "zq-0123456789abcdef\n");
+        for more in [(HTTP_TOKEN, "zq-0123456789abcdef"), ("LITELLM_WEBUI_SYNC_HTTP_TOKEN_FILE", file.path())]
+        {
+            let config = with(&[more]).unwrap();
+            assert_eq!(config.http_token.as_ref().unwrap().expose(), "zq-0123456789abcdef");
+            assert!(!format!("{config:?}").contains("zq-0"));
+        }
+        assert_eq!(with(&[(HTTP_TOKEN, " ")]).unwrap().http_token, None);
+        for more in [
+            &[(HTTP_TOKEN, "zq-short")][..],
+            &[(HTTP_TOKEN, "zq with spaces in it, and long")],
+            &[(HTTP_TOKEN, "zq-0123456789abcdef"), ("LITELLM_WEBUI_SYNC_HTTP_TOKEN_FILE", file.path())],
+            &[("LITELLM_WEBUI_SYNC_HTTP_TOKEN_FILE", "no-such-file")],
+        ] {
+            let problems = with(more).unwrap_err().problems;
+            assert!(problems.len() == 1 && !problems[0].contains("zq"), "{problems:?}");
         }
     }
 

@@ -44,6 +44,9 @@
 //! soft = 100             # and at most so many more that reached their soft budget
 //! emails = false         # whether labels may hold e-mails; otherwise a hash stands for them
 //!
+//! [http]
+//! names = "mask"         # people on the status page: "mask" shows a…@c…, "show" shows them as they are
+//!
 //! [batch]                # what one target transaction may hold at most
 //! changes = 2000
 //! bytes = 4194304
@@ -70,6 +73,7 @@ pub struct Policy {
     pub failures: Failures,
     pub audit: Audit,
     pub budgets: Budgets,
+    pub http: Http,
     pub batch: Batch,
 }
 
@@ -246,6 +250,24 @@ pub struct Budgets {
     pub emails: bool,
 }
 
+/// `[http]`: what the status page shows.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Http {
+    #[serde(deserialize_with = "one_of")]
+    pub names: Names,
+}
+
+/// Whether people can be told apart on the status page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Names {
+    /// `a…@c…`: whoever knows the person recognises them.
+    #[default]
+    Mask,
+    /// Names and e-mails as they are.
+    Show,
+}
+
 /// `[batch]`: what one target transaction holds at most. A source transaction that is larger
 /// still stays whole.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -292,6 +314,10 @@ impl Choice for KeyPolicy {
 
 impl Choice for PublicModels {
     const WORDS: &'static [(&'static str, Self)] = &[("report", Self::Report), ("take", Self::Take)];
+}
+
+impl Choice for Names {
+    const WORDS: &'static [(&'static str, Self)] = &[("mask", Self::Mask), ("show", Self::Show)];
 }
 
 impl Default for Models {
@@ -556,7 +582,7 @@ mod tests {
              group_min = 1\n[brake]\npeople = 0\npercent = 100\n\
              [source]\nmax_retained_wal = 1048576\nhealing_per_hour = 1\n[failures]\nper_hour = 7\n\
              [audit]\nretention_days = 1\n[budgets]\ntop = 3\nsoft = 0\nemails = true\n\
-             [batch]\nchanges = 1\nbytes = 65536\n",
+             [http]\nnames = \"show\"\n[batch]\nchanges = 1\nbytes = 65536\n",
         );
         let expected = Policy {
             api_keys: ApiKeys::Off,
@@ -580,6 +606,7 @@ mod tests {
             failures: Failures { per_hour: 7 },
             audit: Audit { retention_days: 1 },
             budgets: Budgets { top: 3, soft: 0, emails: true },
+            http: Http { names: Names::Show },
             batch: Batch { changes: 1, bytes: 65_536 },
         };
         assert_eq!(policy, Ok(expected));
@@ -606,7 +633,7 @@ mod tests {
                 "batch.bytes: must be a whole number from 65536 to 1073741824; \
                  correct it or remove it",
                 "blub: unknown field `blub`, expected one of `api_keys`, `accounts`, `access`, \
-                 `models`, `grants`, `brake`, `source`, `failures`, `audit`, `budgets`, `batch`; correct it or remove it",
+                 `models`, `grants`, `brake`, `source`, `failures`, `audit`, `budgets`, `http`, `batch`; correct it or remove it",
                 "brake.people: must be a whole number from 0 to 1000000000; \
                  correct it or remove it",
                 "brake.percent: must be a whole number from 0 to 100; correct it or remove it",
@@ -655,6 +682,7 @@ mod tests {
             ("[source]\nmax_retained_wal = 0\nhealing_per_hour = 0\n[failures]\nper_hour = 1", true),
             ("[audit]\nretention_days = 1", true),
             ("[budgets]\ntop = 1\nemails = true", true),
+            ("[http]\nnames = \"show\"", true),
             ("[batch]\nchanges = 1\nbytes = 65536", true),
         ] {
             let fingerprint = Policy::parse(text).unwrap().fingerprint();

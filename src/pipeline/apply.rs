@@ -11,6 +11,8 @@ use tokio::sync::{mpsc, watch};
 
 use super::Daemon;
 use super::models::Polled;
+use crate::audit;
+use crate::board::SHOWN;
 use crate::brake;
 use crate::catalog::Lsn;
 use crate::checkpoint::{self, Checkpoint, PENDING};
@@ -20,7 +22,7 @@ use crate::failures;
 use crate::metrics::{self, Metrics};
 use crate::mirror;
 use crate::pause;
-use crate::progress::{State, Status};
+use crate::progress::{CopyPhase, State, Status};
 use crate::project::access::Rules;
 use crate::project::layout;
 use crate::project::touched::Touched;
@@ -36,6 +38,8 @@ const DEAD_LETTERS_EVERY: u64 = 5;
 const HEARTBEAT_EVERY: u64 = 4;
 const COUNTS_EVERY: u64 = 15;
 const RECONCILE_EVERY: u64 = 600;
+/// How old what the status page shows may be.
+const BOARD_INTERVAL: Duration = Duration::from_secs(3);
 const RETENTION_EVERY: u64 = 3600;
 
 pub(super) struct Applier {
@@ -60,6 +64,10 @@ pub(super) struct Applier {
     /// A batch that comes in parts has begun.
     large: bool,
     ticks: u64,
+    /// When the board is to be brought up to date.
+    board_due: Instant,
+    /// The newest audit row the board has from this session.
+    audit_seen: Option<i64>,
 }
 
 impl Applier {
@@ -86,6 +94,8 @@ impl Applier {
             fenced: false,
             large: false,
             ticks: 0,
+            board_due: Instant::now(),
+            audit_seen: None,
         }
     }
 
@@ -112,6 +122,9 @@ impl Applier {
                         // Under load the timer below may never have its turn.
                         if !self.large && self.looked_for_expired.elapsed() > TICK {
                             self.expire_keys().await?;
+                        }
+                        if !self.large && self.board_due <= Instant::now() {
+                            self.pin_up(false).await?;
                         }
                     }
                     // A batch whose end never came is rolled back with the session.
@@ -251,7 +264,7 @@ impl Applier {
 
     fn committed(&mut self, end: BatchEnd, started: Instant) {
         self.end_lsn = end.end_lsn;
-        let Daemon { metrics, progress, .. } = &*self.daemon;
+        let Daemon { metrics, progress, board, .. } = &*self.daemon;
         metrics.transactions.inc_by(end.transactions);
         metrics.changes.inc_by(end.changes);
         metrics.batches.inc();
@@ -265,6 +278,8 @@ impl Applier {
         {
             metrics.commit_to_visible_seconds.observe(age.as_secs_f64());
         }
+        // At its worst just before it ends.
+        board.note_lag(progress.lag());
         progress.checkpoint_committed(end.end_lsn);
         if failpoint::hit(failpoint::COMMITTED_NOT_ACKNOWLEDGED).is_ok() {
             self.acknowledge.send_replace(end.end_lsn);
@@ -338,15 +353,17 @@ impl Applier {
 
     /// Finds the layout, and whether Open WebUI is ready to be written.
     async fn find_projection(&mut self) -> Result<()> {
-        let Daemon { config, progress, .. } = &*self.daemon;
+        let Daemon { config, progress, board, .. } = &*self.daemon;
         let found = match layout::find(&self.target, config).await {
             Ok(found) => found,
             Err(error @ Error::NoOpenWebUi { .. }) => {
                 progress.set_state(State::Waiting, Some(error.to_string()));
+                board.copy_ends(true);
                 return self.heartbeat().await;
             }
             Err(error) => return Err(error),
         };
+        board.set_layout(&found);
         if self.projected_with == PENDING {
             // The first account to sign up becomes admin only if it is alone in the table.
             let text = "select exists (select from \"user\" where role = 'admin')";
@@ -354,6 +371,7 @@ impl Applier {
             if !row.map_err(on(Side::Target, "look for an admin"))?.get::<_, bool>(0) {
                 let reason = "Open WebUI has no admin yet: sign up there first";
                 progress.set_state(State::Waiting, Some(reason.to_owned()));
+                board.copy_ends(true);
                 return self.heartbeat().await;
             }
         }
@@ -372,6 +390,7 @@ impl Applier {
         if self.projected_with != with {
             let first = self.projected_with == PENDING;
             tracing::info!(first, "projecting everything");
+            board.copy_phase(CopyPhase::Projecting);
             let outcome = self.apply_everything(&with, !first).await?;
             tracing::info!(
                 created = outcome.accounts_created,
@@ -384,11 +403,15 @@ impl Applier {
                 "projected everything"
             );
         }
-        self.daemon.progress.set_state(State::Streaming, None);
-        self.heartbeat().await?;
         self.count().await?;
         self.count_skipped().await?;
-        self.count_models().await
+        self.pin_up(true).await?;
+        self.count_models().await?;
+        if !self.fenced {
+            self.daemon.board.copy_ends(true);
+        }
+        self.daemon.progress.set_state(State::Streaming, None);
+        self.heartbeat().await
     }
 
     async fn housekeeping(&mut self) -> Result<()> {
@@ -428,6 +451,11 @@ impl Applier {
         if counts {
             self.count().await?;
             self.count_skipped().await?;
+        }
+        if counts || self.daemon.board.take_stale() || self.board_due <= Instant::now() {
+            self.pin_up(counts).await?;
+        }
+        if counts {
             self.count_models().await?;
         }
         Ok(())
@@ -458,12 +486,17 @@ impl Applier {
         let stamp = self.stamp(self.end_lsn);
         let outcome = projection.apply(target, Scope::These(&touched), stamp).await?;
         self.commit_own(&outcome, &self.projected_with).await?;
+        self.daemon.board.mark_stale();
         self.count().await
     }
 
     /// Counts at once when something went wrong; otherwise the timer does.
     pub(super) async fn note(&self, outcome: &Outcome) -> Result<()> {
-        if outcome.failed + outcome.conflicts + outcome.kept_admins > 0 { self.count().await } else { Ok(()) }
+        if outcome.failed + outcome.conflicts + outcome.kept_admins == 0 {
+            return Ok(());
+        }
+        self.daemon.board.mark_stale();
+        self.count().await
     }
 
     async fn count(&self) -> Result<()> {
@@ -503,7 +536,29 @@ impl Applier {
             let report = crate::status::models(&self.target, projection.layout()).await?;
             metrics.models.set(report.known);
             metrics.public_models.set(i64::try_from(report.public.len()).unwrap_or(i64::MAX));
+            self.daemon.board.set_models(report);
         }
+        Ok(())
+    }
+
+    /// Brings the board up to date; `counts`: with what takes reading whole tables. Never more than a small part of our
+    /// time, however slow the database.
+    async fn pin_up(&mut self, counts: bool) -> Result<()> {
+        let started = Instant::now();
+        let (board, target) = (&self.daemon.board, &self.target);
+        let limit = i64::try_from(SHOWN).unwrap_or(i64::MAX);
+        let mut report = board.status();
+        report.locate(target).await?;
+        report.look_for_trouble(target).await?;
+        if counts {
+            report.count(target).await?;
+        }
+        let failures = failures::list(target, Some(limit)).await?;
+        let audit = audit::tail(target, self.audit_seen, limit).await?;
+        let newest = audit.first().map(|entry| entry.id);
+        board.read(report, failures, audit, self.audit_seen.is_none());
+        self.audit_seen = newest.or(self.audit_seen);
+        self.board_due = Instant::now() + BOARD_INTERVAL.max(started.elapsed() * 100);
         Ok(())
     }
 

@@ -20,6 +20,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::backfill;
+use crate::board::{Board, CopyKind};
 use crate::brake;
 use crate::budgets::{self, Budgets};
 use crate::catalog::Lsn;
@@ -48,6 +49,7 @@ pub struct Daemon {
     pub metrics: Arc<Metrics>,
     pub progress: Arc<Progress>,
     pub budgets: Arc<Budgets>,
+    pub board: Arc<Board>,
     /// This process, for `status` and for telling sessions apart.
     pub instance: uuid::Uuid,
     /// Drop rows that say nothing new before they cost a round trip. On unless a test says otherwise.
@@ -85,6 +87,9 @@ impl Daemon {
     /// # Errors
     /// An error whose reaction is [`Reaction::Stop`].
     pub async fn run(self: Arc<Self>, cancel: CancellationToken) -> Result<()> {
+        let ended = cancel.child_token();
+        let _end = ended.clone().drop_guard();
+        tokio::spawn(watch_lag(Arc::clone(&self.progress), Arc::clone(&self.board), ended));
         let mut backoff = Backoff { attempt: 0 };
         let mut braked_at: Option<Instant> = None;
         let mut looked_at_wal = None;
@@ -164,6 +169,10 @@ impl Daemon {
     /// How long to wait before the next attempt; `None` to stop.
     fn react(&self, error: &Error, backoff: &mut Backoff) -> Option<Duration> {
         let reason = error_chain(error);
+        self.board.set_trouble(error);
+        if !matches!(error, Error::AtFence) {
+            self.board.copy_ends(false);
+        }
         match (error, error.reaction()) {
             (Error::SlotHeld { .. } | Error::Superseded | Error::LeaseHeld, _) => {
                 // It looked, and all was well: an old failure must not delay a takeover.
@@ -232,6 +241,7 @@ impl Daemon {
             return Err(Error::WalLevel { found: server.wal_level });
         }
         let tables = source.tables(config).await?;
+        self.board.set_servers(server.version, target.server_version().await?, tables.len());
         let name = format!("litellm-webui-sync {}", self.instance.simple());
         // Not from the checkpoint: what the slot sends again before it tells whether the history is ours. Where it must not
         // be streamed from, `decide` says so.
@@ -294,6 +304,8 @@ impl Daemon {
             }
             self.progress.set_state(State::Copying, Some(reason.clone()));
             self.metrics.copies.inc();
+            let kind = if known.is_some() { CopyKind::Again } else { CopyKind::First };
+            self.board.copy_begins(kind, &reason, tables.len());
             // Not started: dropping it ends it.
             drop(session);
             let request = backfill::Request {
@@ -307,12 +319,11 @@ impl Daemon {
                 tables: &tables,
                 columns_fingerprint: &fingerprint,
                 application_name: &name,
-                progress: &self.progress,
+                board: &self.board,
             };
             let copy = backfill::copy(config, &source, &target, &request, signatures.as_mut());
             tokio::select! {
                 copied = copy => {
-                    self.progress.copy_ended(copied.is_ok());
                     copied?;
                 }
                 () = cancel.cancelled() => return Ok(()),
@@ -327,15 +338,8 @@ impl Daemon {
         let overlap = Overlap::new(start, known.end_lsn, known.committed_end.zip(known.committed_at));
         let copied = match resnapshot::pending(&target).await? {
             Some(request) => {
-                let copy = resnapshot::copy(
-                    config,
-                    &source,
-                    &target,
-                    request,
-                    &tables,
-                    self.instance,
-                    &self.progress,
-                );
+                let copy =
+                    resnapshot::copy(config, &source, &target, request, &tables, self.instance, &self.board);
                 tokio::select! {
                     copied = copy => copied?,
                     () = cancel.cancelled() => return Ok(()),
@@ -404,10 +408,9 @@ impl Daemon {
             if !target.take_lease(&config.schema).await? {
                 return Err(Error::LeaseHeld);
             }
-            self.progress.set_copy_phase(CopyPhase::Merging);
-            let merged = Box::pin(resnapshot::merge(config, &target, copied, epoch)).await;
-            self.progress.copy_ended(matches!(merged, Ok(Some(_))));
-            merged?;
+            self.board.copy_phase(CopyPhase::Merging);
+            let merged = Box::pin(resnapshot::merge(config, &target, copied, epoch)).await?;
+            self.board.copy_ends(merged.is_some());
             self.progress.touch_caught_up();
         }
         if let Err(error) = &outcome
@@ -495,6 +498,21 @@ impl Daemon {
         let target = Target::open(&self.config).await?;
         apply::heartbeat(&target, self.instance, &status, None).await?;
         brake::waiting(&target).await
+    }
+}
+
+/// Remembers how far behind we are, also while nothing arrives.
+async fn watch_lag(progress: Arc<Progress>, board: Arc<Board>, ended: CancellationToken) {
+    let mut tick = tokio::time::interval(Duration::from_secs(1));
+    loop {
+        tokio::select! {
+            () = ended.cancelled() => return,
+            _ = tick.tick() => {}
+        }
+        // A standby has no lag of its own.
+        if progress.has_led() && progress.status().state != State::Standby {
+            board.note_lag(progress.lag());
+        }
     }
 }
 

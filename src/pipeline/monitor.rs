@@ -10,12 +10,16 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::Daemon;
+use crate::board::Budget;
 use crate::budgets::load::Namer;
+use crate::budgets::rules::Kind;
+use crate::budgets::{Budgets, Shown};
 use crate::error::{Error, Result, Side};
 use crate::metrics::{Publication, WalRate};
 use crate::postgres::error_chain;
 use crate::source::Source;
 use crate::source::publication::columns_fingerprint;
+use crate::status::SlotReport;
 use crate::target::Target;
 
 const SLOT_INTERVAL: Duration = Duration::from_secs(2);
@@ -38,6 +42,7 @@ pub(super) async fn release_wal(daemon: &Daemon) -> Result<()> {
     let Some(slot) = source.slot(&config.slot).await? else { return Ok(()) };
     daemon.progress.set_source_wal_end(slot.wal_end);
     daemon.metrics.slot_retained_bytes.set(slot.retained_bytes);
+    daemon.board.set_slot(SlotReport::new(&config.slot, slot.clone()));
     // In use: whoever follows it looks after it.
     if slot.active || !keeps_too_much(daemon, slot.retained_bytes) {
         return Ok(());
@@ -94,7 +99,7 @@ impl Monitor {
     }
 
     async fn look_at_slot(&mut self) -> Result<()> {
-        let Daemon { config, metrics, progress, .. } = &*self.daemon;
+        let Daemon { config, metrics, progress, board, .. } = &*self.daemon;
         let Some(slot) = self.source.slot(&config.slot).await? else {
             metrics.set_slot_status("missing");
             return Ok(());
@@ -106,18 +111,21 @@ impl Monitor {
             return Err(Error::SlotAhead);
         }
         // The session has to end before the slot can be dropped.
-        if keeps_too_much(&self.daemon, slot.retained_bytes) {
-            return Err(Error::TooMuchWal { bytes: slot.retained_bytes });
+        let retained_bytes = slot.retained_bytes;
+        board.set_slot(SlotReport::new(&config.slot, slot));
+        if keeps_too_much(&self.daemon, retained_bytes) {
+            return Err(Error::TooMuchWal { bytes: retained_bytes });
         }
         Ok(())
     }
 
     /// Looks the names of shown budgets up. They are for looking at: that it fails is nobody's end.
     async fn look_at_budgets(&mut self) {
-        let Daemon { config, budgets, .. } = &*self.daemon;
+        let Daemon { config, budgets, board, .. } = &*self.daemon;
         if let Err(error) = self.namer.look(budgets, &self.source, config).await {
             tracing::debug!(error = error_chain(&error), "could not look up whose budgets are shown");
         }
+        board.set_budgets(shown_budgets(budgets));
     }
 
     async fn look_at_tables(&mut self) -> Result<()> {
@@ -136,6 +144,28 @@ impl Monitor {
         self.daemon.metrics.set_publication(changed);
         if self.changing.replace(now.clone()) == Some(now) { Err(Error::SourceChanged) } else { Ok(()) }
     }
+}
+
+/// The shown budgets of every kind, fullest first.
+fn shown_budgets(budgets: &Budgets) -> Option<Vec<Budget>> {
+    let ranking = budgets.ranking()?;
+    let of_kind = |kind| budgets.shown(&ranking, kind);
+    let mut all: Vec<Budget> = Kind::ALL
+        .into_iter()
+        .flat_map(of_kind)
+        .map(|Shown { id, alias, standing }| Budget {
+            kind: standing.kind.name().to_owned(),
+            id,
+            alias: Some(alias).filter(|alias| !alias.is_empty()),
+            spend: standing.spend,
+            limit: standing.limit,
+            ratio: standing.utilization(),
+            state: standing.state(),
+        })
+        .collect();
+    let full = |budget: &Budget| budget.ratio.unwrap_or(f64::NEG_INFINITY);
+    all.sort_by(|one, other| full(other).total_cmp(&full(one)));
+    Some(all)
 }
 
 /// A link that does not answer soon counts as cut.

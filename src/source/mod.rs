@@ -49,6 +49,7 @@ pub struct SourceTable {
 
 /// Who follows our slot, as LiteLLM's server sees it.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Leader {
     /// The session's name: it ends with the daemon's instance.
     pub session: String,

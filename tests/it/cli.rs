@@ -128,3 +128,64 @@ async fn a_daemon_asked_to_end_finishes_its_work_and_leaves_nothing_to_repeat() 
     assert_in_step(&pair).await;
     crate::churn::reference::assert_exactly_once(&pair).await;
 }
+
+#[test]
+fn completions_need_no_configuration_and_know_every_command() {
+    let pair = nowhere();
+    for shell in ["bash", "zsh", "fish"] {
+        let mut without = command(&pair);
+        without.env_remove("LITELLM_DATABASE_URL").env_remove("WEBUI_DATABASE_URL");
+        let (code, said, error) = answer(without.args(["completions", shell]).output().unwrap());
+        assert_eq!((code, error.as_str()), (0, ""), "{shell}");
+        for word in ["resnapshot", "failures", "approve", "completions", "--json", "print-sql"] {
+            assert!(said.contains(word.trim_start_matches('-')), "{shell}: {word}");
+        }
+    }
+    assert_eq!(run(&pair, &["completions", "klingon"]).0, 2);
+}
+
+#[tokio::test]
+async fn every_command_that_says_something_says_it_as_json_too_and_piped_text_is_plain() {
+    let pair = Pair::new().await;
+    pair.litellm(&people("a", 30)).await;
+    let json = |arguments: &[&str]| -> serde_json::Value {
+        let (code, said, error) = run(&pair, arguments);
+        assert!(code == 0 || code == 3, "{arguments:?}: {said} {error}");
+        serde_json::from_str(&said).unwrap_or_else(|_| panic!("{arguments:?}: {said}"))
+    };
+    assert_eq!(json(&["setup", "--json"])["publication"]["state"], "created");
+    assert_eq!(json(&["setup", "--json"])["publication"]["state"], "fine");
+    let mut daemon = Daemon::start(&pair);
+    pair.settle().await;
+    assert_eq!(json(&["pause", "--json"]), serde_json::json!({ "paused": true, "changed": true }));
+    assert_eq!(json(&["pause", "--json"])["changed"], false);
+    assert_eq!(json(&["resume", "--json"]), serde_json::json!({ "paused": false, "changed": true }));
+    daemon.ready().await;
+    assert_eq!(json(&["failures", "retry", "--all", "--json"])["retried"], 0);
+    assert_eq!(json(&["verify", "--json"])["differences"], serde_json::json!([]));
+    assert!(json(&["resnapshot", "--json"])["request"].is_string());
+    pair.settle().await;
+    pair.litellm(&person("b", "a1@x.test")).await;
+    pair.settle().await;
+    assert_eq!(json(&["failures", "discard", "account", "b", "--json"])["discarded"]["key"], "b");
+    pair.litellm("delete from \"LiteLLM_UserTable\"").await;
+    eventually("the brake", || async { daemon.get("/readyz").1.contains("approve") }).await;
+    let id = pair.ask("select max(id) from litellm_webui_sync.brake where used_at is null").await;
+    assert_eq!(json(&["approve", &id, "--json"])["people"], 30);
+    pair.settle().await;
+    for arguments in [&["status"][..], &["doctor"], &["failures", "list"], &["verify"]] {
+        let (_, said, error) = run(&pair, arguments);
+        assert!(!said.contains('\x1b') && !error.contains(['\x1b', '\r']), "{arguments:?}: {said} {error}");
+    }
+    daemon.kill9();
+    eventually("the slot to be free", || async {
+        pair.ask_litellm(
+            "select count(*) from pg_replication_slots where active and database = current_database()",
+        )
+        .await
+            == "0"
+    })
+    .await;
+    let done = json(&["teardown", "--json"]);
+    assert!(done["complete"] == true && done["done"].as_array().unwrap().len() >= 2, "{done}");
+}

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 const ONLY_IN: &[(&str, &[&str])] = &[
     ("use pgwire_replication", &["src/source/"]),
     ("pgwire_replication::", &["src/source/"]),
-    ("include_str!(", &["src/sql.rs"]),
+    ("include_str!(", &["src/sql.rs", "src/page/html.rs"]),
+    ("maud::", &["src/page/"]),
     ("prometheus::", &["src/metrics/"]),
     ("axum::", &["src/http.rs"]),
     ("update checkpoint", &["src/checkpoint.rs"]),
@@ -31,6 +32,9 @@ const NEVER_IN: &[(&str, &[&str])] = &[
     ("src/budgets/book.rs", &["async ", "SystemTime", "Instant", "crate::source", "crate::target"]),
     ("src/budgets/rules.rs", &["async ", "SystemTime", "Instant", "crate::"]),
     ("src/http.rs", &["tokio_postgres", "crate::target", "crate::source"]),
+    ("src/page/", &["tokio", "async ", "crate::target", "crate::source", "crate::pipeline"]),
+    ("src/board.rs", &["tokio", "async ", "crate::target", "crate::source", "crate::pipeline"]),
+    ("src/guard.rs", &["tokio", "async ", "axum"]),
 ];
 
 fn sources() -> Vec<(String, String)> {
@@ -42,7 +46,7 @@ fn sources() -> Vec<(String, String)> {
             let path: PathBuf = entry.unwrap().path();
             if path.is_dir() {
                 directories.push(path);
-            } else {
+            } else if path.extension().is_some_and(|kind| kind == "rs") {
                 let name = path.strip_prefix(root).unwrap().to_str().unwrap().to_owned();
                 files.push((name, code(&std::fs::read_to_string(&path).unwrap())));
             }

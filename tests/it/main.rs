@@ -27,6 +27,7 @@ mod mapping;
 mod metrics;
 mod models;
 mod network;
+mod page;
 mod projection;
 mod resnapshot;
 mod scenarios;

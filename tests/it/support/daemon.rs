@@ -33,13 +33,18 @@ impl Daemon {
     }
 
     pub(crate) fn with(pair: &Pair, options: &DaemonOptions) -> Self {
+        Self::listening(pair, Ipv4Addr::LOCALHOST, options)
+    }
+
+    /// Its pages on another address; they are asked for on this machine all the same.
+    pub(crate) fn listening(pair: &Pair, address: Ipv4Addr, options: &DaemonOptions) -> Self {
         let number = next_number();
         let scratch =
             |kind: &str| std::env::temp_dir().join(format!("it-{}-{number}.{kind}", std::process::id()));
         let log = scratch("log");
         let http = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
         let mut command = command(pair);
-        command.args(["run", "--http", &http.to_string()]);
+        command.args(["run", "--http", &SocketAddr::from((address, http.port())).to_string()]);
         if let Some(policy) = &options.policy {
             let file = scratch("toml");
             std::fs::write(&file, policy).unwrap();
@@ -104,14 +109,12 @@ impl Daemon {
     }
 
     fn try_get(&self, path: &str) -> std::io::Result<(u16, String)> {
-        let mut stream = TcpStream::connect(self.http)?;
-        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: it\r\nConnection: close\r\n\r\n")?;
-        let mut text = String::new();
-        stream.read_to_string(&mut text)?;
-        let code = text.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or_default();
-        let body = text.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default();
-        Ok((code, body))
+        let answer = fetch(self.http, "GET", path, &[("Host", "localhost")])?;
+        Ok((answer.code, answer.body))
+    }
+
+    pub(crate) fn http(&self) -> SocketAddr {
+        self.http
     }
 
     /// The value of a metric without labels; NaN when it is not shown.
@@ -150,6 +153,40 @@ impl Drop for Daemon {
 }
 
 /// The program with this pair's settings.
+/// What a server answered.
+#[derive(Debug, Default)]
+pub(crate) struct Answer {
+    pub(crate) code: u16,
+    head: String,
+    pub(crate) body: String,
+}
+
+impl Answer {
+    /// A header's value; "" if there is none.
+    pub(crate) fn header(&self, name: &str) -> &str {
+        let is_it = |line: &&str| line.split(':').next().is_some_and(|own| own.eq_ignore_ascii_case(name));
+        self.head.lines().find(is_it).and_then(|line| line.split_once(": ")).map_or("", |(_, value)| value)
+    }
+}
+
+/// One request, by hand: with exactly these headers.
+pub(crate) fn fetch(
+    address: SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+) -> std::io::Result<Answer> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    write!(stream, "{method} {path} HTTP/1.1\r\n{headers}Connection: close\r\n\r\n")?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text)?;
+    let code = text.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or_default();
+    let (head, body) = text.split_once("\r\n\r\n").unwrap_or_default();
+    Ok(Answer { code, head: head.to_owned(), body: body.to_owned() })
+}
+
 pub(crate) fn command(pair: &Pair) -> Command {
     let mut command = Command::new(PROGRAM);
     command

@@ -141,6 +141,7 @@ impl Pair {
             litellm_schema: "public".to_owned(),
             webui_schema: "public".to_owned(),
             http: None,
+            http_token: None,
             models_api: None,
             policy: Policy::default(),
         }
