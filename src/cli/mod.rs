@@ -7,6 +7,7 @@ mod access;
 #[cfg(feature = "demo")]
 mod demo;
 mod operate;
+mod plan;
 mod run;
 
 use std::process::ExitCode;
@@ -49,6 +50,15 @@ enum Command {
         /// The role that runs the daemon on Open WebUI's database, for --print-sql [default: the URL's user]
         #[arg(long, value_name = "ROLE")]
         target_role: Option<String>,
+    },
+    /// Show what `run` would do, and do nothing
+    Plan {
+        /// Show every row, not some of each kind
+        #[arg(long)]
+        all: bool,
+        /// Print JSON, with every row
+        #[arg(long)]
+        json: bool,
     },
     /// Show where everything stands
     Status {
@@ -182,6 +192,7 @@ async fn dispatch(cli: Cli) -> ExitCode {
             finish(print_setup(&config, which, source_role, target_role).await)
         }
         Command::Setup { .. } => finish(set_up(&config).await),
+        Command::Plan { all, json } => finish(Box::pin(plan::plan(&config, all, json)).await),
         Command::Status { json, wait: None, .. } => finish(show_status(&config, json).await),
         Command::Status { json, wait: Some(_), timeout } => {
             wait(&config, json, Duration::from_secs(timeout)).await
