@@ -58,6 +58,7 @@ pub mod doctor;
 pub mod failures;
 pub mod http;
 pub mod metrics;
+pub mod passwords;
 pub mod plan;
 pub mod status;
 // shared by all, knowing none of the above

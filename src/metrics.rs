@@ -35,6 +35,9 @@ pub struct Metrics {
     pub model_polls: IntCounterVec,
     pub models: IntGauge,
     pub public_models: IntGauge,
+    pub drift_rows: IntGaugeVec,
+    pub last_verify_timestamp_seconds: Gauge,
+    pub last_verify: IntGaugeVec,
     pub lag_bytes: Gauge,
     pub lag_seconds: Gauge,
     pub last_message_age_seconds: Gauge,
@@ -111,6 +114,21 @@ impl Metrics {
                 "public_models",
                 "Models everybody sees in Open WebUI although LiteLLM limits them",
             )?,
+            drift_rows: IntGaugeVec::new(
+                opts("drift_rows", "Rows that differed at the last verify or resnapshot of everything"),
+                &["table", "kind"],
+            )?,
+            last_verify_timestamp_seconds: gauge(
+                "last_verify_timestamp_seconds",
+                "When the last verify or resnapshot of everything ended; 0 before the first",
+            )?,
+            last_verify: IntGaugeVec::new(
+                opts(
+                    "last_verify",
+                    "1 for what came of the last verify or resnapshot of everything (clean, differed, repaired, failed)",
+                ),
+                &["result"],
+            )?,
             lag_bytes: gauge("lag_bytes", "LiteLLM's WAL after the checkpoint")?,
             lag_seconds: gauge(
                 "lag_seconds",
@@ -141,6 +159,9 @@ impl Metrics {
         for status in SLOT_STATUSES {
             metrics.slot_status.with_label_values(&[status]).set(0);
         }
+        for result in VERIFY_RESULTS {
+            metrics.last_verify.with_label_values(&[result]).set(0);
+        }
         for result in ["ok", "failed"] {
             metrics.model_polls.with_label_values(&[result]);
         }
@@ -166,6 +187,9 @@ impl Metrics {
             model_polls,
             models,
             public_models,
+            drift_rows,
+            last_verify_timestamp_seconds,
+            last_verify,
             lag_bytes,
             lag_seconds,
             last_message_age_seconds,
@@ -190,6 +214,9 @@ impl Metrics {
         registry.register(Box::new(model_polls.clone()))?;
         registry.register(Box::new(models.clone()))?;
         registry.register(Box::new(public_models.clone()))?;
+        registry.register(Box::new(drift_rows.clone()))?;
+        registry.register(Box::new(last_verify_timestamp_seconds.clone()))?;
+        registry.register(Box::new(last_verify.clone()))?;
         registry.register(Box::new(lag_bytes.clone()))?;
         registry.register(Box::new(lag_seconds.clone()))?;
         registry.register(Box::new(last_message_age_seconds.clone()))?;
@@ -256,6 +283,18 @@ impl Metrics {
         }
     }
 
+    /// Shows what the last look at everything found, and when it ended (seconds since 1970).
+    pub fn verified(&self, at: f64, result: &str, drift: impl IntoIterator<Item = (String, String, i64)>) {
+        self.drift_rows.reset();
+        for (table, kind, rows) in drift {
+            self.drift_rows.with_label_values(&[&table, &kind]).add(rows);
+        }
+        self.last_verify_timestamp_seconds.set(at);
+        for known in VERIFY_RESULTS {
+            self.last_verify.with_label_values(&[known]).set(i64::from(known == result));
+        }
+    }
+
     /// The exposition text. What depends on time is computed here, so it moves while the stream stands still.
     pub fn render(&self, progress: &Progress) -> String {
         let float = |duration: Duration| duration.as_secs_f64();
@@ -274,6 +313,8 @@ impl Metrics {
         String::from_utf8_lossy(&out).into_owned()
     }
 }
+
+const VERIFY_RESULTS: [&str; 4] = ["clean", "differed", "repaired", "failed"];
 
 const SLOT_STATUSES: [&str; 5] = ["reserved", "extended", "unreserved", "lost", "missing"];
 

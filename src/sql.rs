@@ -17,6 +17,7 @@ files! {
     SCHEMA_MIRROR = "schema/0002_mirror.sql";
     SCHEMA_ACCESS = "schema/0003_access.sql";
     SCHEMA_API_KEY = "schema/0004_api_key.sql";
+    SCHEMA_VERIFY = "schema/0005_verify.sql";
     IDS = "desired/0_ids.sql";
     PERSON = "desired/1_person.sql";
     DESIRED_ACCOUNT = "desired/2_account.sql";
@@ -131,6 +132,9 @@ files! {
     DOCTOR_TARGET = "doctor/target.sql";
     DOCTOR_HAS_BOOKS = "doctor/has_books.sql";
     DOCTOR_BOOKS = "doctor/books.sql";
+    DOCTOR_BRIDGE_SOURCE = "doctor/bridge_source.sql";
+    DOCTOR_BRIDGE_TARGET = "doctor/bridge_target.sql";
+    DOCTOR_BRIDGE_PASSWORDS = "doctor/bridge_passwords.sql";
     PLAN_TARGET_LACKS = "plan/target_lacks.sql";
     PLAN_BOOKS_VERSION = "plan/books_version.sql";
     PLAN_NOTE = "plan/note.sql";
@@ -159,6 +163,11 @@ files! {
     RESNAPSHOT_DIFFERENCES = "target/resnapshot_differences.sql";
     RESNAPSHOT_FOUND = "target/resnapshot_found.sql";
     RESNAPSHOT_KEEP_DIFFERENCE = "target/resnapshot_keep_difference.sql";
+    VERIFY_DUE = "target/verify_due.sql";
+    LAST_VERIFY = "target/last_verify.sql";
+    PASSWORDS_WITHOUT = "passwords/without.sql";
+    PASSWORDS_STATE = "passwords/state.sql";
+    PASSWORDS_WRITE = "passwords/write.sql";
     SERVER = "source/server.sql";
     SLOT_STATE = "source/slot_state.sql";
     PUBLICATION = "source/publication.sql";
@@ -170,7 +179,7 @@ files! {
 pub const VIEWS: &[&str] = &[IDS, PERSON, DESIRED_ACCOUNT, DESIRED_GROUP, DESIRED_MEMBER, KEY, ACCESS_VIEWS];
 
 /// Migrations of our own schema, in order. A released one is never edited.
-pub const MIGRATIONS: &[&str] = &[SCHEMA_STATE, SCHEMA_MIRROR, SCHEMA_ACCESS, SCHEMA_API_KEY];
+pub const MIGRATIONS: &[&str] = &[SCHEMA_STATE, SCHEMA_MIRROR, SCHEMA_ACCESS, SCHEMA_API_KEY, SCHEMA_VERIFY];
 
 /// The functions of [`VIEWS`].
 const FUNCTIONS: &[&str] = &[
@@ -310,7 +319,10 @@ mod tests {
             .flat_map(|text| text.split("create or replace function ").skip(1))
             .filter_map(|text| text.split('(').next())
             .collect();
-        assert!(made.iter().all(|name| FUNCTIONS.contains(name)) && made.len() == FUNCTIONS.len(), "{made:?}");
+        assert!(
+            made.iter().all(|name| FUNCTIONS.contains(name)) && made.len() == FUNCTIONS.len(),
+            "{made:?}"
+        );
         let text = "select webui_user_id(a), not_webui_user_id(b), webui_user_ids(key_is_usable(c))";
         assert_eq!(
             among_temporary(text),

@@ -84,12 +84,10 @@ candidate as materialized (
                        case when account_adopt and (email_role <> 'admin' or adopt_admins)
                             then 'adopt' else 'conflict' end
                    when has_user then
-                       -- The account we would make is there already, with the same e-mail: kept from an earlier life.
+                       -- The account we would make is there already: kept from an earlier life of ours, or made by a trigger
+                       -- bridge. Nobody else gives such ids, so the id says whose it is, whatever the e-mail and the role.
                        -- Unless it went to somebody else of ours with its e-mail.
-                       case when lower(w_email) = email collate "default" and account_adopt
-                                 and (w_role <> 'admin' or adopt_admins)
-                                 and not exists (select from account o where o.webui_id = c.id)
-                            then 'adopt' else 'conflict' end
+                       case when not exists (select from account o where o.webui_id = c.id) then 'adopt' else 'conflict' end
                    else 'create'
                end
                when wanted or contested then case

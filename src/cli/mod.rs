@@ -7,6 +7,7 @@ mod access;
 #[cfg(feature = "demo")]
 mod demo;
 mod operate;
+mod passwords;
 mod plan;
 mod run;
 
@@ -128,6 +129,11 @@ enum Command {
         #[command(subcommand)]
         action: operate::Failures,
     },
+    /// Give first passwords to accounts that never had one
+    Passwords {
+        #[command(subcommand)]
+        action: passwords::Passwords,
+    },
     /// Drop the slot and the publication; with --purge also our rows and our schema
     Teardown {
         /// Also remove exactly the Open WebUI rows we made, and our schema
@@ -211,6 +217,7 @@ async fn dispatch(cli: Cli) -> ExitCode {
         Command::Pause { reason } => finish(operate::pause(&config, reason.as_deref()).await),
         Command::Resume => finish(operate::resume(&config).await),
         Command::Failures { action } => either(operate::failures(&config, action).await),
+        Command::Passwords { action } => finish(passwords::passwords(&config, action).await),
         Command::Teardown { purge, purge_people } => {
             let purge = match (purge, purge_people) {
                 (_, true) => Purge::People,

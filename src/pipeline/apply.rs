@@ -34,6 +34,9 @@ const HEARTBEAT_EVERY: u64 = 4;
 const COUNTS_EVERY: u64 = 15;
 const RECONCILE_EVERY: u64 = 600;
 const RETENTION_EVERY: u64 = 3600;
+const VERIFY_LOOK_EVERY: u64 = 5;
+/// A verify holds the stream for a moment: not on top of being behind.
+const BEHIND: Duration = Duration::from_secs(30);
 
 pub(super) struct Applier {
     pub(super) daemon: Arc<Daemon>,
@@ -366,6 +369,7 @@ impl Applier {
         self.daemon.progress.set_state(State::Streaming, None);
         self.heartbeat().await?;
         self.count().await?;
+        self.show_last_verify().await?;
         self.count_models().await
     }
 
@@ -375,6 +379,7 @@ impl Applier {
         let (letters, heartbeat, counts) =
             (every(DEAD_LETTERS_EVERY), every(HEARTBEAT_EVERY), every(COUNTS_EVERY));
         let (reconcile, retention) = (every(RECONCILE_EVERY), every(RETENTION_EVERY));
+        let verify = every(VERIFY_LOOK_EVERY);
         pause::check(&self.target).await?;
         if !self.fenced && resnapshot::pending(&self.target).await?.is_some() {
             // The next session begins with it.
@@ -382,6 +387,9 @@ impl Applier {
         }
         if self.projection.is_none() {
             self.find_projection().await?;
+        }
+        if verify {
+            self.verify_on_schedule().await?;
         }
         self.expire_keys().await?;
         if letters {
@@ -408,6 +416,15 @@ impl Applier {
             self.count_models().await?;
         }
         Ok(())
+    }
+
+    /// Never in the middle of something else: the next session begins with it, like with one that somebody asked for.
+    async fn verify_on_schedule(&self) -> Result<()> {
+        let Daemon { config, progress, .. } = &*self.daemon;
+        if self.fenced || self.projection.is_none() || progress.lag() > BEHIND {
+            return Ok(());
+        }
+        resnapshot::ask_on_schedule(&self.target, &config.policy.verify).await
     }
 
     /// Retries what could not be written, less often the longer it fails: the difference for those entities.
@@ -452,6 +469,14 @@ impl Applier {
         metrics.skipped.set(row.get(2));
         metrics.active_accounts.set(row.get(3));
         progress.set_critical(u64::try_from(row.get::<_, i64>(1)).unwrap_or_default());
+        Ok(())
+    }
+
+    /// What the last look at everything found, whoever asked for it.
+    async fn show_last_verify(&self) -> Result<()> {
+        if let Some(last) = resnapshot::last_verify(&self.target).await? {
+            self.daemon.metrics.verified(last.at, last.result, last.drifts.rows());
+        }
         Ok(())
     }
 

@@ -20,6 +20,7 @@ use tokio_postgres::types::{ToSql, Type};
 use crate::backfill;
 use crate::catalog::{Lsn, TableId};
 use crate::config::Config;
+use crate::doctor::bridge;
 use crate::error::{Error, Result, Side, on};
 use crate::poll;
 use crate::project::access::Rules;
@@ -165,6 +166,12 @@ pub async fn make(config: &Config) -> Result<Plan> {
     let source = Source::open(config).await?;
     let target = Target::open_temporary(config).await?;
     check_rights(config, &source, &target).await?;
+    if bridge::find(&source, config).await?.is_at_work() {
+        plan.notes.push(
+            "a trigger bridge writes to Open WebUI from LiteLLM's database: `litellm-webui-sync doctor` says how to remove it first"
+                .to_owned(),
+        );
+    }
     let layout = layout::find(&target, config).await?;
     plan.layout = layout.describe();
     shadow::make(&target, config, &layout, &mut plan).await?;
@@ -257,13 +264,13 @@ async fn ask_for_models(config: &Config, target: &Target, plan: &mut Plan) -> Re
 
 /// What would keep `run` from doing it.
 async fn look_ahead(config: &Config, target: &Target, outcome: &Outcome, plan: &mut Plan) -> Result<()> {
-    let text =
-        "select exists (select from was_account where role = 'admin'), (select count(*) from account where active)";
+    let text = "select exists (select from was_account where role = 'admin'), (select count(*) from account where active)";
     let row = target.client().query_one(text, &[]).await;
     let row = row.map_err(on(Side::Target, "look for an admin"))?;
     if !plan.has_run && !row.get::<_, bool>(0) {
         plan.notes.push(
-            "Open WebUI has no admin yet: `run` writes nothing before somebody has signed up there".to_owned(),
+            "Open WebUI has no admin yet: `run` writes nothing before somebody has signed up there"
+                .to_owned(),
         );
     }
     let (departing, stripped) = outcome.losing();

@@ -173,6 +173,9 @@ mod tests {
     #[test]
     fn secrets_are_not_copied() {
         let text = copy("public", "auth", &["id", "password"]);
-        assert!(text.contains(r#"insert into pg_temp."auth" ("id", "password") select "id", '' from"#), "{text}");
+        assert!(
+            text.contains(r#"insert into pg_temp."auth" ("id", "password") select "id", '' from"#),
+            "{text}"
+        );
     }
 }

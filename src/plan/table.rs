@@ -21,14 +21,19 @@ pub fn text(plan: &Plan, all: bool, bold: bool) -> String {
         .filter(|copied| copied.rows > 0)
         .map(|copied| format!("{} {}", copied.rows, copied.table.trim_start_matches("LiteLLM_")))
         .collect();
-    line(&mut out, &format!("read of LiteLLM: {}", if read.is_empty() { "no row".to_owned() } else { read.join(", ") }));
+    line(
+        &mut out,
+        &format!("read of LiteLLM: {}", if read.is_empty() { "no row".to_owned() } else { read.join(", ") }),
+    );
     line(&mut out, &format!("Open WebUI's tables: {}", plan.layout));
     counts(&mut out, plan);
     let sections = Sections { out: &mut out, shown, bold };
     sections.all(plan);
     let end = match (plan.is_empty(), plan.has_run) {
         (true, _) => "Nothing would be written.",
-        (false, false) => "Nothing was written. `litellm-webui-sync run` does exactly this, and then follows.",
+        (false, false) => {
+            "Nothing was written. `litellm-webui-sync run` does exactly this, and then follows."
+        }
         (false, true) => {
             "Nothing was written. The daemon has run here: this is what everything looked at afresh with this policy would \
              change, and changes on their way show as well. `verify` compares at one point of the stream."
@@ -93,7 +98,9 @@ impl Sections<'_> {
         let skipped = plan.skipped.iter();
         self.section(
             "LiteLLM users who get no account",
-            skipped.map(|one| format!("{}  {}  ({})", one.user_id, one.email.as_deref().unwrap_or("-"), one.reason)),
+            skipped.map(|one| {
+                format!("{}  {}  ({})", one.user_id, one.email.as_deref().unwrap_or("-"), one.reason)
+            }),
         );
         self.section(
             "Cannot be written",
@@ -121,8 +128,12 @@ impl Sections<'_> {
         }
         // Who joins a new group is said by its count; the JSON has each.
         let leaving = plan.members.iter().filter(|one| one.action == "leave");
-        self.section("People who leave a group", leaving.map(|one| member(one.email.as_deref(), one.group.as_deref())));
-        let created = |id: &str| plan.groups.iter().any(|group| group.webui_id == id && group.action == "create");
+        self.section(
+            "People who leave a group",
+            leaving.map(|one| member(one.email.as_deref(), one.group.as_deref())),
+        );
+        let created =
+            |id: &str| plan.groups.iter().any(|group| group.webui_id == id && group.action == "create");
         let joining = plan.members.iter().filter(|one| one.action == "join" && !created(&one.group_id));
         self.section(
             "People who join a group that is there already",
@@ -169,7 +180,8 @@ impl Sections<'_> {
             line(self.out, &format!("  {row}"));
         }
         if rows.len() > self.shown {
-            let _ = writeln!(self.out, "  … and {} more (--all shows them, --json too)", rows.len() - self.shown);
+            let _ =
+                writeln!(self.out, "  … and {} more (--all shows them, --json too)", rows.len() - self.shown);
         }
     }
 }

@@ -3,6 +3,8 @@
 //! Reads catalogs and our own books; writes nothing anywhere. A check that cannot be made because an earlier one
 //! failed is left out: the earlier one says what to do first. Judging is pure, reading is one query a side.
 
+pub mod bridge;
+
 use std::fmt::Write as _;
 use std::time::SystemTime;
 
@@ -138,6 +140,7 @@ async fn source(config: &Config, checks: &mut Vec<Check>) -> Result<()> {
         ),
     });
     source_tables(&source, config, checks).await?;
+    checks.extend(bridge::judge(&bridge::find(&source, config).await?));
     let blockers = source.blockers().await;
     if source.slot(&config.slot).await?.is_none() && blockers.contains("open for") {
         checks.push(finding(
@@ -361,6 +364,7 @@ async fn target(config: &Config, checks: &mut Vec<Check>) -> Result<()> {
     {
         checks.extend(api_keys(row.get("enabled"), row.get("permitted"), row.get("by_group")));
     }
+    checks.extend(bridge::target(&target, config).await?);
     books(&target, config, checks).await
 }
 
