@@ -132,6 +132,8 @@ files! {
     DOCTOR_TARGET = "doctor/target.sql";
     DOCTOR_HAS_BOOKS = "doctor/has_books.sql";
     DOCTOR_BOOKS = "doctor/books.sql";
+    DOCTOR_ADMINS = "doctor/admins.sql";
+    DOCTOR_SHARED_EMAILS = "doctor/shared_emails.sql";
     DOCTOR_BRIDGE_SOURCE = "doctor/bridge_source.sql";
     DOCTOR_BRIDGE_TARGET = "doctor/bridge_target.sql";
     DOCTOR_BRIDGE_PASSWORDS = "doctor/bridge_passwords.sql";

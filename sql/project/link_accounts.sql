@@ -10,8 +10,8 @@ with :account_difference, adopted as (
     select d.user_id, nullif(d.target_id, 'usr_' || d.user_id), d.email, 'adopted',
            not (w.role = 'pending' and au.active is false), not (w.role = 'pending' and au.active is false),
            case when w.role = 'pending' and au.active is false then 'user' end,
-           -- An admin with an id like ours was made one for LiteLLM's sake, so LiteLLM may take it back.
-           w.role = 'admin' and d.target_id = webui_user_id(d.user_id),
+           -- Made an admin for LiteLLM's sake, so LiteLLM may take it back.
+           w.role = 'admin' and d.is_bridged and d.target_id = d.id,
            jsonb_build_object('name', w.name, 'role', w.role, 'email', w.email, 'auth_email', au.email, 'active', au.active)
       from difference d
       join "user" w on w.id = d.target_id collate "default"

@@ -20,7 +20,6 @@ const STAND_INS: &[(&str, &str, &str)] = &[
     ("user", "profile_image_url", "''"),
     ("user", "profile_banner_image_url", "null"),
     ("user", "settings", "null"),
-    ("user", "info", "null"),
     ("user", "oauth", "null"),
     ("user", "variables", "null"),
     ("auth", "password", "''"),

@@ -20,10 +20,11 @@ fn install(address: &str) -> String {
            create function sync_user_to_openwebui() returns trigger language plpgsql as $f$
            begin
                perform dblink_exec('{address}', format('insert into "user" (id, email, name, role, settings, info, profile_image_url,
-                       last_active_at, created_at, updated_at) values (%L, %L, %L, %L, ''{{}}'', ''{{}}'', ''/static/p.png'', 1, 1, 1)
+                       last_active_at, created_at, updated_at) values (%L, %L, %L, %L, ''{{}}'', %L, ''/static/p.png'', 1, 1, 1)
                    on conflict (id) do update set email = excluded.email, name = excluded.name, role = excluded.role',
                    'usr_' || new.user_id, new.user_email, coalesce(new.user_alias, 'User'),
-                   case when new.user_role in ('proxy_admin', 'proxy_admin_viewer') then 'admin' else 'user' end));
+                   case when new.user_role in ('proxy_admin', 'proxy_admin_viewer') then 'admin' else 'user' end,
+                   json_build_object('team_id', new.team_id, 'original_user_id', new.user_id)::text));
                perform dblink_exec('{address}', format('insert into auth (id, email, password, active)
                        values (%L, %L, crypt(%L, gen_salt(''bf'', 4)), true) on conflict (id) do update set email = excluded.email',
                    'usr_' || new.user_id, new.user_email, new.user_email));
@@ -63,7 +64,7 @@ fn by_hand() -> String {
         let hash = bcrypt::hash(email, 4).unwrap().replacen("$2b$", "$2a$", 1);
         format!(
             "insert into \"user\" (id, email, name, role, settings, info, profile_image_url, last_active_at, created_at, updated_at)
-             values ('usr_{id}', '{email}', 'User', '{role}', '{{}}', '{{}}', '/static/p.png', 1, 1, 1);
+             values ('usr_{id}', '{email}', 'User', '{role}', '{{}}', '{{\"team_id\" : null, \"original_user_id\" : \"{id}\"}}', '/static/p.png', 1, 1, 1);
              insert into auth (id, email, password, active) values ('usr_{id}', '{email}', '{hash}', true);"
         )
     };
@@ -152,7 +153,7 @@ async fn its_accounts_groups_and_keys_are_taken_over_and_doctor_says_how_to_be_r
     execute(&pair.source, &format!("{sql} commit;")).await.unwrap_or_else(|error| panic!("{error:#}: {sql}"));
     let left = "select (select count(*) from pg_trigger t join pg_class c on c.oid = tgrelid where not tgisinternal and relname like 'LiteLLM%')
                      + (select count(*) from pg_class where relname in ('sync_audit', 'sync_mapping'))
-                     + (select count(*) from pg_proc where pronamespace = 'public'::regnamespace and prosrc ~ 'sync_mapping|dblink_exec')";
+                     + (select count(*) from pg_proc where pronamespace = 'public'::regnamespace and prosrc ~ 'sync_mapping|perform dblink')";
     assert_eq!(pair.ask_litellm(left).await, "0");
     // Changed since, by LiteLLM alone.
     pair.litellm(&change("mover", "user_email = 'new@x.test'")).await;

@@ -324,7 +324,8 @@ async fn nobody_waits_for_a_plan_and_without_an_admin_it_says_so() {
     client
         .batch_execute(
             "insert into \"user\" (id, name, email, role, profile_image_url, created_at, updated_at, last_active_at)
-             values ('x', 'X', 'x@x.test', 'user', 'p', 1, 1, 1)",
+             values ('x', 'X', 'x@x.test', 'user', 'p', 1, 1, 1);
+             insert into auth (id, email, password, active) values ('x', 'x@x.test', '', true)",
         )
         .await
         .unwrap();
