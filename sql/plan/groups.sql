@@ -1,6 +1,6 @@
 -- What becomes of groups: before (was_group) against after (is_group). Runs on: target, in the session of a plan.
 -- Returns action, kind (organization, team, models), webui_id, name, old_name, members (how many of ours it has after).
--- use: a group that was there before us stands for the organization or team; its name stays.
+-- use: a group that is there already stands for the organization or team.
 with known as (
     select kind, webui_id as id, origin from group_link
     union all
@@ -14,7 +14,7 @@ with known as (
                when w.id is null then 'create'
                when i.id is null then 'remove'
                when i.name is distinct from w.name then 'rename'
-               when k.origin = 'found' and wk.id is null then 'use'
+               when k.id is not null and wk.id is null then 'use'
            end as action
       from is_group i
       full join was_group w on w.id = i.id

@@ -112,7 +112,7 @@ impl Sections<'_> {
         );
         for (action, title) in [
             ("create", "Groups to be created"),
-            ("use", "Groups that are there already, and are used as they are"),
+            ("use", "Groups that are there already, and are used"),
             ("rename", "Groups to be renamed"),
             ("remove", "Groups to be removed"),
         ] {
