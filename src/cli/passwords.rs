@@ -32,6 +32,7 @@ pub(super) async fn passwords(config: &Config, action: Passwords) -> anyhow::Res
                 bail!("the policy does not say passwords = \"invite\": people sign in by other means");
             }
             let target = Target::open(config).await?;
+            eprintln!("making passwords takes about a minute for a thousand people");
             let exported = passwords::export(&target, &file).await?;
             match exported.people {
                 0 => println!("everybody has a password; no file was made"),

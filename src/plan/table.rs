@@ -99,7 +99,8 @@ impl Sections<'_> {
         self.section(
             "LiteLLM users who get no account",
             skipped.map(|one| {
-                format!("{}  {}  ({})", one.user_id, one.email.as_deref().unwrap_or("-"), one.reason)
+                let email = one.email.as_deref().filter(|email| !email.is_empty()).unwrap_or("-");
+                format!("{}  {email}  ({})", one.user_id, one.reason)
             }),
         );
         self.section(

@@ -193,3 +193,31 @@ async fn its_accounts_groups_and_keys_are_taken_over_and_doctor_says_how_to_be_r
     assert_eq!(pair.ask("select count(*) from \"group\"").await, "0");
     assert!(pair.account("new@x.test").await.ends_with("|pending|locked"));
 }
+
+#[tokio::test]
+async fn after_an_upgrade_of_open_webui_its_rows_are_still_known() {
+    let pair = Pair::new().await;
+    pair.litellm(
+        &[person("alice", "alice@x.test"), person("bob", "bob@x.test"), key("k", "alice"), key("l", "bob")]
+            .concat(),
+    )
+    .await;
+    // As Open WebUI's migrations leave them: info is JSON, keys have a table.
+    pair.webui(&format!(
+        "insert into \"user\" (id, email, name, role, info, profile_image_url, last_active_at, created_at, updated_at)
+         select 'usr_' || n, n || '@before.test', 'User', 'user', json_build_object('original_user_id', n)::jsonb::json, 'p', 1, 1, 1
+           from (values ('alice'), ('bob')) p(n);
+         insert into auth (id, email, password, active) select id, email, '', true from \"user\" where id like 'usr%';
+         insert into api_key (id, user_id, key, created_at, updated_at)
+         values ('key_usr_alice', 'usr_alice', {}, 1, 1), ('key_usr_bob', 'usr_bob', 'sk-of-his-own', 1, 1)",
+        token("k")
+    ))
+    .await;
+    let _daemon = Daemon::start(&pair);
+    assert_eq!(pair.settle().await, 0, "{}", pair.dead_letters().await);
+    assert_eq!(pair.account("alice@x.test").await, "usr_alice|alice|user|active");
+    assert_eq!(pair.ask("select count(*) from api_key").await, "2");
+    assert!(pair.ask("select key from api_key where user_id = 'usr_alice'").await.starts_with("sk-"));
+    assert_eq!(pair.ask("select key from api_key where user_id = 'usr_bob'").await, "sk-of-his-own");
+    assert_in_step_with(&pair, &Foreign::default()).await;
+}
