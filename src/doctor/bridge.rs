@@ -2,6 +2,7 @@
 //!
 //! Owns how it is recognised, and what is said about it. Reads only; never shows a function's text, which holds a password.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use super::{Check, Verdict, finding};
@@ -81,7 +82,8 @@ fn listed(names: &[&str]) -> String {
 }
 
 /// What is left of it in Open WebUI's database: its tables, and passwords that are the person's e-mail.
-pub(super) async fn target(target: &Target, config: &Config) -> Result<Vec<Check>> {
+/// `has_books`: a daemon of ours has run.
+pub(super) async fn target(target: &Target, config: &Config, has_books: bool) -> Result<Vec<Check>> {
     let mut checks = Vec::new();
     let rows = target.client().query(sql::DOCTOR_BRIDGE_TARGET, &[&config.schema]).await;
     let drops: Vec<String> = rows
@@ -98,10 +100,17 @@ pub(super) async fn target(target: &Target, config: &Config) -> Result<Vec<Check
             drops.join(" "),
         ));
     }
+    // It made them of the e-mail as LiteLLM had it; here it is in lower case by now.
+    let before = if has_books {
+        "(select a.before ->> 'auth_email' from account a where coalesce(a.webui_id, 'usr_' || a.user_id) = w.id collate \"C\")"
+    } else {
+        "null"
+    };
+    let text = sql::fill(sql::DOCTOR_BRIDGE_PASSWORDS, ":before", before);
     // Without a right to the log-ins, another finding says so.
-    let Ok(rows) = target.client().query(sql::DOCTOR_BRIDGE_PASSWORDS, &[]).await else { return Ok(checks) };
-    let candidates: Vec<(String, String)> =
-        rows.iter().map(|row| (row.get("email"), row.get("password"))).collect();
+    let Ok(rows) = target.client().query(&text, &[]).await else { return Ok(checks) };
+    let candidates: Vec<(Vec<String>, String)> =
+        rows.iter().map(|row| (row.get("emails"), row.get("password"))).collect();
     let total = candidates.len();
     let tried = tokio::task::spawn_blocking(move || try_emails(&candidates));
     let Ok((guessed, tried)) = tried.await else { return Ok(checks) };
@@ -125,16 +134,16 @@ pub(super) async fn target(target: &Target, config: &Config) -> Result<Vec<Check
 }
 
 /// How many of these are their e-mail, and how many were tried in time.
-fn try_emails(candidates: &[(String, String)]) -> (usize, usize) {
+fn try_emails(candidates: &[(Vec<String>, String)]) -> (usize, usize) {
     let started = Instant::now();
     let (mut guessed, mut tried) = (0, 0);
-    for (email, hash) in candidates {
+    for (emails, hash) in candidates {
         if started.elapsed() > PATIENCE {
             break;
         }
         tried += 1;
-        // It was made of the e-mail as LiteLLM had it; by now it may be in lower case here.
-        guessed += usize::from(bcrypt::verify(email, hash).unwrap_or(false));
+        let emails: BTreeSet<&String> = emails.iter().collect();
+        guessed += usize::from(emails.iter().any(|email| bcrypt::verify(email, hash).unwrap_or(false)));
     }
     (guessed, tried)
 }
@@ -164,9 +173,14 @@ mod tests {
     #[test]
     fn only_a_password_that_is_the_email_counts() {
         let hash = |password: &str| bcrypt::hash(password, 4).unwrap().replacen("$2b$", "$2a$", 1);
-        let these = [("a@x.test", "a@x.test"), ("b@x.test", "chosen")]
-            .map(|(email, password)| (email.to_owned(), hash(password)));
-        assert_eq!(try_emails(&these), (1, 2));
-        assert_eq!(try_emails(&[("a@x.test".to_owned(), "$2a$nonsense".to_owned())]), (0, 1));
+        let one =
+            |emails: &[&str], hash: String| (emails.iter().map(|&email| email.to_owned()).collect(), hash);
+        let these = [
+            one(&["a@x.test"], hash("a@x.test")),
+            one(&["b@x.test", "B@x.test"], hash("B@x.test")),
+            one(&["c@x.test", "c@x.test"], hash("chosen")),
+            one(&["d@x.test"], "$2a$nonsense".to_owned()),
+        ];
+        assert_eq!(try_emails(&these), (2, 4));
     }
 }

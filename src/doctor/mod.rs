@@ -396,7 +396,13 @@ async fn target(config: &Config, checks: &mut Vec<Check>) -> Result<()> {
     {
         checks.extend(api_keys(row.get("enabled"), row.get("permitted"), row.get("by_group")));
     }
-    checks.extend(bridge::target(&target, config).await?);
+    let row = target.client().query_one(sql::DOCTOR_HAS_BOOKS, &[&config.schema]).await;
+    let has_books = row.map_err(on(Side::Target, "look for our schema"))?.get(0);
+    checks.extend(bridge::target(&target, config, has_books).await?);
+    if !has_books {
+        checks.push(fine("our schema", "not there yet: `run` makes it"));
+        return Ok(());
+    }
     books(&target, config, checks).await
 }
 
@@ -438,13 +444,8 @@ fn api_keys(enabled: Option<&str>, permitted: Option<&str>, by_group: bool) -> O
     }
 }
 
-/// What our own tables say; nothing where the daemon never ran.
+/// What our own tables say.
 async fn books(target: &Target, config: &Config, checks: &mut Vec<Check>) -> Result<()> {
-    let row = target.client().query_one(sql::DOCTOR_HAS_BOOKS, &[&config.schema]).await;
-    if !row.map_err(on(Side::Target, "look for our schema"))?.get::<_, bool>(0) {
-        checks.push(fine("our schema", "not there yet: `run` makes it"));
-        return Ok(());
-    }
     let row = target.client().query_one(sql::DOCTOR_BOOKS, &[]).await;
     let row = row.map_err(on(Side::Target, "read our books"))?;
     let count = |name: &str| row.get::<_, i64>(name);

@@ -224,7 +224,9 @@ async fn check_rights(config: &Config, source: &Source, target: &Target) -> Resu
 
 /// LiteLLM's rows at one point in time, through the same reduction as a first copy.
 async fn copy(config: &Config, source: &Source, target: &Target, plan: &mut Plan) -> Result<()> {
-    let begin = "begin isolation level repeatable read read only; set local idle_in_transaction_session_timeout = '60s'";
+    // An old snapshot keeps LiteLLM's server from cleaning up: not for long.
+    let begin = "begin isolation level repeatable read read only; set local idle_in_transaction_session_timeout = '60s';
+                 set local statement_timeout = '300s'";
     let client = &source.connection.client;
     within(Side::Source, "begin to read", QUICK, client.batch_execute(begin)).await?;
     let tables = source.tables(config).await?;
