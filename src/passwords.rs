@@ -65,7 +65,7 @@ pub async fn export(target: &Target, path: &Path) -> anyhow::Result<Exported> {
 fn create(path: &Path) -> anyhow::Result<File> {
     // create_new follows no link and takes no file that is there.
     let opened = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
-    opened.with_context(|| format!("cannot make {}; it must not exist yet", path.display()))
+    opened.with_context(|| format!("cannot make {} (passwords go to a new file only)", path.display()))
 }
 
 async fn export_to(target: &Target, mut file: File) -> anyhow::Result<Exported> {

@@ -1,7 +1,7 @@
 //! `plan`: what `run` would do, worked out without doing it.
 //!
 //! LiteLLM's rows are read in one read-only transaction, Open WebUI's are copied into temporary tables, and the ordinary
-//! projection runs on the copies ([`shadow`]). What differs afterwards is the plan: there is no second set of rules that
+//! projection runs on the copies (`shadow`). What differs afterwards is the plan: there is no second set of rules that
 //! could say something else than what is done. Owns nothing in either database, and writes no row of anybody's: it needs
 //! to read both, and to make temporary tables in Open WebUI's.
 //!

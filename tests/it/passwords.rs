@@ -125,7 +125,7 @@ async fn each_new_account_gets_one_password_once_and_nobody_elses_is_touched() {
     std::os::unix::fs::symlink(scratch.file("elsewhere.csv"), &link).unwrap();
     for there in [&file, &link] {
         let (code, _, error) = export(&pair, &scratch, there);
-        assert!(code == 1 && error.contains("must not exist"), "{error}");
+        assert!(code == 1 && error.contains("to a new file only"), "{error}");
     }
     assert_eq!(std::fs::read_to_string(&file).unwrap(), text);
     assert_eq!(hashes(&pair).await["new@x.test"], "");
