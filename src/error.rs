@@ -83,12 +83,16 @@ pub enum Error {
     UnknownLayout { missing: String },
     #[error("our schema was made by a newer release (version {found}, this program knows {known})")]
     NewerSchema { found: i32, known: i32 },
+    #[error("our schema was made by an older release (version {found}, this program needs {known})")]
+    OlderSchema { found: i32, known: i32 },
     #[error(
         "held back: {people} of {active} active people would be locked out, or lose groups or keys, at once (brake {id})"
     )]
     Brake { id: i64, people: i64, active: i64 },
     #[error("paused since {since}{}", .reason.as_deref().map(|text| format!(": {text}")).unwrap_or_default())]
     Paused { reason: Option<String>, since: String },
+    #[error("the role of the {side} database lacks {what}")]
+    Lacking { side: Side, what: String },
     #[error("{failed} entities could not be written within an hour, the last with SQLSTATE {sqlstate}")]
     Systemic { failed: i64, sqlstate: String },
     #[error("the source's wal_level is \"{found}\", logical replication needs \"logical\"")]
@@ -163,7 +167,9 @@ impl Error {
             | Self::Publication { .. }
             | Self::UnknownLayout { .. }
             | Self::NewerSchema { .. }
+            | Self::OlderSchema { .. }
             | Self::Brake { .. }
+            | Self::Lacking { .. }
             | Self::Systemic { .. }
             | Self::WalLevel { .. }
             | Self::Usage(_) => Reaction::Stop,
@@ -209,10 +215,14 @@ impl Error {
                 "this release does not fit this Open WebUI; upgrade litellm-webui-sync".to_owned()
             }
             Self::NewerSchema { .. } => "run the newer release of litellm-webui-sync".to_owned(),
+            Self::OlderSchema { .. } => "`litellm-webui-sync setup` (or the next `run`) brings it up to date".to_owned(),
             Self::Brake { id, .. } => format!(
                 "if this is right, run `litellm-webui-sync approve {id}`; otherwise repair LiteLLM's data first"
             ),
             Self::Paused { .. } => "run `litellm-webui-sync resume`".to_owned(),
+            Self::Lacking { .. } => {
+                "grant it, or use the URL of a role that has it: `litellm-webui-sync setup --print-sql` prints the grants".to_owned()
+            }
             Self::Systemic { .. } => {
                 "see `litellm-webui-sync failures list`: something in Open WebUI's database refuses what is written (a trigger, a constraint); remove it, then `run`".to_owned()
             }

@@ -64,6 +64,8 @@ pub mod guard;
 pub mod http;
 pub mod metrics;
 pub mod page;
+pub mod passwords;
+pub mod plan;
 pub mod status;
 // shared by all, knowing none of the above
 pub mod catalog;

@@ -97,6 +97,12 @@ pub async fn run(
     }
 }
 
+/// Asks once. The error is for people.
+pub async fn once(api: &ModelsApi) -> Result<BTreeSet<String>, String> {
+    let answer = tokio::time::timeout(PATIENCE, ask(api)).await.unwrap_or(Err(Failure::Silent));
+    answer.map_err(|error| error.to_string())
+}
+
 async fn ask(api: &ModelsApi) -> Result<BTreeSet<String>, Failure> {
     let uri = &api.url;
     let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']').to_owned();

@@ -15,13 +15,14 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime};
 
 use serde::{Deserialize, Serialize};
+use tokio_postgres::types::Type;
 
 use crate::backfill::{self, Drift};
 use crate::board::{Board, CopyKind};
 use crate::brake;
 use crate::catalog::{Lsn, TABLES, TableId};
 use crate::checkpoint::{self, Checkpoint, PENDING};
-use crate::config::Config;
+use crate::config::{Config, policy};
 use crate::error::{Error, Result, Side, on};
 use crate::failpoint;
 use crate::postgres::error_chain;
@@ -214,9 +215,84 @@ pub struct Drifts {
 }
 
 impl Drifts {
+    /// By table and kind: LiteLLM's tables for what their mirror lacked, had wrong or had too much of, Open WebUI's for
+    /// the operations that were needed there.
+    pub fn rows(&self) -> Vec<(String, String, i64)> {
+        let mut rows = Vec::new();
+        for (table, drift) in &self.mirror {
+            let Drift { inserted, updated, deleted } = *drift;
+            for (kind, count) in [("missing", inserted), ("different", updated), ("too_many", deleted)] {
+                if count > 0 {
+                    rows.push((table.clone(), kind.to_owned(), count));
+                }
+            }
+        }
+        let webui = self
+            .webui
+            .iter()
+            .map(|(operation, count)| (webui_table(operation).to_owned(), operation.to_lowercase(), *count));
+        rows.extend(webui);
+        rows
+    }
+
     pub fn is_empty(&self) -> bool {
         self.mirror.is_empty() && self.webui.is_empty()
     }
+}
+
+/// The table of Open WebUI an operation is about.
+fn webui_table(operation: &str) -> &'static str {
+    match operation {
+        "SYNC_API_KEY" | "DELETE_API_KEY" => "api_key",
+        "SYNC_TEAM" | "SYNC_ORG" | "DELETE_TEAM" | "DELETE_ORG" | "SYNC_ACCESS_GROUP" => "group",
+        "SYNC_TEAM_MEMBERS" | "SYNC_ORG_MEMBERS" | "SYNC_MEMBERS" | "SYNC_ACCESS_MEMBERS" => "group_member",
+        "SYNC_MODEL" | "RETIRE_MODEL" => "model",
+        "SYNC_GRANTS" | "SYNC_MODELS" => "access_grant",
+        _ => "user",
+    }
+}
+
+/// What the last look at everything found.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Verified {
+    /// Seconds since 1970.
+    pub at: f64,
+    /// clean, differed, repaired or failed.
+    pub result: &'static str,
+    pub drifts: Drifts,
+}
+
+/// The last verify or resnapshot of everything, if there was one.
+pub async fn last_verify(target: &Target) -> Result<Option<Verified>> {
+    let row = target.client().query_opt(sql::LAST_VERIFY, &[]).await;
+    let Some(row) = row.map_err(on(Side::Target, "look at the last verify"))? else { return Ok(None) };
+    let drift: Option<&str> = row.get("drift");
+    let drifts: Drifts = drift.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
+    let result = match (row.get("failed"), drifts.is_empty(), row.get("repaired")) {
+        (true, _, _) => "failed",
+        (false, true, _) => "clean",
+        (false, false, true) => "repaired",
+        (false, false, false) => "differed",
+    };
+    Ok(Some(Verified { at: row.get("at"), result, drifts }))
+}
+
+/// Asks for a verify where the schedule says so: noted like a request of somebody's, and met like one. To be called while
+/// nothing else is going on.
+pub async fn ask_on_schedule(target: &Target, policy: &policy::Verify) -> Result<()> {
+    if policy.interval_hours == 0 {
+        return Ok(());
+    }
+    let statement =
+        target.prepare(sql::VERIFY_DUE, &[Type::INT4, Type::INT4, Type::BOOL, Type::TEXT]).await?;
+    let (request, dry_run) = (uuid::Uuid::new_v4().to_string(), !policy.repair);
+    let parameters: &[&(dyn tokio_postgres::types::ToSql + Sync)] =
+        &[&policy.interval_hours, &policy.jitter_percent, &dry_run, &request];
+    let rows = target.query("look whether a verify is due", QUICK, &statement, parameters).await?;
+    if !rows.is_empty() {
+        tracing::info!(repair = policy.repair, "the scheduled verify is due");
+    }
+    Ok(())
 }
 
 /// One Open WebUI entity that was not what it should be: the audit row of what brings it in line.

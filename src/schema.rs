@@ -115,6 +115,14 @@ async fn install_views(target: &Target) -> Result<()> {
     Ok(())
 }
 
+/// Makes everything of ours in a session where it is temporary.
+pub async fn make_temporary(target: &Target) -> Result<()> {
+    for text in sql::MIGRATIONS {
+        target.execute("make temporary tables", text).await?;
+    }
+    target.execute("make temporary views", &sql::VIEWS.concat()).await
+}
+
 /// Writes the policy where the views read it.
 pub async fn write_policy(target: &Target, config: &Config) -> Result<()> {
     use crate::config::policy::{Adopt, Demote, NameFormat, Relink};

@@ -17,6 +17,7 @@ files! {
     SCHEMA_MIRROR = "schema/0002_mirror.sql";
     SCHEMA_ACCESS = "schema/0003_access.sql";
     SCHEMA_API_KEY = "schema/0004_api_key.sql";
+    SCHEMA_VERIFY = "schema/0005_verify.sql";
     IDS = "desired/0_ids.sql";
     PERSON = "desired/1_person.sql";
     DESIRED_ACCOUNT = "desired/2_account.sql";
@@ -142,6 +143,29 @@ files! {
     DOCTOR_TARGET = "doctor/target.sql";
     DOCTOR_HAS_BOOKS = "doctor/has_books.sql";
     DOCTOR_BOOKS = "doctor/books.sql";
+    DOCTOR_ADMINS = "doctor/admins.sql";
+    DOCTOR_SHARED_EMAILS = "doctor/shared_emails.sql";
+    DOCTOR_BRIDGE_SOURCE = "doctor/bridge_source.sql";
+    DOCTOR_BRIDGE_TARGET = "doctor/bridge_target.sql";
+    DOCTOR_BRIDGE_PASSWORDS = "doctor/bridge_passwords.sql";
+    PLAN_TARGET_LACKS = "plan/target_lacks.sql";
+    PLAN_BOOKS_VERSION = "plan/books_version.sql";
+    PLAN_NOTE = "plan/note.sql";
+    PLAN_NOTE_BOOKS = "plan/note_books.sql";
+    PLAN_MEMBERS_TABLE = "plan/members_table.sql";
+    PLAN_MEMBERS_JSON = "plan/members_json.sql";
+    PLAN_KEYS_TABLE = "plan/keys_table.sql";
+    PLAN_KEYS_COLUMN = "plan/keys_column.sql";
+    PLAN_GRANTS_TABLE = "plan/grants_table.sql";
+    PLAN_GRANTS_JSON = "plan/grants_json.sql";
+    PLAN_ACCOUNTS = "plan/accounts.sql";
+    PLAN_SKIPPED = "plan/skipped.sql";
+    PLAN_FAILURES = "plan/failures.sql";
+    PLAN_GROUPS = "plan/groups.sql";
+    PLAN_MEMBERS = "plan/members.sql";
+    PLAN_KEYS = "plan/keys.sql";
+    PLAN_MODELS = "plan/models.sql";
+    PLAN_GRANTS = "plan/grants.sql";
     RESNAPSHOT_RECORD = "target/resnapshot_record.sql";
     RESNAPSHOT_RUNS = "target/resnapshot_runs.sql";
     RESNAPSHOT_PENDING = "target/resnapshot_pending.sql";
@@ -152,6 +176,11 @@ files! {
     RESNAPSHOT_DIFFERENCES = "target/resnapshot_differences.sql";
     RESNAPSHOT_FOUND = "target/resnapshot_found.sql";
     RESNAPSHOT_KEEP_DIFFERENCE = "target/resnapshot_keep_difference.sql";
+    VERIFY_DUE = "target/verify_due.sql";
+    LAST_VERIFY = "target/last_verify.sql";
+    PASSWORDS_WITHOUT = "passwords/without.sql";
+    PASSWORDS_STATE = "passwords/state.sql";
+    PASSWORDS_WRITE = "passwords/write.sql";
     SERVER = "source/server.sql";
     LEADER = "source/leader.sql";
     SLOT_STATE = "source/slot_state.sql";
@@ -164,7 +193,39 @@ files! {
 pub const VIEWS: &[&str] = &[IDS, PERSON, DESIRED_ACCOUNT, DESIRED_GROUP, DESIRED_MEMBER, KEY, ACCESS_VIEWS];
 
 /// Migrations of our own schema, in order. A released one is never edited.
-pub const MIGRATIONS: &[&str] = &[SCHEMA_STATE, SCHEMA_MIRROR, SCHEMA_ACCESS, SCHEMA_API_KEY];
+pub const MIGRATIONS: &[&str] = &[SCHEMA_STATE, SCHEMA_MIRROR, SCHEMA_ACCESS, SCHEMA_API_KEY, SCHEMA_VERIFY];
+
+/// The functions of [`VIEWS`].
+const FUNCTIONS: &[&str] = &[
+    "webui_user_id",
+    "webui_group_id",
+    "webui_user_ids",
+    "leaves_its_email",
+    "key_is_usable",
+    "access_group_models",
+    "webui_access_control",
+];
+
+/// The text for a session whose tables and views of ours are all temporary: the server looks for tables among the
+/// temporary ones by itself, for functions it never does.
+pub fn among_temporary(text: &str) -> String {
+    let mut out = text.to_owned();
+    for name in FUNCTIONS {
+        let called = format!("{name}(");
+        let mut rest = std::mem::take(&mut out);
+        while let Some(at) = rest.find(&called) {
+            let (before, after) = rest.split_at(at);
+            out.push_str(before);
+            if !before.ends_with(|c: char| c.is_ascii_alphanumeric() || c == '_' || c == '.') {
+                out.push_str("pg_temp.");
+            }
+            out.push_str(&called);
+            rest = after.strip_prefix(&called).unwrap_or_default().to_owned();
+        }
+        out.push_str(&rest);
+    }
+    out
+}
 
 /// Where a statement reads touched keys from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -263,6 +324,24 @@ mod tests {
     fn places_are_whole_words_and_casts_are_left_alone() {
         assert_eq!(fill("a :users b :users_array c::users", ":users", "X"), "a X b :users_array c::users");
         assert_eq!(fill("-- :users\n:users", ":users", "X"), "-- :users\nX");
+    }
+
+    #[test]
+    fn every_function_of_ours_is_found_among_the_temporary_ones() {
+        let made: Vec<&str> = VIEWS
+            .iter()
+            .flat_map(|text| text.split("create or replace function ").skip(1))
+            .filter_map(|text| text.split('(').next())
+            .collect();
+        assert!(
+            made.iter().all(|name| FUNCTIONS.contains(name)) && made.len() == FUNCTIONS.len(),
+            "{made:?}"
+        );
+        let text = "select webui_user_id(a), not_webui_user_id(b), webui_user_ids(key_is_usable(c))";
+        assert_eq!(
+            among_temporary(text),
+            "select pg_temp.webui_user_id(a), not_webui_user_id(b), pg_temp.webui_user_ids(pg_temp.key_is_usable(c))"
+        );
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! Owns the session's settings and the cache of prepared statements. Does not know what any
 //! statement means; retries nothing.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -20,8 +21,8 @@ use crate::sql;
 /// `plan_cache_mode` and the `enable_*` switches are for batches: a plan that looks rows up by
 /// index, made once, whatever the tables held at that moment. A plan made while the tables were
 /// empty would otherwise scan them for ever after. Large work resets them ([`Target::begin_large`]).
-fn settings(config: &Config) -> Vec<(&'static str, String)> {
-    let path = format!("{},{}", quote_ident(&config.schema), quote_ident(&config.webui_schema));
+fn settings(config: &Config, our_schema: &str) -> Vec<(&'static str, String)> {
+    let path = format!("{our_schema},{}", quote_ident(&config.webui_schema));
     [
         ("search_path", path.as_str()),
         ("TimeZone", "UTC"),
@@ -56,16 +57,28 @@ fn settings(config: &Config) -> Vec<(&'static str, String)> {
 pub struct Target {
     connection: Connection,
     prepared: Mutex<HashMap<String, Statement>>,
+    /// Everything of ours is temporary here.
+    temporary: bool,
 }
 
 impl Target {
     pub async fn open(config: &Config) -> Result<Self> {
-        let settings = settings(config);
+        Self::open_with(config, &quote_ident(&config.schema), false).await
+    }
+
+    /// A session in which everything of ours is temporary, and every unqualified name means a temporary object first: what
+    /// is made here goes with the session.
+    pub async fn open_temporary(config: &Config) -> Result<Self> {
+        Self::open_with(config, "pg_temp", true).await
+    }
+
+    async fn open_with(config: &Config, our_schema: &str, temporary: bool) -> Result<Self> {
+        let settings = settings(config, our_schema);
         let settings: Vec<(&str, &str)> = settings.iter().map(|(n, v)| (*n, v.as_str())).collect();
         let connection = postgres::connect(&config.target, "litellm-webui-sync", &settings)
             .await
             .map_err(|source| Error::Connect { side: Side::Target, source })?;
-        Ok(Self { connection, prepared: Mutex::default() })
+        Ok(Self { connection, prepared: Mutex::default(), temporary })
     }
 
     pub fn client(&self) -> &Client {
@@ -78,7 +91,8 @@ impl Target {
         if let Some(statement) = known {
             return Ok(statement);
         }
-        let work = self.connection.client.prepare_typed(text, types);
+        let there = self.text(text);
+        let work = self.connection.client.prepare_typed(&there, types);
         let statement = within(Side::Target, "prepare a statement", QUICK, work).await?;
         let mut prepared = self.prepared.lock().unwrap_or_else(PoisonError::into_inner);
         prepared.insert(text.to_owned(), statement.clone());
@@ -124,8 +138,13 @@ impl Target {
 
     /// Runs a statement without parameters.
     pub async fn execute(&self, action: &'static str, text: &str) -> Result<()> {
-        let run = self.connection.client.batch_execute(text);
+        let text = self.text(text);
+        let run = self.connection.client.batch_execute(&text);
         within(Side::Target, action, SLOW, run).await
+    }
+
+    fn text<'a>(&self, text: &'a str) -> Cow<'a, str> {
+        if self.temporary { Cow::Owned(sql::among_temporary(text)) } else { Cow::Borrowed(text) }
     }
 
     /// Runs a prepared statement and returns its rows.

@@ -4,6 +4,8 @@ select current_setting('server_version_num')::int as version,
        coalesce(host(inet_client_addr()) in ('127.0.0.1', '::1'), true) as local,
        extract(epoch from clock_timestamp())::float8 as clock,
        pg_is_in_recovery() as standby,
+       -- Asked for by every connection of ours (src/target.rs): a pooler may have left it out.
+       current_setting('plan_cache_mode') = 'force_generic_plan' as settings_kept,
        has_database_privilege(current_database(), 'temporary') as temporary,
        (select array_agg(format('%s on %s', p.privilege, p.table_name) order by p.table_name, p.privilege)
           from (values ('user', 'select'), ('user', 'insert'), ('user', 'update'), ('auth', 'select'), ('auth', 'insert'),

@@ -28,7 +28,11 @@ candidate as materialized (
            au.id is not null as has_auth, au.email as auth_email, au.active as auth_active,
            e.id as email_id, e.role as email_role, coalesce(by_id.user_id, by_user.user_id) as email_owner,
            departed.user_id as departed_user_id,
-           coalesce(departed.webui_id, 'usr_' || departed.user_id) as departed_id
+           coalesce(departed.webui_id, 'usr_' || departed.user_id) as departed_id,
+           -- A trigger bridge wrote LiteLLM's id into the row with the id made of it. Nobody can choose the id of their account.
+           not c.has_account and w.id is not null
+               and coalesce(position('"original_user_id":' || replace(to_json(c.user_id)::text, ' ', '')
+                                     in replace(to_jsonb(w) ->> 'info', ' ', '')) > 0, false) as is_bridged
       from candidate c
       left join "user" w on w.id = c.id collate "default"
       left join auth au on au.id = c.id collate "default"
@@ -60,7 +64,7 @@ candidate as materialized (
 ), settled as (
     select c.user_id, c.wanted, c.has_account, c.id, c.held_email, c.active, c.in_step, c.gave_admin, c.former_role,
            c.has_user, c.w_name, c.w_email, c.w_role, c.has_auth, c.auth_email, c.auth_active,
-           c.email_id, c.email_role, c.email_owner, c.departed_user_id, c.departed_id, c.may_wait,
+           c.email_id, c.email_role, c.email_owner, c.departed_user_id, c.departed_id, c.may_wait, c.is_bridged,
            contested, case when contested then held_email else email end as email,
            case when contested then
                     -- Made of the e-mail they wanted: of the one they have, then.
@@ -84,11 +88,12 @@ candidate as materialized (
                        case when account_adopt and (email_role <> 'admin' or adopt_admins)
                             then 'adopt' else 'conflict' end
                    when has_user then
-                       -- The account we would make is there already, with the same e-mail: kept from an earlier life.
-                       -- Unless it went to somebody else of ours with its e-mail.
-                       case when lower(w_email) = email collate "default" and account_adopt
-                                 and (w_role <> 'admin' or adopt_admins)
-                                 and not exists (select from account o where o.webui_id = c.id)
+                       -- The account we would make is there already: made by a trigger bridge for this very person, or kept from
+                       -- an earlier life, with the same e-mail. Unless it went to somebody else of ours with its e-mail.
+                       case when not exists (select from account o where o.webui_id = c.id)
+                                 and (is_bridged
+                                      or lower(w_email) = email collate "default" and account_adopt
+                                         and (w_role <> 'admin' or adopt_admins))
                             then 'adopt' else 'conflict' end
                    else 'create'
                end
@@ -119,7 +124,7 @@ candidate as materialized (
       from settled c cross join policy offset 0
 ), difference as materialized (
     select user_id, has_account, id, email, name, role, held_email, active, gave_admin, former_role, contested,
-           w_name, w_email, w_role, has_auth, auth_active, departed_user_id, action,
+           w_name, w_email, w_role, has_auth, auth_active, departed_user_id, action, is_bridged,
            case action when 'adopt' then coalesce(email_id, id) when 'relink' then departed_id else id end as target_id,
            case
                when action = 'skip' then

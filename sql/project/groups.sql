@@ -2,6 +2,8 @@
 -- $1 now (timestamptz), $2 end of the batch (pg_lsn), $3 one audit row per group (boolean; else a summary);
 -- :teams and :organizations give LiteLLM ids. :extra_columns and :extra_values: what this layout's
 -- group table needs besides. Returns one row: written, gone.
+-- A group that is there already is linked and left as it is; one that a trigger bridge made for this organization (its meta
+-- says so) is taken over: it is ours from then on.
 with touched as (
     select 'team' as kind, id as litellm_id from :teams as given(id)
     union
@@ -11,7 +13,9 @@ with touched as (
            coalesce(l.webui_id, d.webui_id) as id,
            case
                when d.litellm_id is null then case when l.present then 'gone' else 'same' end
-               when l.litellm_id is null and g.id is not null then 'link'
+               when l.litellm_id is null and g.id is not null then
+                   case when t.kind = 'organization' and g.meta ->> 'organization_id' = t.litellm_id collate "default"
+                        then 'take' else 'link' end
                when g.id is null then 'create'
                when not l.present then 'return'
                -- A group that was there before us keeps its name: it is not ours.
@@ -34,10 +38,16 @@ with touched as (
       from difference d
       join group_link l on l.kind = d.kind and l.litellm_id = d.litellm_id
      where g.id = d.id collate "default" and d.action in ('rename', 'return') and l.origin = 'created'
+), taken as (
+    -- The bridge left NULL where that breaks a page.
+    update "group" g
+       set name = d.name, user_id = coalesce(g.user_id, ''), description = coalesce(g.description, ''),
+           data = coalesce(g.data, '{"config":{"share":"members"}}'::json), updated_at = extract(epoch from $1)::bigint
+      from difference d where g.id = d.id collate "default" and d.action = 'take'
 ), linked as (
     insert into group_link (kind, litellm_id, webui_id, origin)
     select kind, litellm_id, id, case action when 'link' then 'found' else 'created' end
-      from difference where action in ('create', 'link')
+      from difference where action in ('create', 'link', 'take')
     on conflict (kind, litellm_id) do update set present = true
 ), marked as (
     update group_link l set present = d.action = 'return'

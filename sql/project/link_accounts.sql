@@ -6,10 +6,12 @@
 -- Returns the user ids that were linked.
 with :account_difference, adopted as (
     -- pending *and* a closed log-in is what we do to accounts, and nobody else: kept by a purge, it comes back.
-    insert into account (user_id, webui_id, email, origin, active, in_step, former_role, before)
+    insert into account (user_id, webui_id, email, origin, active, in_step, former_role, gave_admin, before)
     select d.user_id, nullif(d.target_id, 'usr_' || d.user_id), d.email, 'adopted',
            not (w.role = 'pending' and au.active is false), not (w.role = 'pending' and au.active is false),
            case when w.role = 'pending' and au.active is false then 'user' end,
+           -- Made an admin for LiteLLM's sake, so LiteLLM may take it back.
+           w.role = 'admin' and d.is_bridged and d.target_id = d.id,
            jsonb_build_object('name', w.name, 'role', w.role, 'email', w.email, 'auth_email', au.email, 'active', au.active)
       from difference d
       join "user" w on w.id = d.target_id collate "default"

@@ -8,6 +8,8 @@ mod budgets;
 #[cfg(feature = "demo")]
 mod demo;
 mod operate;
+mod passwords;
+mod plan;
 mod run;
 mod terminal;
 
@@ -58,6 +60,15 @@ enum Command {
         accept_source: bool,
         /// Print JSON
         #[arg(long, conflicts_with = "print_sql")]
+        json: bool,
+    },
+    /// Show what `run` would do, and do nothing
+    Plan {
+        /// Show every row, not some of each kind
+        #[arg(long)]
+        all: bool,
+        /// Print JSON, with every row
+        #[arg(long)]
         json: bool,
     },
     /// Show where everything stands
@@ -150,6 +161,11 @@ enum Command {
         #[command(subcommand)]
         action: operate::Failures,
     },
+    /// Give first passwords to accounts that never had one
+    Passwords {
+        #[command(subcommand)]
+        action: passwords::Passwords,
+    },
     /// Drop the slot and the publication; with --purge also our rows and our schema
     Teardown {
         /// Also remove exactly the Open WebUI rows we made, and our schema
@@ -231,6 +247,7 @@ async fn dispatch(cli: Cli) -> ExitCode {
         }
         Command::Setup { accept_source: true, json, .. } => finish(accept_source(&config, json).await),
         Command::Setup { json, .. } => finish(set_up(&config, json).await),
+        Command::Plan { all, json } => finish(Box::pin(plan::plan(&config, all, json)).await),
         Command::Status { json, wait: None, .. } => finish(show_status(&config, json).await),
         Command::Status { json, wait: Some(_), timeout } => {
             wait(&config, json, Duration::from_secs(timeout)).await
@@ -252,6 +269,7 @@ async fn dispatch(cli: Cli) -> ExitCode {
         Command::Pause { reason, json } => finish(operate::pause(&config, reason.as_deref(), json).await),
         Command::Resume { json } => finish(operate::resume(&config, json).await),
         Command::Failures { action } => either(operate::failures(&config, action).await),
+        Command::Passwords { action } => finish(passwords::passwords(&config, action).await),
         Command::Teardown { purge, purge_people, json } => {
             let purge = match (purge, purge_people) {
                 (_, true) => Purge::People,

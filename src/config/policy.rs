@@ -5,6 +5,7 @@
 //!
 //! ```toml
 //! api_keys = "mint"      # personal API keys for people with a LiteLLM key: "mint", or "off" to leave keys alone
+//! passwords = "none"     # of new accounts: "none", or "invite" to let `passwords export` hand out one-time passwords
 //!
 //! [accounts]
 //! adopt = "adopt"        # an Open WebUI account that already has the e-mail: "adopt" or "skip"
@@ -36,6 +37,11 @@
 //! [failures]
 //! per_hour = 200         # how many people, teams, … may become dead letters; then it stops: something is wrong
 //!
+//! [verify]               # compare everything with LiteLLM's own rows, on a schedule
+//! interval_hours = 24    # 0: never
+//! jitter_percent = 10    # at most so much later, at random
+//! repair = true          # mend what differs; false: only report it
+//!
 //! [audit]
 //! retention_days = 90
 //!
@@ -64,6 +70,8 @@ use sha2::{Digest, Sha256};
 pub struct Policy {
     #[serde(deserialize_with = "one_of")]
     pub api_keys: ApiKeys,
+    #[serde(deserialize_with = "one_of")]
+    pub passwords: Passwords,
     pub accounts: Accounts,
     pub access: Access,
     pub models: Models,
@@ -71,6 +79,7 @@ pub struct Policy {
     pub brake: Brake,
     pub source: Source,
     pub failures: Failures,
+    pub verify: Verify,
     pub audit: Audit,
     pub budgets: Budgets,
     pub http: Http,
@@ -132,6 +141,16 @@ pub enum ApiKeys {
     Mint,
     /// No key is made or removed, not even one that was minted before.
     Off,
+}
+
+/// Whether new accounts may be given a password.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Passwords {
+    /// People sign in by other means.
+    #[default]
+    None,
+    /// `passwords export` hands out one-time passwords.
+    Invite,
 }
 
 /// How a display name is put together.
@@ -228,6 +247,18 @@ pub struct Failures {
     pub per_hour: u32,
 }
 
+/// `[verify]`: everything compared with LiteLLM's own rows, by the running daemon.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Verify {
+    /// 0: never.
+    #[serde(deserialize_with = "interval_hours")]
+    pub interval_hours: i32,
+    #[serde(deserialize_with = "jitter_percent")]
+    pub jitter_percent: i32,
+    pub repair: bool,
+}
+
 /// `[audit]`: how long `sync_audit` keeps its rows.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -304,6 +335,10 @@ impl Choice for ApiKeys {
     const WORDS: &'static [(&'static str, Self)] = &[("mint", Self::Mint), ("off", Self::Off)];
 }
 
+impl Choice for Passwords {
+    const WORDS: &'static [(&'static str, Self)] = &[("none", Self::None), ("invite", Self::Invite)];
+}
+
 impl Choice for NameFormat {
     const WORDS: &'static [(&'static str, Self)] = &[("team-user", Self::TeamUser), ("user", Self::User)];
 }
@@ -352,6 +387,12 @@ impl Default for Source {
 impl Default for Failures {
     fn default() -> Self {
         Self { per_hour: 200 }
+    }
+}
+
+impl Default for Verify {
+    fn default() -> Self {
+        Self { interval_hours: 24, jitter_percent: 10, repair: true }
     }
 }
 
@@ -489,6 +530,14 @@ fn failures_per_hour<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, 
     in_range(deserializer, 1, 1_000_000_000)
 }
 
+fn interval_hours<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i32, D::Error> {
+    in_range(deserializer, 0, 24 * 365)
+}
+
+fn jitter_percent<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i32, D::Error> {
+    in_range(deserializer, 0, 100)
+}
+
 fn retention_days<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
     in_range(deserializer, 1, 36_500)
 }
@@ -576,16 +625,18 @@ mod tests {
     #[test]
     fn every_key_is_read() {
         let policy = Policy::parse(
-            "api_keys = \"off\"\n[accounts]\nadopt = \"skip\"\nadopt_admins = true\nrelink = \"skip\"\n\
+            "api_keys = \"off\"\npasswords = \"invite\"\n[accounts]\nadopt = \"skip\"\nadopt_admins = true\nrelink = \"skip\"\n\
              demote = \"always\"\nname = \"user\"\n[access]\nkeys = \"required\"\n[models]\n\
              extra = [\"a\"]\nprefix = \"p\"\npublic = \"take\"\npoll_seconds = 5\n[grants]\n\
              group_min = 1\n[brake]\npeople = 0\npercent = 100\n\
              [source]\nmax_retained_wal = 1048576\nhealing_per_hour = 1\n[failures]\nper_hour = 7\n\
+             [verify]\ninterval_hours = 0\njitter_percent = 100\nrepair = false\n\
              [audit]\nretention_days = 1\n[budgets]\ntop = 3\nsoft = 0\nemails = true\n\
              [http]\nnames = \"show\"\n[batch]\nchanges = 1\nbytes = 65536\n",
         );
         let expected = Policy {
             api_keys: ApiKeys::Off,
+            passwords: Passwords::Invite,
             accounts: Accounts {
                 adopt: Adopt::Skip,
                 adopt_admins: true,
@@ -604,6 +655,7 @@ mod tests {
             brake: Brake { people: 0, percent: 100 },
             source: Source { max_retained_wal: 1_048_576, healing_per_hour: 1 },
             failures: Failures { per_hour: 7 },
+            verify: Verify { interval_hours: 0, jitter_percent: 100, repair: false },
             audit: Audit { retention_days: 1 },
             budgets: Budgets { top: 3, soft: 0, emails: true },
             http: Http { names: Names::Show },
@@ -632,8 +684,8 @@ mod tests {
                  correct it or remove it",
                 "batch.bytes: must be a whole number from 65536 to 1073741824; \
                  correct it or remove it",
-                "blub: unknown field `blub`, expected one of `api_keys`, `accounts`, `access`, \
-                 `models`, `grants`, `brake`, `source`, `failures`, `audit`, `budgets`, `http`, `batch`; correct it or remove it",
+                "blub: unknown field `blub`, expected one of `api_keys`, `passwords`, `accounts`, \
+                 `access`, `models`, `grants`, `brake`, `source`, `failures`, `verify`, `audit`, `budgets`, `http`, `batch`; correct it or remove it",
                 "brake.people: must be a whole number from 0 to 1000000000; \
                  correct it or remove it",
                 "brake.percent: must be a whole number from 0 to 100; correct it or remove it",
@@ -680,6 +732,10 @@ mod tests {
             ("api_keys = \"off\"", false),
             ("[brake]\npeople = 1\npercent = 1", true),
             ("[source]\nmax_retained_wal = 0\nhealing_per_hour = 0\n[failures]\nper_hour = 1", true),
+            (
+                "passwords = \"invite\"\n[verify]\ninterval_hours = 1\njitter_percent = 0\nrepair = false",
+                true,
+            ),
             ("[audit]\nretention_days = 1", true),
             ("[budgets]\ntop = 1\nemails = true", true),
             ("[http]\nnames = \"show\"", true),

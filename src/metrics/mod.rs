@@ -3,6 +3,7 @@
 //! Owns names, labels and help texts; nothing else uses the metrics library. Passed in, never global. Whatever is made is
 //! registered, and stands in the README's table ([`Metrics::markdown`]).
 
+mod drift;
 mod make;
 mod rate;
 mod spend;
@@ -22,6 +23,7 @@ use crate::progress::{CopyPhase, LAG_LIMIT, Progress, State};
 use crate::project::Outcome;
 use crate::project::access::Changes;
 use crate::source::SlotState;
+use drift::Drift;
 pub use make::Described;
 use make::Maker;
 pub use rate::WalRate;
@@ -86,6 +88,7 @@ pub struct Metrics {
     pub slot_headroom: Gauge,
     pub source_wal_rate: Gauge,
     pub publication: IntGaugeVec,
+    pub drift: Drift,
     pub spend: Spend,
 }
 
@@ -229,6 +232,7 @@ impl Metrics {
             &["status"],
             "1 for how the publication looked: ok, changed (a table or column is missing or new), missing",
         )?;
+        let drift = Drift::new(&mut make)?;
         let spend = Spend::new(&mut make)?;
         let Maker { registry, table } = make;
         let metrics = Self {
@@ -284,6 +288,7 @@ impl Metrics {
             slot_headroom,
             source_wal_rate,
             publication,
+            drift,
             spend,
         };
         for status in SLOT_STATUSES {

@@ -41,6 +41,9 @@ const RECONCILE_EVERY: u64 = 600;
 /// How old what the status page shows may be.
 const BOARD_INTERVAL: Duration = Duration::from_secs(3);
 const RETENTION_EVERY: u64 = 3600;
+const VERIFY_LOOK_EVERY: u64 = 5;
+/// A verify holds the stream for a moment: not on top of being behind.
+const BEHIND: Duration = Duration::from_secs(30);
 
 pub(super) struct Applier {
     pub(super) daemon: Arc<Daemon>,
@@ -405,6 +408,7 @@ impl Applier {
         }
         self.count().await?;
         self.count_skipped().await?;
+        self.show_last_verify().await?;
         self.pin_up(true).await?;
         self.count_models().await?;
         if !self.fenced {
@@ -420,6 +424,7 @@ impl Applier {
         let (letters, heartbeat, counts) =
             (every(DEAD_LETTERS_EVERY), every(HEARTBEAT_EVERY), every(COUNTS_EVERY));
         let (reconcile, retention) = (every(RECONCILE_EVERY), every(RETENTION_EVERY));
+        let verify = every(VERIFY_LOOK_EVERY);
         pause::check(&self.target).await?;
         if !self.fenced && resnapshot::pending(&self.target).await?.is_some() {
             // The next session begins with it.
@@ -427,6 +432,9 @@ impl Applier {
         }
         if self.projection.is_none() {
             self.find_projection().await?;
+        }
+        if verify {
+            self.verify_on_schedule().await?;
         }
         self.expire_keys().await?;
         if letters {
@@ -459,6 +467,15 @@ impl Applier {
             self.count_models().await?;
         }
         Ok(())
+    }
+
+    /// Never in the middle of something else: the next session begins with it, like with one that somebody asked for.
+    async fn verify_on_schedule(&self) -> Result<()> {
+        let Daemon { config, progress, .. } = &*self.daemon;
+        if self.fenced || self.projection.is_none() || progress.lag() > BEHIND {
+            return Ok(());
+        }
+        resnapshot::ask_on_schedule(&self.target, &config.policy.verify).await
     }
 
     /// Retries what could not be written, less often the longer it fails: the difference for those entities.
@@ -526,6 +543,14 @@ impl Applier {
         let rows = rows.map_err(on(Side::Target, "count skipped people"))?;
         let reasons: Vec<_> = rows.iter().map(|row| ([row.get("reason")], row.get("count"))).collect();
         metrics.set_counts(&metrics.skipped_by_reason, &reasons);
+        Ok(())
+    }
+
+    /// What the last look at everything found, whoever asked for it.
+    async fn show_last_verify(&self) -> Result<()> {
+        if let Some(last) = resnapshot::last_verify(&self.target).await? {
+            self.daemon.metrics.drift.verified(last.at, last.result, last.drifts.rows());
+        }
         Ok(())
     }
 

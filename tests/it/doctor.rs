@@ -24,6 +24,13 @@ async fn a_healthy_pair_has_no_finding_and_each_ailment_is_named_with_its_fix() 
     assert!(found[0]["fix"].as_str().unwrap().contains("alter system set max_slot_wal_keep_size"));
     cluster.configure(&[("max_slot_wal_keep_size", "4GB")]).unwrap();
     assert_eq!(findings(&pair).0, 0);
+    pair.litellm(&[person("a", "a@x.test"), person("b", " A@x.test")].concat()).await;
+    pair.webui("update auth set active = false").await;
+    let (_, names, found) = findings(&pair);
+    assert_eq!(names, ["people who share an e-mail", "Open WebUI's admins"], "{found:?}");
+    assert_eq!(found[0]["found"], "2 LiteLLM users");
+    pair.litellm("delete from \"LiteLLM_UserTable\"").await;
+    pair.webui("update auth set active = true").await;
     let daemon = Daemon::start(&pair);
     pair.settle().await;
     assert_eq!(findings(&pair).1, Vec::<String>::new());

@@ -9,7 +9,8 @@ with minted as materialized (
 ), written as (
     -- Nobody's own key is overwritten, not even one made in this very moment.
     update "user" w set api_key = f.key from fresh f
-     where w.id = f.id collate "default" and coalesce(w.api_key, '') = ''
+     where w.id = f.id collate "default"
+       and (coalesce(w.api_key, '') = '' or exists (select from litellm_key t where t.token = w.api_key collate "C"))
     returning f.id, f.user_id, f.newest, f.sha256
 ), :mint_books
 select count(*) as minted from written

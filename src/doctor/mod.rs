@@ -3,6 +3,8 @@
 //! Reads catalogs and our own books; writes nothing anywhere. A check that cannot be made because an earlier one
 //! failed is left out: the earlier one says what to do first. Judging is pure, reading is one query a side.
 
+pub mod bridge;
+
 use std::fmt::Write as _;
 use std::time::SystemTime;
 
@@ -12,7 +14,7 @@ use crate::catalog::{Lsn, TABLES};
 use crate::config::Config;
 use crate::config::policy::ApiKeys;
 use crate::error::{Error, Result, Side, on};
-use crate::postgres::error_chain;
+use crate::postgres::{error_chain, quote_ident};
 use crate::project::layout;
 use crate::source::Source;
 use crate::source::session::Session;
@@ -139,6 +141,8 @@ async fn source(config: &Config, checks: &mut Vec<Check>) -> Result<()> {
         ),
     });
     source_tables(&source, config, checks).await?;
+    checks.extend(bridge::judge(&bridge::find(&source, config).await?));
+    checks.extend(shared_emails(&source, config).await?);
     let blockers = source.blockers().await;
     if source.slot(&config.slot).await?.is_none() && blockers.contains("open for") {
         checks.push(finding(
@@ -224,10 +228,7 @@ fn judge_source(facts: &SourceFacts, config: &Config) -> Vec<Check> {
             "REPLICATION",
             format!("role {} lacks it", config.source.user),
             "the stream needs it",
-            format!(
-                "as a superuser: alter role {} replication",
-                crate::postgres::quote_ident(&config.source.user)
-            ),
+            format!("as a superuser: alter role {} replication", quote_ident(&config.source.user)),
         ));
     }
     if let Some(status @ ("lost" | "unreserved")) = facts.wal_status.as_deref() {
@@ -321,6 +322,27 @@ async fn source_tables(source: &Source, config: &Config, checks: &mut Vec<Check>
     Ok(())
 }
 
+/// Before a first copy; after it, our books say who lost out.
+async fn shared_emails(source: &Source, config: &Config) -> Result<Option<Check>> {
+    if source.slot(&config.slot).await?.is_some() {
+        return Ok(None);
+    }
+    let table = format!("{}.\"LiteLLM_UserTable\"", quote_ident(&config.litellm_schema));
+    let text = sql::fill(sql::DOCTOR_SHARED_EMAILS, ":user_table", &table);
+    // Without a right to the table, another finding says so.
+    let Ok(row) = source.connection.client.query_one(&text, &[]).await else { return Ok(None) };
+    let people: i64 = row.get("people");
+    Ok((people > 0).then(|| {
+        finding(
+            Verdict::Warning,
+            "people who share an e-mail",
+            format!("{people} LiteLLM users"),
+            "only one of those with the same e-mail can have its account: the oldest",
+            "`litellm-webui-sync plan` names the others; give each person an e-mail of their own in LiteLLM",
+        )
+    }))
+}
+
 async fn target(config: &Config, checks: &mut Vec<Check>) -> Result<()> {
     let target = Target::open(config).await?;
     let row = target.client().query_one(sql::DOCTOR_TARGET, &[&config.webui_schema]).await;
@@ -335,6 +357,15 @@ async fn target(config: &Config, checks: &mut Vec<Check>) -> Result<()> {
             "in recovery",
             "nothing can be written there",
             "let WEBUI_DATABASE_URL lead to the primary",
+        ));
+    }
+    if !row.get::<_, bool>("settings_kept") {
+        checks.push(finding(
+            Verdict::Problem,
+            "Open WebUI's connection",
+            "the settings we asked for are not there",
+            "a pooler such as PgBouncer is in between: our lease, our settings and our temporary tables belong to a session",
+            "let WEBUI_DATABASE_URL lead to Postgres itself",
         ));
     }
     let lacking: Option<Vec<String>> = row.get("lacking");
@@ -357,13 +388,38 @@ async fn target(config: &Config, checks: &mut Vec<Check>) -> Result<()> {
         Ok(found) => fine("Open WebUI's tables", found.describe()),
         Err(error) => failed("Open WebUI's tables", &error),
     });
+    // Where they cannot be read, another finding says so.
+    if let Ok(row) = target.client().query_one(sql::DOCTOR_ADMINS, &[]).await {
+        checks.push(admins(row.get("admins")));
+    }
     if config.policy.api_keys == ApiKeys::Mint
         // Without a right to its settings we cannot tell, and need not.
         && let Ok(row) = target.client().query_one(sql::DOCTOR_API_KEYS, &[]).await
     {
         checks.extend(api_keys(row.get("enabled"), row.get("permitted"), row.get("by_group")));
     }
+    let row = target.client().query_one(sql::DOCTOR_HAS_BOOKS, &[&config.schema]).await;
+    let has_books = row.map_err(on(Side::Target, "look for our schema"))?.get(0);
+    checks.extend(bridge::target(&target, config, has_books).await?);
+    if !has_books {
+        checks.push(fine("our schema", "not there yet: `run` makes it"));
+        return Ok(());
+    }
     books(&target, config, checks).await
+}
+
+fn admins(count: i64) -> Check {
+    let name = "Open WebUI's admins";
+    if count > 0 {
+        return fine(name, format!("{count} can sign in; the last one is never taken away"));
+    }
+    finding(
+        Verdict::Warning,
+        name,
+        "none can sign in",
+        "Open WebUI makes its first account the admin, so nothing is written before; later, nobody could administer it",
+        "sign up in Open WebUI, or make somebody an admin there",
+    )
 }
 
 /// What Open WebUI's own switches do to the keys we mint. `None`: its environment decides, which we cannot see.
@@ -390,13 +446,8 @@ fn api_keys(enabled: Option<&str>, permitted: Option<&str>, by_group: bool) -> O
     }
 }
 
-/// What our own tables say; nothing where the daemon never ran.
+/// What our own tables say.
 async fn books(target: &Target, config: &Config, checks: &mut Vec<Check>) -> Result<()> {
-    let row = target.client().query_one(sql::DOCTOR_HAS_BOOKS, &[&config.schema]).await;
-    if !row.map_err(on(Side::Target, "look for our schema"))?.get::<_, bool>(0) {
-        checks.push(fine("our schema", "not there yet: `run` makes it"));
-        return Ok(());
-    }
     let row = target.client().query_one(sql::DOCTOR_BOOKS, &[]).await;
     let row = row.map_err(on(Side::Target, "read our books"))?;
     let count = |name: &str| row.get::<_, i64>(name);
@@ -548,6 +599,8 @@ mod tests {
         assert!(api_keys(Some("false"), Some("true"), true).unwrap().found.contains("auth.enable_api_keys"));
         assert!(api_keys(Some("true"), Some("false"), false).unwrap().found.contains("features.api_keys"));
         assert_eq!(api_keys(Some("true"), Some("false"), true).unwrap().verdict, Verdict::Fine);
+        assert_eq!(admins(1).verdict, Verdict::Fine);
+        assert!(admins(0).fix.contains("sign up"));
         assert_eq!(version("v", 150_018).verdict, Verdict::Fine);
         assert_eq!(version("v", 130_000).verdict, Verdict::Warning);
     }
