@@ -17,6 +17,7 @@ use clap::{Parser, Subcommand};
 use crate::brake;
 use crate::config::{Config, Settings};
 use crate::error::Error;
+use crate::http;
 use crate::postgres::error_chain;
 use crate::schema;
 use crate::source::{self, Source};
@@ -118,6 +119,8 @@ enum Command {
         #[command(subcommand)]
         action: operate::Failures,
     },
+    /// Ask the daemon at --http whether it answers; for containers, which have no other program to ask with
+    Healthcheck,
     /// Drop the slot and the publication; with --purge also our rows and our schema
     Teardown {
         /// Also remove exactly the Open WebUI rows we made, and our schema
@@ -168,6 +171,9 @@ async fn dispatch(cli: Cli) -> ExitCode {
         run::start_log(log_format, "warn");
         return finish(demo::demo(once).await);
     }
+    if matches!(cli.command, Command::Healthcheck) {
+        return healthcheck(&cli.settings).await;
+    }
     let config = match cli.settings.load() {
         Ok(config) => config,
         Err(error) => {
@@ -208,9 +214,27 @@ async fn dispatch(cli: Cli) -> ExitCode {
             };
             finish(teardown(&config, purge).await)
         }
+        // Dispatched above: they need no configuration.
+        Command::Healthcheck => ExitCode::SUCCESS,
         #[cfg(feature = "demo")]
         Command::Demo { .. } => ExitCode::SUCCESS,
     }
+}
+
+/// Needs the daemon's address and nothing else: no database, no secret.
+async fn healthcheck(settings: &Settings) -> ExitCode {
+    let address = match settings.http_address() {
+        Ok(Some(address)) => address,
+        Ok(None) => {
+            eprintln!("error: --http is off: there is nobody to ask");
+            return ExitCode::from(2);
+        }
+        Err(problem) => {
+            eprintln!("error: {problem}");
+            return ExitCode::from(2);
+        }
+    };
+    finish(http::ask_health(address).await)
 }
 
 /// The code a command ended with, or what went wrong.

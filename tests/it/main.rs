@@ -28,5 +28,6 @@ mod resnapshot;
 mod scenarios;
 mod setup;
 mod sql;
+mod stack;
 mod stream;
 mod upgrades;

@@ -86,6 +86,10 @@ impl Daemon {
         }
     }
 
+    pub(crate) fn http(&self) -> SocketAddr {
+        self.http
+    }
+
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
