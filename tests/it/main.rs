@@ -18,6 +18,7 @@ mod crash;
 mod doctor;
 mod failures;
 mod first_copy;
+mod grafana;
 mod keys;
 mod layering;
 mod mapping;

@@ -87,12 +87,9 @@ async fn the_roles_of_the_compose_file_are_enough_and_no_more_than_the_printed_o
     assert!(code == 0 || findings.iter().all(|line| line.contains("API keys")), "{code} {said}{error}");
 
     // Neither product reaches the other's database, nor the daemon what it has no business with.
-    for url in [
-        owned("litellm").replace("/litellm", "/webui"),
-        owned("webui").replace("/webui", "/litellm"),
-        by_sync("postgres"),
-    ] {
-        assert!(execute(&url, "select 1").await.is_err(), "{url}");
+    for (role, database) in [("litellm", "webui"), ("webui", "litellm"), ("sync", "postgres")] {
+        let url = cluster.url(database).replace("postgres@", &format!("{role}@"));
+        assert!(execute(&url, "select 1").await.is_err(), "{role} in {database}");
     }
     for (url, sql) in [
         (&pair.daemon_source, "update \"LiteLLM_UserTable\" set spend = 0"),
