@@ -2,7 +2,6 @@
 -- `litellm-webui-sync setup --print-sql`. Runs in psql as the superuser, and again without harm.
 
 \set ON_ERROR_STOP on
-set client_min_messages = warning;
 
 \connect litellm
 \echo LiteLLM: reading its tables, and a publication of them
@@ -24,6 +23,7 @@ select format('alter publication litellm_webui_sync add table %s', name) from mi
                          where p.pubname = 'litellm_webui_sync') \gexec
 
 \connect webui
+set client_min_messages = warning;
 \echo Open WebUI: accounts, groups, keys and models, and a schema of our own
 grant usage on schema public to sync;
 grant select, insert, update on public."user", public.auth, public.model to sync;
