@@ -27,6 +27,7 @@ use crate::error::{Error, Result, Side, on};
 use crate::failpoint;
 use crate::mirror::statements;
 use crate::postgres::quote_literal;
+use crate::progress::{CopyPhase, Progress};
 use crate::source::session::{NewSlot, Session};
 use crate::source::{SLOT_PATIENCE, Source, SourceTable};
 use crate::sql::{self, Keys};
@@ -46,6 +47,8 @@ pub struct Request<'a> {
     pub tables: &'a BTreeMap<String, SourceTable>,
     pub columns_fingerprint: &'a str,
     pub application_name: &'a str,
+    /// Where what happens is shown.
+    pub progress: &'a Progress,
 }
 
 /// How much the merge changed: zero unless something was missing.
@@ -82,6 +85,7 @@ pub async fn copy(
     signatures: Option<&mut Signatures>,
 ) -> Result<Drift> {
     tracing::info!(reason = request.reason, "copying LiteLLM's rows");
+    request.progress.copy_begins(request.tables.len() as u64);
     let text = "insert into backfill (reason, slot) values ($1, $2) returning id";
     let row = target.client().query_one(text, &[&request.reason, &config.slot]).await;
     let id: i64 = row.map_err(on(Side::Target, "record the copy"))?.get(0);
@@ -141,10 +145,12 @@ async fn copy_at(
 ) -> Result<Drift> {
     failpoint::hit(failpoint::SLOT_WITHOUT_COPY)?;
     let reader = open_snapshot(config, slot).await?;
+    request.progress.set_copy_phase(CopyPhase::Copying);
     for id in TableId::all() {
         // Unlogged is enough: a crash of the target ends the session that would merge them.
         make_staging(target, id, "unlogged").await?;
-        fill_staging(config, &reader, target, id, request.tables, signatures.as_deref_mut()).await?;
+        let (tables, progress) = (request.tables, request.progress);
+        fill_staging(config, &reader, target, id, tables, progress, signatures.as_deref_mut()).await?;
     }
     failpoint::hit(failpoint::COPIED_NOT_MERGED)?;
     // The snapshot delays LiteLLM's own index builds: let it go before anything else.
@@ -159,6 +165,7 @@ async fn copy_at(
         slot: config.slot.clone(),
         consistent_point: slot.consistent_point,
     };
+    request.progress.set_copy_phase(CopyPhase::Merging);
     let drift = merge(target, &generation, request.columns_fingerprint, id).await?;
     let Drift { inserted, updated, deleted } = drift;
     tracing::info!(inserted, updated, deleted, lsn = %slot.consistent_point, "merged the copy");
@@ -192,19 +199,21 @@ pub async fn fill_staging(
     target: &Target,
     id: TableId,
     tables: &BTreeMap<String, SourceTable>,
+    progress: &Progress,
     signatures: Option<&mut Signatures>,
 ) -> Result<u64> {
     let table = id.table();
     let Some(found) = tables.get(table.source) else { return Ok(0) };
     let columns: Vec<String> = found.columns.keys().cloned().collect();
     let out = statements::copy_out(table, &config.litellm_schema, &columns);
-    let work = copy_table(reader, target, id, &out, signatures);
+    let work = copy_table(reader, target, id, &out, progress, signatures);
     // A target that no longer takes rows must not keep LiteLLM's snapshot open.
     let rows = tokio::time::timeout(SLOW, work).await.map_err(|_| Error::Silent {
         side: Side::Target,
         action: "copy a table",
         seconds: SLOW.as_secs(),
     })??;
+    progress.copied_table();
     tracing::info!(table = table.source, rows, "copied");
     Ok(rows)
 }
@@ -267,6 +276,7 @@ async fn copy_table(
     target: &Target,
     id: TableId,
     copy_out: &str,
+    progress: &Progress,
     mut signatures: Option<&mut Signatures>,
 ) -> Result<u64> {
     const CHUNK: usize = 64 * 1024;
@@ -278,7 +288,7 @@ async fn copy_table(
         .await
         .map_err(on(Side::Target, "fill a staging table"))?;
     let (mut from, mut into) = (pin!(from), pin!(into));
-    let (mut line, mut out, mut rows) = (BytesMut::new(), BytesMut::new(), 0_u64);
+    let (mut line, mut out, mut rows, mut shown) = (BytesMut::new(), BytesMut::new(), 0_u64, 0_u64);
     while let Some(chunk) = from.try_next().await.map_err(on(Side::Source, "copy a table"))? {
         line.extend_from_slice(&chunk);
         while let Some(end) = line.iter().position(|byte| *byte == b'\n') {
@@ -287,11 +297,14 @@ async fn copy_table(
             rows += 1;
         }
         if out.len() >= CHUNK {
+            progress.copied_rows(rows - shown);
+            shown = rows;
             into.send(out.split().freeze()).await.map_err(on(Side::Target, "fill a staging table"))?;
         }
     }
     into.send(out.freeze()).await.map_err(on(Side::Target, "fill a staging table"))?;
     into.finish().await.map_err(on(Side::Target, "fill a staging table"))?;
+    progress.copied_rows(rows - shown);
     Ok(rows)
 }
 
@@ -328,7 +341,7 @@ fn copy_row(
 }
 
 /// One field of COPY's text format; `None` is NULL.
-fn unescape(field: &[u8]) -> Option<Vec<u8>> {
+pub fn unescape(field: &[u8]) -> Option<Vec<u8>> {
     if field == b"\\N" {
         return None;
     }

@@ -68,6 +68,9 @@ pub struct Table {
     /// not used: `REPLICA IDENTITY FULL`, which LiteLLM can switch on, flags every column.
     pub key_len: usize,
     pub columns: &'static [Column],
+    /// Columns that only [`crate::budgets`] reads, out of the stream and out of LiteLLM's rows: they are never mirrored, so
+    /// that a change of nothing else writes nothing. Which is which: `Book` takes them apart in this order.
+    pub spending: &'static [&'static str],
     /// Who is touched when a row changes: a query over `changed`, which holds the key columns as
     /// `k_*`, every column before the change as `o_*` and after it as `n_*` (all NULL where there
     /// was or is no row), giving `(kind, id)`. The kinds are those of
@@ -123,6 +126,7 @@ pub const TABLES: &[Table] = &[
             column("metadata", Fields(&["scim_active"])),
             column("created_at", Text),
         ],
+        spending: &["spend", "max_budget", "budget_reset_at"],
         // A freed e-mail lets others in: somebody may have been waiting for it. A new name alone is nothing to anybody's
         // API key or models, which spares a batch of such changes the look at them.
         touches: "select 'user', k_user_id from changed
@@ -151,6 +155,7 @@ pub const TABLES: &[Table] = &[
             column("access_group_ids", Array),
             column("metadata", Fields(&["team_member_budget_id"])),
         ],
+        spending: &["spend", "max_budget", "soft_budget", "budget_reset_at", "metadata"],
         // `roster`: the roster is compared entry by entry (sql/mirror/team_roster.sql).
         // `team_people`: everybody in it, because their names or organization groups follow.
         // `team_access`: everybody in it, because of the models.
@@ -177,6 +182,7 @@ pub const TABLES: &[Table] = &[
             column("organization_alias", Text),
             column("models", Array),
         ],
+        spending: &["spend", "budget_id"],
         touches: "select 'organization', k_organization_id from changed
                   union all
                   select 'organization_access', k_organization_id from changed
@@ -187,6 +193,7 @@ pub const TABLES: &[Table] = &[
         mirror: "litellm_organization_membership",
         key_len: 2,
         columns: &[column("user_id", Text), column("organization_id", Text), column("user_role", Text)],
+        spending: &[],
         touches: "select 'user', k_user_id from changed",
     },
     Table {
@@ -194,6 +201,7 @@ pub const TABLES: &[Table] = &[
         mirror: "litellm_team_membership",
         key_len: 2,
         columns: &[column("user_id", Text), column("team_id", Text), column("budget_id", Text)],
+        spending: &["spend", "budget_id"],
         // Not the membership (the roster is): a member's budget, for model access. A spend flush makes rows without one.
         touches: "select 'access', k_user_id from changed where o_budget_id is distinct from n_budget_id",
     },
@@ -217,6 +225,7 @@ pub const TABLES: &[Table] = &[
             column("metadata", Fields(&["service_account_id"])),
             column("created_at", Text),
         ],
+        spending: &["spend", "max_budget", "budget_duration", "budget_reset_at", "budget_id", "metadata"],
         // Every mirrored column but two matters, and spend is none of them.
         touches: "select 'access', o_user_id from changed where o_user_id is not null
                   union all
@@ -227,6 +236,7 @@ pub const TABLES: &[Table] = &[
         mirror: "litellm_budget",
         key_len: 1,
         columns: &[column("budget_id", Text), column("allowed_models", Array)],
+        spending: &["max_budget", "soft_budget", "budget_reset_at", "temp_budget_increase", "temp_budget_expiry"],
         touches: "select 'access', m.user_id from changed join litellm_team_membership m on m.budget_id = k_budget_id
                    where o_allowed_models is distinct from n_allowed_models",
     },
@@ -240,6 +250,7 @@ pub const TABLES: &[Table] = &[
             column("model_info", Fields(&["access_groups", "team_id", "team_public_model_name", "mode"])),
             column("blocked", Text),
         ],
+        spending: &[],
         touches: "select 'all_access', '' from changed",
     },
     Table {
@@ -247,6 +258,7 @@ pub const TABLES: &[Table] = &[
         mirror: "litellm_model_aliases",
         key_len: 1,
         columns: &[column("id", Text), column("aliases", Json)],
+        spending: &[],
         touches: "select 'team_access', t.team_id from changed join litellm_team t on t.model_id = k_id",
     },
     Table {
@@ -260,6 +272,7 @@ pub const TABLES: &[Table] = &[
             column("assigned_team_ids", Array),
             column("assigned_key_ids", Tokens),
         ],
+        spending: &[],
         touches: "select 'team_access', t.team_id from changed
                     join litellm_team t on k_access_group_id = any (t.access_group_ids)
                   union all
@@ -276,6 +289,7 @@ pub const TABLES: &[Table] = &[
             column("models", Array),
             column("blocked", Text),
         ],
+        spending: &[],
         touches: "select 'access', k.user_id from changed join litellm_key k on k.project_id = k_project_id
                    where k.user_id is not null",
     },

@@ -226,9 +226,25 @@ impl Error {
             Self::Brake { .. } => "brake".to_owned(),
             Self::TooMuchWal { .. } => "too_much_wal".to_owned(),
             Self::Paused { .. } => "paused".to_owned(),
+            Self::SourceChanged => "source_changed".to_owned(),
             Self::Resnapshot | Self::AtFence => "resnapshot".to_owned(),
             _ => "other".to_owned(),
         }
+    }
+
+    /// Whether something is wrong. Others end a session as well: a daemon that stands by, a pause, a copy that is asked for.
+    pub fn is_failure(&self) -> bool {
+        !matches!(
+            self,
+            Self::SlotHeld { .. }
+                | Self::Superseded
+                | Self::LeaseHeld
+                | Self::SourceChanged
+                | Self::Brake { .. }
+                | Self::Paused { .. }
+                | Self::Resnapshot
+                | Self::AtFence
+        ) && self.sqlstate() != Some("55006")
     }
 
     /// The SQLSTATE, where a server gave one.

@@ -38,6 +38,18 @@ pub struct Event {
     pub lsn: Option<String>,
 }
 
+/// Why something cannot be written, in a word; `None` is a clash that we saw before the database did.
+pub fn class(sqlstate: Option<&str>) -> &'static str {
+    match sqlstate.and_then(|code| code.get(..2)) {
+        None => "conflict",
+        Some("23" | "44") => "constraint",
+        Some("22") => "data",
+        Some("54") => "limit",
+        Some("42") => "permission",
+        Some(_) => "other",
+    }
+}
+
 /// Every dead letter, the critical ones first.
 pub async fn list(target: &Target) -> Result<Vec<Failure>> {
     let rows = target.client().query(sql::FAILURES_LIST, &[]).await;

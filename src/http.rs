@@ -4,7 +4,6 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
@@ -15,17 +14,16 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
+use crate::budgets::Budgets;
 use crate::metrics::Metrics;
-use crate::progress::Progress;
-
-/// Not ready when Open WebUI has lacked something for longer than this.
-const LAG_LIMIT: Duration = Duration::from_secs(60);
+use crate::progress::{LAG_LIMIT, Progress};
 
 /// What the pages show.
 #[derive(Debug, Clone)]
 pub struct Pages {
     pub metrics: Arc<Metrics>,
     pub progress: Arc<Progress>,
+    pub budgets: Arc<Budgets>,
 }
 
 pub fn router(pages: Pages) -> Router {
@@ -37,7 +35,7 @@ pub fn router(pages: Pages) -> Router {
 }
 
 async fn metrics(State(pages): State<Pages>) -> impl IntoResponse {
-    let text = pages.metrics.render(&pages.progress);
+    let text = pages.metrics.render(&pages.progress, &pages.budgets);
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text)
 }
 

@@ -53,6 +53,7 @@ pub mod progress;
 pub mod schema;
 pub mod teardown;
 // looking at it
+pub mod budgets;
 pub mod cli;
 pub mod doctor;
 pub mod failures;

@@ -65,6 +65,45 @@ pub struct Status {
     pub since: SystemTime,
 }
 
+/// What a copy of LiteLLM's rows is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CopyPhase {
+    Idle,
+    /// Waiting for a snapshot: LiteLLM's own transactions may be in the way.
+    Snapshot,
+    Copying,
+    /// Following the stream up to the snapshot.
+    CatchingUp,
+    Merging,
+}
+
+impl CopyPhase {
+    pub const ALL: [Self; 5] = [Self::Idle, Self::Snapshot, Self::Copying, Self::CatchingUp, Self::Merging];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::Snapshot => "snapshot",
+            Self::Copying => "copying",
+            Self::CatchingUp => "catching_up",
+            Self::Merging => "merging",
+        }
+    }
+}
+
+/// The copy that runs, or ran last: the first one, a healing one, or a resnapshot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CopyProgress {
+    pub phase: CopyPhase,
+    pub tables: u64,
+    pub tables_done: u64,
+    pub rows: u64,
+    /// The last one that ended did not end well.
+    pub failed: bool,
+    /// When the last one ended well, as far as this process knows.
+    pub succeeded_at: Option<SystemTime>,
+}
+
 /// Positions, always `checkpoint <= received`. Only the checkpoint is ever reported to the source.
 #[derive(Debug)]
 pub struct Progress {
@@ -77,7 +116,10 @@ pub struct Progress {
     /// When the target last had everything we knew of.
     caught_up: Mutex<Instant>,
     last_frame: Mutex<Instant>,
+    /// When the checkpoint last moved.
+    moved: Mutex<Instant>,
     critical: AtomicU64,
+    copy: Mutex<CopyProgress>,
 }
 
 impl Default for Progress {
@@ -89,10 +131,22 @@ impl Default for Progress {
             status: Mutex::new(Status { state: State::Starting, reason: None, since: SystemTime::now() }),
             caught_up: Mutex::new(Instant::now()),
             last_frame: Mutex::new(Instant::now()),
+            moved: Mutex::new(Instant::now()),
             critical: AtomicU64::new(0),
+            copy: Mutex::new(CopyProgress {
+                phase: CopyPhase::Idle,
+                tables: 0,
+                tables_done: 0,
+                rows: 0,
+                failed: false,
+                succeeded_at: None,
+            }),
         }
     }
 }
+
+/// Not ready when Open WebUI has lacked something for longer than this.
+pub const LAG_LIMIT: Duration = Duration::from_secs(60);
 
 impl Progress {
     pub fn received(&self, lsn: Lsn) {
@@ -106,7 +160,10 @@ impl Progress {
     }
 
     pub fn checkpoint_committed(&self, lsn: Lsn) {
-        self.checkpoint.fetch_max(lsn.into(), Ordering::Relaxed);
+        let before = self.checkpoint.fetch_max(lsn.into(), Ordering::Relaxed);
+        if before < u64::from(lsn) {
+            *lock(&self.moved) = Instant::now();
+        }
         if self.is_caught_up() {
             self.touch_caught_up();
         }
@@ -122,6 +179,42 @@ impl Progress {
 
     pub fn last_frame_age(&self) -> Duration {
         lock(&self.last_frame).elapsed()
+    }
+
+    /// Time since the checkpoint last moved.
+    pub fn checkpoint_age(&self) -> Duration {
+        lock(&self.moved).elapsed()
+    }
+
+    pub fn copy(&self) -> CopyProgress {
+        *lock(&self.copy)
+    }
+
+    /// A copy begins; it has to read this many tables.
+    pub fn copy_begins(&self, tables: u64) {
+        let mut copy = lock(&self.copy);
+        *copy = CopyProgress { phase: CopyPhase::Snapshot, tables, tables_done: 0, rows: 0, ..*copy };
+    }
+
+    pub fn set_copy_phase(&self, phase: CopyPhase) {
+        lock(&self.copy).phase = phase;
+    }
+
+    pub fn copied_rows(&self, rows: u64) {
+        lock(&self.copy).rows += rows;
+    }
+
+    pub fn copied_table(&self) {
+        lock(&self.copy).tables_done += 1;
+    }
+
+    pub fn copy_ended(&self, well: bool) {
+        let mut copy = lock(&self.copy);
+        copy.phase = CopyPhase::Idle;
+        copy.failed = !well;
+        if well {
+            copy.succeeded_at = Some(SystemTime::now());
+        }
     }
 
     pub fn set_source_wal_end(&self, lsn: Lsn) {

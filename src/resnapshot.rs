@@ -24,6 +24,7 @@ use crate::config::Config;
 use crate::error::{Error, Result, Side, on};
 use crate::failpoint;
 use crate::postgres::error_chain;
+use crate::progress::{CopyPhase, Progress};
 use crate::project::access::Rules;
 use crate::project::{Projection, Scope, Stamp, layout};
 use crate::source::session::Session;
@@ -119,6 +120,7 @@ pub async fn copy(
     request: Pending,
     tables: &BTreeMap<String, SourceTable>,
     instance: uuid::Uuid,
+    shown: &Progress,
 ) -> Result<Option<Copied>> {
     tracing::info!(
         request = request.id,
@@ -126,7 +128,13 @@ pub async fn copy(
         "copying LiteLLM's rows while the stream waits"
     );
     let id = request.id;
-    match copy_now(config, source, target, request, tables, instance).await {
+    let of = TableId::all().filter(|id| request.concerns(*id) && tables.contains_key(id.table().source));
+    shown.copy_begins(of.count() as u64);
+    let copied = copy_now(config, source, target, request, tables, instance, shown).await;
+    if copied.is_err() {
+        shown.copy_ended(false);
+    }
+    match copied {
         Ok(copied) => Ok(Some(copied)),
         Err(error) if is_of_the_target(&error) => Err(error),
         Err(error) => {
@@ -156,6 +164,7 @@ async fn copy_now(
     request: Pending,
     tables: &BTreeMap<String, SourceTable>,
     instance: uuid::Uuid,
+    shown: &Progress,
 ) -> Result<Copied> {
     progress(target, request.id, "making a snapshot", None).await?;
     let name = format!("litellm-webui-sync copy {}", instance.simple());
@@ -178,15 +187,17 @@ async fn copy_now(
     };
     let reader = backfill::open_snapshot(config, &slot).await?;
     drop(session);
+    shown.set_copy_phase(CopyPhase::Copying);
     let mut rows = 0_i64;
     for id in TableId::all().filter(|id| request.concerns(*id)) {
         progress(target, request.id, &format!("copying {}", id.table().source), Some(rows)).await?;
         // Logged: they are merged on another session, and a crash in between would empty unlogged ones.
         backfill::make_staging(target, id, "").await?;
-        let copied = backfill::fill_staging(config, &reader, target, id, tables, None).await?;
+        let copied = backfill::fill_staging(config, &reader, target, id, tables, shown, None).await?;
         rows += i64::try_from(copied).unwrap_or_default();
     }
     drop(reader);
+    shown.set_copy_phase(CopyPhase::CatchingUp);
     progress(target, request.id, "catching up", Some(rows)).await?;
     // Something to see at or after `S`, on a source where nothing happens.
     source.emit_barrier().await?;

@@ -30,6 +30,11 @@ files! {
     ACCESS_OF_ORGANIZATIONS = "access/of_organizations.sql";
     ACCESS_OF_TEAMS = "access/of_teams.sql";
     ACCESS_OF_KEYS = "access/of_keys.sql";
+    USER_NAMES = "budgets/user_names.sql";
+    KEY_NAMES = "budgets/key_names.sql";
+    TEAM_NAMES = "budgets/team_names.sql";
+    ORGANIZATION_NAMES = "budgets/organization_names.sql";
+    MEMBER_NAMES = "budgets/member_names.sql";
     TEAM_ROSTER = "mirror/team_roster.sql";
     TEAM_PEOPLE = "mirror/team_people.sql";
     ACCESS_PEOPLE = "mirror/access_people.sql";
@@ -115,6 +120,8 @@ files! {
     BRAKE_APPROVE = "target/brake_approve.sql";
     DEAD_LETTERS_DUE = "target/dead_letters_due.sql";
     COUNTS = "target/counts.sql";
+    DEAD_LETTER_CLASSES = "target/dead_letter_classes.sql";
+    SKIPPED_REASONS = "target/skipped_reasons.sql";
     HEARTBEAT = "target/heartbeat.sql";
     OLD_AUDIT = "target/old_audit.sql";
     ENTITIES = "target/entities.sql";

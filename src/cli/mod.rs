@@ -4,6 +4,7 @@
 #![expect(clippy::print_stdout, reason = "the output of a command is what it is for")]
 
 mod access;
+mod budgets;
 #[cfg(feature = "demo")]
 mod demo;
 mod operate;
@@ -15,6 +16,7 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 
 use crate::brake;
+use crate::budgets::rules::Kind;
 use crate::config::{Config, Settings};
 use crate::error::Error;
 use crate::http;
@@ -69,6 +71,18 @@ enum Command {
         email: String,
         /// One model, with every path to it [default: all, in short]
         model: Option<String>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show who is close to their budget; reads LiteLLM's database, and works while no daemon runs
+    Budgets {
+        /// Only this kind
+        #[arg(long, value_enum)]
+        kind: Option<Kind>,
+        /// How many of each kind; those that reached their soft budget are always shown
+        #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u16).range(0..=10_000))]
+        top: u16,
         /// Print JSON
         #[arg(long)]
         json: bool,
@@ -194,6 +208,9 @@ async fn dispatch(cli: Cli) -> ExitCode {
         }
         Command::Access { email, model, json } => {
             access::access(&config, &email, model.as_deref(), json).await
+        }
+        Command::Budgets { kind, top, json } => {
+            finish(budgets::budgets(&config, kind, usize::from(top), json).await)
         }
         Command::Approve { id } => finish(approve(&config, id).await),
         Command::Doctor { json } => either(operate::doctor(&config, json).await),

@@ -7,6 +7,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
+use crate::budgets::Budgets;
 use crate::config::{Config, LogFormat};
 use crate::http::{self, Pages};
 use crate::metrics::Metrics;
@@ -48,17 +49,23 @@ pub(super) async fn run(config: Config) -> anyhow::Result<()> {
 pub(super) async fn serve(config: Config, cancel: CancellationToken) -> anyhow::Result<()> {
     let metrics = Arc::new(Metrics::new()?);
     let progress = Arc::new(Progress::default());
+    let budgets = Arc::new(Budgets::new(config.policy.budgets));
     let mut pages = None;
     if let Some(address) = config.http {
         let listener = http::bind(address).await?;
         tracing::info!(%address, "serving /metrics, /healthz and /readyz");
-        let shown = Pages { metrics: Arc::clone(&metrics), progress: Arc::clone(&progress) };
+        let shown = Pages {
+            metrics: Arc::clone(&metrics),
+            progress: Arc::clone(&progress),
+            budgets: Arc::clone(&budgets),
+        };
         pages = Some(tokio::spawn(http::serve(listener, shown, cancel.clone())));
     }
     let daemon = Arc::new(Daemon {
         config,
         metrics,
         progress,
+        budgets,
         instance: uuid::Uuid::new_v4(),
         remember_rows: std::env::var_os("LITELLM_WEBUI_SYNC_FORGET_ROWS").is_none(),
     });

@@ -35,6 +35,11 @@
 //! [audit]
 //! retention_days = 90
 //!
+//! [budgets]              # what the metrics show of each kind
+//! top = 10               # the fullest
+//! soft = 100             # and at most so many more that reached their soft budget
+//! emails = false         # whether labels may hold e-mails; otherwise a hash stands for them
+//!
 //! [batch]                # what one target transaction may hold at most
 //! changes = 2000
 //! bytes = 4194304
@@ -59,6 +64,7 @@ pub struct Policy {
     pub brake: Brake,
     pub source: Source,
     pub audit: Audit,
+    pub budgets: Budgets,
     pub batch: Batch,
 }
 
@@ -209,6 +215,20 @@ pub struct Audit {
     pub retention_days: u32,
 }
 
+/// `[budgets]`: whose budgets the metrics name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Budgets {
+    /// The fullest of each kind.
+    #[serde(deserialize_with = "budgets_shown")]
+    pub top: usize,
+    /// More of each kind that reached their soft budget.
+    #[serde(deserialize_with = "budgets_shown")]
+    pub soft: usize,
+    /// Ids and aliases that look like an e-mail are shown as they are.
+    pub emails: bool,
+}
+
 /// `[batch]`: what one target transaction holds at most. A source transaction that is larger
 /// still stays whole.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -289,6 +309,12 @@ impl Default for Source {
 impl Default for Audit {
     fn default() -> Self {
         Self { retention_days: 90 }
+    }
+}
+
+impl Default for Budgets {
+    fn default() -> Self {
+        Self { top: 10, soft: 100, emails: false }
     }
 }
 
@@ -410,6 +436,10 @@ fn retention_days<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::
     in_range(deserializer, 1, 36_500)
 }
 
+fn budgets_shown<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
+    in_range(deserializer, 0, 1000)
+}
+
 fn batch_changes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
     in_range(deserializer, 1, 1_000_000)
 }
@@ -494,7 +524,8 @@ mod tests {
              extra = [\"a\"]\nprefix = \"p\"\npublic = \"take\"\npoll_seconds = 5\n[grants]\n\
              group_min = 1\n[brake]\npeople = 0\npercent = 100\n\
              [source]\nmax_retained_wal = 1048576\n\
-             [audit]\nretention_days = 1\n[batch]\nchanges = 1\nbytes = 65536\n",
+             [audit]\nretention_days = 1\n[budgets]\ntop = 3\nsoft = 0\nemails = true\n\
+             [batch]\nchanges = 1\nbytes = 65536\n",
         );
         let expected = Policy {
             api_keys: ApiKeys::Off,
@@ -516,6 +547,7 @@ mod tests {
             brake: Brake { people: 0, percent: 100 },
             source: Source { max_retained_wal: 1_048_576 },
             audit: Audit { retention_days: 1 },
+            budgets: Budgets { top: 3, soft: 0, emails: true },
             batch: Batch { changes: 1, bytes: 65_536 },
         };
         assert_eq!(policy, Ok(expected));
@@ -590,6 +622,7 @@ mod tests {
             ("[brake]\npeople = 1\npercent = 1", true),
             ("[source]\nmax_retained_wal = 0", true),
             ("[audit]\nretention_days = 1", true),
+            ("[budgets]\ntop = 1\nemails = true", true),
             ("[batch]\nchanges = 1\nbytes = 65536", true),
         ] {
             let fingerprint = Policy::parse(text).unwrap().fingerprint();

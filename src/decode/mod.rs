@@ -9,6 +9,7 @@
 pub mod message;
 pub mod reduce;
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 use bytes::Bytes;
@@ -49,16 +50,37 @@ impl Key {
 #[derive(Debug)]
 pub struct Row<'a> {
     table: TableId,
-    /// By index into the table's columns.
+    /// The table's columns, then those of its `spending`.
     raw: Vec<TupleValue<'a>>,
 }
 
-impl Row<'_> {
+impl<'a> Row<'a> {
+    fn mirrored(&self) -> &[TupleValue<'a>] {
+        self.raw.get(..self.table.table().columns.len()).unwrap_or(&self.raw)
+    }
+
+    /// The values of the table's [`spending`](crate::catalog::Table::spending) columns, as sent. Empty where only mirrored
+    /// columns were read.
+    pub fn spending(&self) -> &[TupleValue<'a>] {
+        self.raw.get(self.table.table().columns.len()..).unwrap_or_default()
+    }
+
+    /// The parts of the primary key as [`Self::key`] holds them, without making one.
+    pub fn key_parts(&self) -> impl Iterator<Item = Cow<'_, str>> {
+        self.table.table().key().iter().zip(&self.raw).filter_map(|(column, value)| match value {
+            TupleValue::Text(bytes) => {
+                let sent = text(bytes).ok()?;
+                Some(if column.kind == Kind::Token { reduce::token(sent) } else { Cow::Borrowed(sent) })
+            }
+            TupleValue::Null | TupleValue::Unchanged => None,
+        })
+    }
+
     /// Feeds everything that distinguishes this row from another into `hasher`. Two rows of one
     /// table and key with equal signatures leave the mirror the same: an unchanged TOAST value
     /// counts as "unchanged", so it only equals a row that said so too.
     pub fn signature(&self, hasher: &mut impl std::hash::Hasher) {
-        for value in &self.raw {
+        for value in self.mirrored() {
             match value {
                 TupleValue::Null => hasher.write_u8(0),
                 TupleValue::Unchanged => hasher.write_u8(1),
@@ -139,7 +161,7 @@ impl Change<'_> {
 struct Relation {
     /// `None`: published, but not mirrored.
     table: Option<TableId>,
-    /// For every mirrored column, which attribute of the tuple holds it. `None`: this LiteLLM has
+    /// For every mirrored and every spending column, which attribute of the tuple holds it. `None`: this LiteLLM has
     /// no such column.
     attributes: Vec<Option<usize>>,
 }
@@ -229,8 +251,8 @@ impl Decoder {
 fn bind(table: Option<TableId>, names: &[&str]) -> Result<Relation, DecodeError> {
     let Some(id) = table else { return Ok(Relation { table: None, attributes: Vec::new() }) };
     let spec = id.table();
-    let attributes: Vec<_> =
-        spec.columns.iter().map(|column| names.iter().position(|name| *name == column.source)).collect();
+    let wanted = spec.columns.iter().map(|column| column.source).chain(spec.spending.iter().copied());
+    let attributes: Vec<_> = wanted.map(|wanted| names.iter().position(|name| *name == wanted)).collect();
     for (column, attribute) in spec.key().iter().zip(&attributes) {
         if attribute.is_none() {
             return Err(DecodeError::MissingKeyColumn { table: spec.source, column: column.source });
@@ -261,7 +283,7 @@ fn text(bytes: &[u8]) -> Result<&str, DecodeError> {
 }
 
 /// The row of a COPY line: same reduction and same signature as a streamed row, so the first copy
-/// and the stream cannot disagree. `raw` has one value per column of the table.
+/// and the stream cannot disagree. `raw` has one value per column of the table, and may go on with those of its spending.
 pub fn copied_row(table: TableId, raw: Vec<TupleValue<'_>>) -> Row<'_> {
     Row { table, raw }
 }

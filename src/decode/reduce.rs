@@ -85,7 +85,7 @@ fn text_array(sent: &str) -> Vec<String> {
 }
 
 /// LiteLLM sometimes stores JSON inside a JSON string.
-fn json(sent: &str) -> Option<Value> {
+pub fn json(sent: &str) -> Option<Value> {
     match serde_json::from_str(sent).ok()? {
         Value::String(inner) => serde_json::from_str(&inner).ok(),
         value => Some(value),

@@ -3,6 +3,7 @@
 //! Owns the target session of the leader. Everything a batch does commits with its checkpoint, or
 //! not at all; the source is told only after the commit.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -15,7 +16,9 @@ use crate::catalog::Lsn;
 use crate::checkpoint::{self, Checkpoint, PENDING};
 use crate::error::{Error, Result, Side, on};
 use crate::failpoint;
+use crate::failures;
 use crate::mirror;
+use crate::metrics::{self, Metrics};
 use crate::pause;
 use crate::progress::{State, Status};
 use crate::project::access::Rules;
@@ -141,6 +144,7 @@ impl Applier {
     /// A batch that is in memory as a whole.
     async fn apply_small(&mut self, part: &Part, end: BatchEnd) -> Result<()> {
         let target = &self.target;
+        let mut watch = Watch::start(&self.daemon.metrics);
         let stamp = Stamp { now: SystemTime::now(), lsn: end.end_lsn, audit_each: true };
         let writes = mirror::prepare(target, part, Keys::Arrays).await?;
         checkpoint::prepare(target).await?;
@@ -164,6 +168,7 @@ impl Applier {
             None => None,
         };
         mirror::propagate(target, &mut touched, Keys::Arrays).await?;
+        watch.took(metrics::Stage::Mirror);
         failpoint::hit(failpoint::STAGED_NOT_PROJECTED)?;
         if touched.all_access {
             self.polled.ask_again();
@@ -180,7 +185,9 @@ impl Applier {
         };
         self.hold_against_brake(&outcome, end.end_lsn).await?;
         failpoint::hit(failpoint::PROJECTED_NOT_COMMITTED)?;
+        watch.took(metrics::Stage::Project);
         checkpoint::commit(target, self.epoch, end, &self.projected_with).await?;
+        watch.took(metrics::Stage::Commit);
         self.daemon.metrics.projected(&outcome);
         self.note(&outcome).await
     }
@@ -210,11 +217,13 @@ impl Applier {
 
     async fn finish_large(&mut self, end: BatchEnd) -> Result<()> {
         let target = &self.target;
+        let mut watch = Watch::start(&self.daemon.metrics);
         // The pieces were written by look-ups, each small beside the tables. What follows is not.
         target.plan_large().await?;
         target.execute("analyze the touched keys", "analyze touched").await?;
         mirror::propagate(target, &mut Touched::default(), Keys::Touched).await?;
         mirror::check_missing(target).await?;
+        watch.took(metrics::Stage::Mirror);
         failpoint::hit(failpoint::STAGED_NOT_PROJECTED)?;
         let outcome = match &self.projection {
             Some(projection) => {
@@ -226,7 +235,9 @@ impl Applier {
         };
         self.hold_against_brake(&outcome, end.end_lsn).await?;
         failpoint::hit(failpoint::PROJECTED_NOT_COMMITTED)?;
+        watch.took(metrics::Stage::Project);
         checkpoint::commit(target, self.epoch, end, &self.projected_with).await?;
+        watch.took(metrics::Stage::Commit);
         self.large = false;
         self.daemon.metrics.projected(&outcome);
         self.note(&outcome).await
@@ -238,6 +249,9 @@ impl Applier {
         metrics.transactions.inc_by(end.transactions);
         metrics.changes.inc_by(end.changes);
         metrics.batches.inc();
+        metrics.same_position_restarts.set(0);
+        #[expect(clippy::cast_precision_loss, reason = "a histogram needs no more than 53 bits")]
+        metrics.batch_changes.observe(end.changes as f64);
         metrics.batch_seconds.observe(started.elapsed().as_secs_f64());
         if end.transactions > 0
             && let Some(at) = end.committed_at
@@ -347,6 +361,7 @@ impl Applier {
             if config.models_api.is_some() { "polled" } else { "" },
             env!("CARGO_PKG_VERSION")
         );
+        self.daemon.metrics.set_layout(&found.describe());
         self.projection = Some(Projection::new(found, config.policy.api_keys, models));
         if self.projected_with != with {
             let first = self.projected_with == PENDING;
@@ -366,6 +381,7 @@ impl Applier {
         self.daemon.progress.set_state(State::Streaming, None);
         self.heartbeat().await?;
         self.count().await?;
+        self.count_skipped().await?;
         self.count_models().await
     }
 
@@ -405,6 +421,7 @@ impl Applier {
         }
         if counts {
             self.count().await?;
+            self.count_skipped().await?;
             self.count_models().await?;
         }
         Ok(())
@@ -452,6 +469,24 @@ impl Applier {
         metrics.skipped.set(row.get(2));
         metrics.active_accounts.set(row.get(3));
         progress.set_critical(u64::try_from(row.get::<_, i64>(1)).unwrap_or_default());
+        let rows = self.target.client().query(sql::DEAD_LETTER_CLASSES, &[]).await;
+        let rows = rows.map_err(on(Side::Target, "count dead letters"))?;
+        let mut classes: BTreeMap<[String; 2], i64> = BTreeMap::new();
+        for row in &rows {
+            let class = failures::class(row.get("sqlstate")).to_owned();
+            *classes.entry([row.get("kind"), class]).or_default() += row.get::<_, i64>("count");
+        }
+        metrics.set_counts(&metrics.dead_letters_by_class, &classes.into_iter().collect::<Vec<_>>());
+        Ok(())
+    }
+
+    /// Why people are skipped: the table is read, so only the timer does this.
+    async fn count_skipped(&self) -> Result<()> {
+        let metrics = &self.daemon.metrics;
+        let rows = self.target.client().query(sql::SKIPPED_REASONS, &[]).await;
+        let rows = rows.map_err(on(Side::Target, "count skipped people"))?;
+        let reasons: Vec<_> = rows.iter().map(|row| ([row.get("reason")], row.get("count"))).collect();
+        metrics.set_counts(&metrics.skipped_by_reason, &reasons);
         Ok(())
     }
 
@@ -470,6 +505,24 @@ impl Applier {
     async fn heartbeat(&self) -> Result<()> {
         let layout = self.projection.as_ref().map(|projection| projection.layout().describe());
         heartbeat(&self.target, self.daemon.instance, &self.daemon.progress.status(), layout).await
+    }
+}
+
+/// Takes the time of the stages of a batch, one after the other.
+struct Watch<'a> {
+    metrics: &'a Metrics,
+    since: Instant,
+}
+
+impl<'a> Watch<'a> {
+    fn start(metrics: &'a Metrics) -> Self {
+        Self { metrics, since: Instant::now() }
+    }
+
+    fn took(&mut self, stage: metrics::Stage) {
+        let now = Instant::now();
+        self.metrics.took(stage, now - self.since);
+        self.since = now;
     }
 }
 

@@ -11,6 +11,7 @@ mod models;
 mod monitor;
 mod receive;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -20,18 +21,19 @@ use tokio_util::sync::CancellationToken;
 
 use crate::backfill;
 use crate::brake;
+use crate::budgets::{self, Budgets};
 use crate::catalog::Lsn;
-use crate::checkpoint;
+use crate::checkpoint::{self, Checkpoint};
 use crate::config::Config;
-use crate::error::{Error, Reaction, Result};
-use crate::metrics::Metrics;
+use crate::error::{Error, Reaction, Result, Side, on};
+use crate::metrics::{Metrics, Publication};
 use crate::pause;
 use crate::poll;
 use crate::postgres::error_chain;
-use crate::progress::{Progress, State};
+use crate::progress::{CopyPhase, Progress, State};
 use crate::resnapshot;
 use crate::schema;
-use crate::source::Source;
+use crate::source::{Source, SourceTable};
 use crate::source::publication::columns_fingerprint;
 use crate::source::session::Session;
 use crate::source::start::{Facts, Start, check, decide};
@@ -44,6 +46,7 @@ pub struct Daemon {
     pub config: Config,
     pub metrics: Arc<Metrics>,
     pub progress: Arc<Progress>,
+    pub budgets: Arc<Budgets>,
     /// This process, for `status` and for telling sessions apart.
     pub instance: uuid::Uuid,
     /// Drop rows that say nothing new before they cost a round trip. On unless a test says otherwise.
@@ -84,6 +87,7 @@ impl Daemon {
         let mut looked_at_wal = None;
         loop {
             let started = Instant::now();
+            let begun_at = self.progress.checkpoint();
             let attempt = async {
                 self.still_paused().await?;
                 match self.open_brake().await? {
@@ -109,6 +113,7 @@ impl Daemon {
                 Err(error) => error,
             };
             self.metrics.reconnects.with_label_values(&[&error.label()]).inc();
+            self.count_restart(&error, begun_at);
             if started.elapsed() > STABLE {
                 backoff.attempt = 0;
             }
@@ -139,6 +144,16 @@ impl Daemon {
                 () = cancel.cancelled() => return Ok(()),
                 () = pause => {}
             }
+        }
+    }
+
+    /// Counts sessions in a row that failed at one position: something there may be what fails.
+    fn count_restart(&self, error: &Error, begun_at: Lsn) {
+        let moved = self.progress.checkpoint() != begun_at || !self.progress.has_led();
+        match error.reaction() {
+            _ if moved => self.metrics.same_position_restarts.set(0),
+            Reaction::Retry if error.is_failure() => self.metrics.same_position_restarts.inc(),
+            Reaction::Retry | Reaction::Stop => {}
         }
     }
 
@@ -232,12 +247,15 @@ impl Daemon {
         // This is our source and nobody else leads, so it is ours to repair what is missing. Distrusting the mirror
         // first: a crash in between must not leave a gap that nobody remembers.
         let mut publication = source.publication(config).await?;
-        if let Some(repair) = Source::publication_repair(config, publication.as_ref(), &tables)? {
+        let repair = Source::publication_repair(config, publication.as_ref(), &tables)
+            .inspect_err(|_| self.metrics.set_publication(Publication::Changed))?;
+        if let Some(repair) = repair {
             checkpoint::distrust(&target).await?;
             tracing::info!(problem = repair.problem, "writing the publication");
             source.repair_publication(config, &repair).await?;
             publication = source.publication(config).await?;
         }
+        self.metrics.set_publication(Publication::Ok);
         let fingerprint = columns_fingerprint(&tables, &publication.unwrap_or_default());
         facts.columns_fingerprint = &fingerprint;
         let decision = decide(&facts)?;
@@ -262,10 +280,14 @@ impl Daemon {
                 tables: &tables,
                 columns_fingerprint: &fingerprint,
                 application_name: &name,
+                progress: &self.progress,
             };
             let copy = backfill::copy(config, &source, &target, &request, signatures.as_mut());
             tokio::select! {
-                copied = copy => { copied?; }
+                copied = copy => {
+                    self.progress.copy_ended(copied.is_ok());
+                    copied?;
+                }
                 () = cancel.cancelled() => return Ok(()),
             }
             known = checkpoint::read(&target).await?;
@@ -277,7 +299,15 @@ impl Daemon {
         };
         let copied = match resnapshot::pending(&target).await? {
             Some(request) => {
-                let copy = resnapshot::copy(config, &source, &target, request, &tables, self.instance);
+                let copy = resnapshot::copy(
+                    config,
+                    &source,
+                    &target,
+                    request,
+                    &tables,
+                    self.instance,
+                    &self.progress,
+                );
                 tokio::select! {
                     copied = copy => copied?,
                     () = cancel.cancelled() => return Ok(()),
@@ -285,6 +315,11 @@ impl Daemon {
             }
             None => None,
         };
+        tokio::select! {
+            loaded = self.load_budgets(&source, &known, identity.timeline, &tables) => loaded?,
+            error = backfill::stay_alive(&target) => return Err(error),
+            () = cancel.cancelled() => return Ok(()),
+        }
         session.start().await?;
         let epoch = checkpoint::take_lead(&target, &known, identity.timeline).await?;
         schema::write_policy(&target, config).await?;
@@ -338,7 +373,10 @@ impl Daemon {
             if !target.take_lease(&config.schema).await? {
                 return Err(Error::LeaseHeld);
             }
-            Box::pin(resnapshot::merge(config, &target, copied, epoch)).await?;
+            self.progress.set_copy_phase(CopyPhase::Merging);
+            let merged = Box::pin(resnapshot::merge(config, &target, copied, epoch)).await;
+            self.progress.copy_ended(matches!(merged, Ok(Some(_))));
+            merged?;
             self.progress.touch_caught_up();
         }
         if matches!(outcome, Err(Error::MessageTooLarge { .. })) {
@@ -346,6 +384,35 @@ impl Daemon {
             checkpoint::distrust(&Target::open(config).await?).await?;
         }
         outcome
+    }
+
+    /// Reads the budgets, unless the stream from here continues what is known of them. They are for looking at: what LiteLLM's
+    /// server refuses to show does not stop anything.
+    async fn load_budgets(
+        &self,
+        source: &Source,
+        known: &Checkpoint,
+        timeline: i32,
+        tables: &BTreeMap<String, SourceTable>,
+    ) -> Result<()> {
+        if self.budgets.continues(known, timeline) {
+            return Ok(());
+        }
+        let started = Instant::now();
+        match budgets::load::read(source, &self.config, tables).await {
+            Ok(book) => {
+                let millis = started.elapsed().as_millis();
+                tracing::info!(entities = book.len(), millis, "read the budgets");
+                self.budgets.begin(book, known, timeline);
+            }
+            Err(error) if error.sqlstate().is_some() => {
+                tracing::warn!(error = error_chain(&error), "the budgets could not be read, and are not shown");
+                self.budgets.forget();
+                source.connection.client.batch_execute("rollback").await.map_err(on(Side::Source, "read budgets"))?;
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(())
     }
 
     /// Fails while the pause that ended the last attempt goes on. Tells `status` that we wait.

@@ -4,12 +4,15 @@
 //! row in the stream, and an invalidated slot ends it like a shutdown: the catalogs tell.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
 use super::Daemon;
+use crate::budgets::load::Namer;
 use crate::error::{Error, Result};
+use crate::metrics::{Publication, WalRate};
+use crate::postgres::error_chain;
 use crate::source::Source;
 use crate::source::publication::columns_fingerprint;
 
@@ -48,14 +51,16 @@ pub(super) struct Monitor {
     daemon: Arc<Daemon>,
     source: Source,
     fingerprint: String,
+    wal_rate: WalRate,
+    namer: Namer,
 }
 
 impl Monitor {
     pub(super) fn new(daemon: Arc<Daemon>, source: Source, fingerprint: String) -> Self {
-        Self { daemon, source, fingerprint }
+        Self { daemon, source, fingerprint, wal_rate: WalRate::default(), namer: Namer::default() }
     }
 
-    pub(super) async fn run(self, cancel: CancellationToken) -> Result<()> {
+    pub(super) async fn run(mut self, cancel: CancellationToken) -> Result<()> {
         let mut tick = tokio::time::interval(SLOT_INTERVAL);
         let mut looks = 0_u32;
         loop {
@@ -64,6 +69,7 @@ impl Monitor {
                 _ = tick.tick() => {}
             }
             self.look_at_slot().await?;
+            self.look_at_budgets().await;
             looks += 1;
             if looks.is_multiple_of(TABLES_EVERY) {
                 self.look_at_tables().await?;
@@ -71,17 +77,14 @@ impl Monitor {
         }
     }
 
-    async fn look_at_slot(&self) -> Result<()> {
+    async fn look_at_slot(&mut self) -> Result<()> {
         let Daemon { config, metrics, progress, .. } = &*self.daemon;
         let Some(slot) = self.source.slot(&config.slot).await? else {
             metrics.set_slot_status("missing");
             return Ok(());
         };
         progress.set_source_wal_end(slot.wal_end);
-        metrics.slot_retained_bytes.set(slot.retained_bytes);
-        #[expect(clippy::cast_precision_loss, reason = "a gauge of bytes needs no more than 53 bits")]
-        metrics.slot_safe_wal_bytes.set(slot.safe_wal_size.map_or(f64::INFINITY, |bytes| bytes as f64));
-        metrics.set_slot_status(slot.wal_status.as_deref().unwrap_or("missing"));
+        metrics.set_slot(&slot, self.wal_rate.see(slot.wal_end, Instant::now()));
         // The session has to end before the slot can be dropped.
         if keeps_too_much(&self.daemon, slot.retained_bytes) {
             return Err(Error::TooMuchWal { bytes: slot.retained_bytes });
@@ -89,13 +92,24 @@ impl Monitor {
         Ok(())
     }
 
+    /// Looks the names of shown budgets up. They are for looking at: that it fails is nobody's end.
+    async fn look_at_budgets(&mut self) {
+        let Daemon { config, budgets, .. } = &*self.daemon;
+        if let Err(error) = self.namer.look(budgets, &self.source, config).await {
+            tracing::debug!(error = error_chain(&error), "could not look up whose budgets are shown");
+        }
+    }
+
     async fn look_at_tables(&self) -> Result<()> {
         let config = &self.daemon.config;
         let tables = self.source.tables(config).await?;
         let publication = self.source.publication(config).await?;
-        let repair = Source::publication_repair(config, publication.as_ref(), &tables)?;
+        let changed = if publication.is_none() { Publication::Missing } else { Publication::Changed };
+        let repair = Source::publication_repair(config, publication.as_ref(), &tables)
+            .inspect_err(|_| self.daemon.metrics.set_publication(changed))?;
         let now = columns_fingerprint(&tables, &publication.unwrap_or_default());
         if repair.is_some() || now != self.fingerprint {
+            self.daemon.metrics.set_publication(changed);
             return Err(Error::SourceChanged);
         }
         Ok(())

@@ -13,6 +13,7 @@ use super::Daemon;
 use crate::catalog::Lsn;
 use crate::decode::Decoder;
 use crate::error::{Error, Result, Side};
+use crate::metrics;
 use crate::resnapshot::Request;
 use crate::source::is_barrier;
 use crate::source::session::{Frame, Session, WAL_SENDER_TIMEOUT};
@@ -41,6 +42,10 @@ pub(super) struct Receiver {
     /// Nothing that commits at or after this position is taken in: a copy made there is to be merged first.
     fence: Option<Lsn>,
     at_fence: bool,
+    /// Time spent on what is staged.
+    worked: Duration,
+    /// Since when nothing is read, because there is no room.
+    full_since: Option<Instant>,
 }
 
 /// What the loop does next.
@@ -70,6 +75,8 @@ impl Receiver {
             decoder,
             fence: None,
             at_fence: false,
+            worked: Duration::ZERO,
+            full_since: None,
             linger_until: linger.then(|| Instant::now() + LINGER),
             stage: Stage::new(limits, signatures, handed.0),
             parts,
@@ -92,6 +99,7 @@ impl Receiver {
         loop {
             // What is here already needs no waiting. Bounded, so that a stream that never pauses cannot keep
             // feedback, batches and a signal waiting.
+            let begun = Instant::now();
             for _ in 0..AT_ONCE {
                 if self.stage.is_full() || self.at_fence {
                     break;
@@ -101,6 +109,8 @@ impl Receiver {
                     None => break,
                 }
             }
+            self.worked += begun.elapsed();
+            self.show();
             if self.at_fence {
                 self.drain().await?;
                 return Err(Error::AtFence);
@@ -130,7 +140,11 @@ impl Receiver {
                 // The applier has ended; its error says why.
                 Next::Committed(false) | Next::Room(false) => return Ok(()),
                 Next::Room(true) => self.hand_on()?,
-                Next::Frame(frame) => self.accept(frame)?,
+                Next::Frame(frame) => {
+                    let begun = Instant::now();
+                    self.accept(frame)?;
+                    self.worked += begun.elapsed();
+                }
                 Next::Tick => self.look_around()?,
             }
         }
@@ -138,11 +152,29 @@ impl Receiver {
 
     fn hand_on(&mut self) -> Result<()> {
         let part = self.stage.take();
+        let metrics = &self.daemon.metrics;
+        metrics.unchanged_rows.inc_by(self.stage.take_unchanged());
         if let Some(end) = part.end {
+            if end.transactions > 0 {
+                metrics.took(metrics::Stage::Decode, std::mem::take(&mut self.worked));
+            }
             self.handed = (end.end_lsn, Instant::now());
         }
         // There was room a moment ago, and nobody else sends.
         self.parts.try_send(part).map_err(|_| Error::Superseded)
+    }
+
+    /// Shows what waits, and that nothing is read while there is no room.
+    fn show(&mut self) {
+        let metrics = &self.daemon.metrics;
+        let (rows, bytes) = self.stage.held();
+        metrics.buffer_rows.set(rows);
+        metrics.buffer_bytes.set(bytes);
+        let now = Instant::now();
+        if let Some(since) = self.full_since.take() {
+            metrics.backpressure.inc_by(now.saturating_duration_since(since).as_secs_f64());
+        }
+        self.full_since = self.stage.is_full().then_some(now);
     }
 
     /// Whether there is something to hand on now.
@@ -179,10 +211,13 @@ impl Receiver {
             }
             Frame::Data(data) => {
                 let change = self.decoder.decode(&data)?;
+                // Before the stage, which drops what changes nothing but spend.
+                self.daemon.budgets.change(&change);
                 self.stage.change(change, data.len())?;
             }
             Frame::Commit { end_lsn, committed_at } => {
                 self.stage.commit(end_lsn, committed_at);
+                self.daemon.budgets.passed(end_lsn);
                 progress.frame_arrived();
                 if self.stage.has_batch() {
                     progress.received(end_lsn);
@@ -197,6 +232,9 @@ impl Receiver {
             }
             Frame::KeepAlive { lsn, reply_requested } => {
                 progress.frame_arrived();
+                if !self.stage.in_transaction() {
+                    self.daemon.budgets.passed(lsn);
+                }
                 self.stage.keepalive(lsn);
                 if reply_requested {
                     self.stage.set_urgent();

@@ -148,9 +148,10 @@ pub fn columns_fingerprint(tables: &BTreeMap<String, SourceTable>, publication: 
     for table in TABLES {
         let Some(found) = tables.get(table.source) else { continue };
         hasher.update(format!("{}={};", table.source, found.oid));
-        for column in table.columns {
-            if let Some((number, kind)) = found.columns.get(column.source) {
-                hasher.update(format!("{}={number}:{kind};", column.source));
+        let columns = table.columns.iter().map(|column| column.source).chain(table.spending.iter().copied());
+        for column in columns {
+            if let Some((number, kind)) = found.columns.get(column) {
+                hasher.update(format!("{column}={number}:{kind};"));
             }
         }
     }

@@ -166,6 +166,8 @@ pub struct Stage {
     urgent: bool,
     requests: Vec<Request>,
     signatures: Option<Signatures>,
+    /// Rows dropped because they said nothing new.
+    unchanged: u64,
 }
 
 impl Stage {
@@ -185,6 +187,7 @@ impl Stage {
             urgent: false,
             requests: Vec::new(),
             signatures,
+            unchanged: 0,
         }
     }
 
@@ -237,6 +240,7 @@ impl Stage {
             }
             let known = signatures.is_known(table, &key, row);
             if known && old_key.is_none() {
+                self.unchanged += 1;
                 return Ok(());
             }
         }
@@ -296,6 +300,17 @@ impl Stage {
             self.requests.push(request);
         }
         self.urgent = true;
+    }
+
+    /// Rows dropped since this was last asked.
+    pub fn take_unchanged(&mut self) -> u64 {
+        std::mem::take(&mut self.unchanged)
+    }
+
+    /// Rows and bytes that wait to be taken.
+    pub fn held(&self) -> (i64, i64) {
+        let whole = |count| i64::try_from(count).unwrap_or(i64::MAX);
+        (whole(self.rows), whole(self.bytes))
     }
 
     pub fn is_urgent(&self) -> bool {

@@ -1,0 +1,233 @@
+//! Reads budgets, and the names of those that are shown, from LiteLLM's tables.
+//!
+//! Owns what is asked of LiteLLM for the budgets, by the daemon and by the command alike. Writes nothing.
+
+use std::collections::{BTreeMap, HashMap};
+use std::pin::pin;
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+use futures_util::TryStreamExt;
+use tokio_postgres::Row;
+use tokio_postgres::types::{ToSql, Type};
+
+use super::book::{self, Book, Hash};
+use super::rules::Kind;
+use super::{Budgets, Name};
+use crate::backfill::unescape;
+use crate::catalog::{Table, TableId};
+use crate::config::Config;
+use crate::decode::message::TupleValue;
+use crate::decode::{self, reduce};
+use crate::error::{Error, Result, Side, on};
+use crate::postgres::quote_ident;
+use crate::source::{Source, SourceTable};
+use crate::sql;
+use crate::target::{QUICK, within};
+
+/// The snapshot delays LiteLLM's own index builds, and the stream waits: no longer than this.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Looking a name up by its hash reads the whole table, so not more often than this …
+const SCAN_EVERY: Duration = Duration::from_secs(10);
+/// … and known names are looked up again by their ids: somebody may have been renamed.
+const AGAIN_EVERY: Duration = Duration::from_secs(60);
+
+/// Every budget, in one read-only transaction on `source`, at one snapshot. What is committed before this is called is in it.
+pub async fn read(source: &Source, config: &Config, tables: &BTreeMap<String, SourceTable>) -> Result<Book> {
+    let work = async {
+        let begin = "begin isolation level repeatable read read only";
+        let client = &source.connection.client;
+        client.batch_execute(begin).await.map_err(on(Side::Source, "read budgets"))?;
+        let mut book = Book::default();
+        for id in TableId::all().filter(|id| !id.table().spending.is_empty()) {
+            if let Some(found) = tables.get(id.table().source) {
+                read_table(source, config, id, found, &mut book).await?;
+            }
+        }
+        client.batch_execute("rollback").await.map_err(on(Side::Source, "read budgets"))?;
+        Ok(book)
+    };
+    match tokio::time::timeout(PATIENCE, work).await {
+        Ok(book) => book,
+        Err(_) => {
+            Err(Error::Silent { side: Side::Source, action: "read budgets", seconds: PATIENCE.as_secs() })
+        }
+    }
+}
+
+/// The COPY that reads the key and the spending columns. What this LiteLLM lacks is NULL.
+fn copy_out(table: &Table, schema: &str, found: &SourceTable) -> String {
+    let key = table.key().iter().map(|column| column.source);
+    let columns: Vec<String> = key
+        .chain(table.spending.iter().copied())
+        .map(|name| if found.columns.contains_key(name) { quote_ident(name) } else { "null".to_owned() })
+        .collect();
+    let (schema, name) = (quote_ident(schema), quote_ident(table.source));
+    format!("copy (select {} from only {schema}.{name}) to stdout", columns.join(", "))
+}
+
+async fn read_table(
+    source: &Source,
+    config: &Config,
+    id: TableId,
+    found: &SourceTable,
+    book: &mut Book,
+) -> Result<()> {
+    let text = copy_out(id.table(), &config.litellm_schema, found);
+    let rows = source.connection.client.copy_out(&text).await.map_err(on(Side::Source, "read budgets"))?;
+    let mut rows = pin!(rows);
+    let mut line = BytesMut::new();
+    while let Some(chunk) = rows.try_next().await.map_err(on(Side::Source, "read budgets"))? {
+        line.extend_from_slice(&chunk);
+        while let Some(end) = line.iter().position(|byte| *byte == b'\n') {
+            let row = line.split_to(end + 1);
+            take_line(id, row.get(..end).unwrap_or_default(), book);
+        }
+    }
+    Ok(())
+}
+
+/// A line as a row of the stream would be: mirrored columns that are no key are not there.
+fn take_line(id: TableId, line: &[u8], book: &mut Book) {
+    let table = id.table();
+    let fields: Vec<Option<Vec<u8>>> = line.split(|byte| *byte == b'\t').map(unescape).collect();
+    let value = |field: &Option<Vec<u8>>| -> bool { field.is_some() };
+    debug_assert!(fields.iter().take(table.key_len).all(value));
+    let mut raw = vec![TupleValue::Null; table.columns.len() + table.spending.len()];
+    for (place, field) in fields.iter().enumerate() {
+        let place =
+            if place < table.key_len { place } else { place - table.key_len + table.columns.len() };
+        if let (Some(to), Some(bytes)) = (raw.get_mut(place), field) {
+            *to = TupleValue::Text(bytes);
+        }
+    }
+    book.row(id, None, &decode::copied_row(id, raw));
+}
+
+/// How names are looked up: the statement, its columns that are the id, as SQL.
+fn statement(kind: Kind) -> (&'static str, &'static [&'static str]) {
+    match kind {
+        Kind::User => (sql::USER_NAMES, &["u.user_id"]),
+        Kind::Key => (sql::KEY_NAMES, &["k.token"]),
+        Kind::Team => (sql::TEAM_NAMES, &["t.team_id"]),
+        Kind::Organization => (sql::ORGANIZATION_NAMES, &["o.organization_id"]),
+        Kind::TeamMember => (sql::MEMBER_NAMES, &["m.user_id", "m.team_id"]),
+    }
+}
+
+/// The hash the book has, in SQL. A key's stored token may be the key itself, on old rows; see [`reduce::token`].
+fn hash_sql(kind: Kind, columns: &[&str]) -> String {
+    let parts: Vec<String> = columns
+        .iter()
+        .map(|column| match kind {
+            Kind::Key => format!(
+                "convert_to(case when {column} ~ '^[0-9a-fA-F]{{64}}$' then {column} \
+                 else encode(sha256(convert_to({column}, 'UTF8')), 'hex') end, 'UTF8')"
+            ),
+            Kind::User | Kind::Team | Kind::Organization | Kind::TeamMember => {
+                format!("convert_to({column}, 'UTF8')")
+            }
+        })
+        .collect();
+    format!("substr(sha256({}), 1, 16)", parts.join(" || '\\x00'::bytea || "))
+}
+
+/// Reads the names of these: over the ids they were found by, by index, where those are known; else over the whole table.
+async fn names(
+    source: &Source,
+    config: &Config,
+    kind: Kind,
+    wanted: &[(Hash, Option<&Name>)],
+) -> Result<HashMap<(Kind, Hash), Name>> {
+    let (text, columns) = statement(kind);
+    let hashes: Vec<&[u8]> = wanted.iter().map(|(hash, _)| hash.as_slice()).collect();
+    let part = |place: usize| -> Vec<&str> {
+        let parts = wanted.iter().filter_map(|(_, name)| name.and_then(|name| name.found_by.get(place)));
+        parts.map(String::as_str).collect()
+    };
+    let (first, second) = (part(0), part(1));
+    let first: (&(dyn ToSql + Sync), Type) = (&first, Type::TEXT_ARRAY);
+    let (which, parameters) = match columns {
+        _ if part(0).is_empty() => {
+            (format!("{} = any ($1)", hash_sql(kind, columns)), vec![(&hashes as _, Type::BYTEA_ARRAY)])
+        }
+        [one] => (format!("{one} = any ($1)"), vec![first]),
+        _ => {
+            let pairs = "(select * from unnest($1::text[], $2::text[]))";
+            (format!("({}) in {pairs}", columns.join(", ")), vec![first, (&second as _, Type::TEXT_ARRAY)])
+        }
+    };
+    let text = sql::fill(text, ":schema", &quote_ident(&config.litellm_schema));
+    let text = sql::fill(&text, ":which", &which);
+    let work = source.connection.client.query_typed(&text, &parameters);
+    let rows = within(Side::Source, "look names up", QUICK, work).await?;
+    Ok(rows.iter().map(|row| name_of(kind, row)).collect())
+}
+
+fn name_of(kind: Kind, row: &Row) -> ((Kind, Hash), Name) {
+    let ids: Vec<String> = row.get("ids");
+    let (alias, email) = (row.get("aliases"), row.get("email"));
+    if kind != Kind::Key {
+        let hash = book::hash(&ids);
+        return ((kind, hash), Name { id: ids.clone(), found_by: ids, alias, email });
+    }
+    // A token is never shown, and one that is the key itself not even kept.
+    let hash = book::hash(ids.iter().map(|token| reduce::token(token)));
+    let found_by = ids.into_iter().filter(|token| reduce::token(token) == *token).collect();
+    ((kind, hash), Name { id: Vec::new(), found_by, alias, email })
+}
+
+/// The names of everybody in a ranking, for a command.
+pub async fn all_names(
+    source: &Source,
+    config: &Config,
+    ranking: &super::Ranking,
+) -> Result<HashMap<(Kind, Hash), Name>> {
+    let mut found = HashMap::new();
+    for (kind, of_kind) in &ranking.kinds {
+        let wanted: Vec<(Hash, Option<&Name>)> = of_kind.shown.iter().map(|one| (one.hash, None)).collect();
+        if !wanted.is_empty() {
+            found.extend(names(source, config, *kind, &wanted).await?);
+        }
+    }
+    Ok(found)
+}
+
+/// Keeps the names of those that are shown, for a daemon.
+#[derive(Debug, Default)]
+pub struct Namer {
+    scanned: Option<Instant>,
+    read_again: Option<Instant>,
+}
+
+impl Namer {
+    /// Looks up what is missing, and now and then everything again.
+    pub async fn look(&mut self, budgets: &Budgets, source: &Source, config: &Config) -> Result<()> {
+        let Some(ranking) = budgets.ranking() else { return Ok(()) };
+        let due = |last: Option<Instant>, every: Duration| last.is_none_or(|at| at.elapsed() >= every);
+        if due(self.read_again, AGAIN_EVERY) {
+            self.read_again = Some(Instant::now());
+            let known = budgets.named(&ranking);
+            for kind in Kind::ALL {
+                let of_kind = known.iter().filter(|((one, _), name)| *one == kind && !name.found_by.is_empty());
+                let wanted: Vec<_> = of_kind.map(|((_, hash), name)| (*hash, Some(name))).collect();
+                if !wanted.is_empty() {
+                    budgets.name(names(source, config, kind, &wanted).await?);
+                }
+            }
+        }
+        let nameless = budgets.nameless(&ranking);
+        if nameless.is_empty() || !due(self.scanned, SCAN_EVERY) {
+            return Ok(());
+        }
+        self.scanned = Some(Instant::now());
+        for kind in Kind::ALL {
+            let of_kind = nameless.iter().filter(|(one, _)| *one == kind);
+            let wanted: Vec<_> = of_kind.map(|(_, hash)| (*hash, None)).collect();
+            if !wanted.is_empty() {
+                budgets.name(names(source, config, kind, &wanted).await?);
+            }
+        }
+        Ok(())
+    }
+}

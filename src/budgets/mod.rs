@@ -1,0 +1,287 @@
+//! Who is close to their budget: spend, limit and reset of users, keys, teams, organizations and team members.
+//!
+//! Owns a copy in memory of what LiteLLM's rows say ([`book`]), LiteLLM's rules about it ([`rules`]), and the ranking that
+//! metrics, status and `budgets` show. Nothing of it is ever written to a database, and a change of spend writes nothing
+//! anywhere. [`load`] reads it from LiteLLM's tables; every row of the stream moves it before [`crate::stage`] may drop the
+//! row. LiteLLM itself decides on counters that are ahead of its rows by up to a flush, some 15 s.
+
+pub mod book;
+pub mod load;
+pub mod rules;
+
+use std::cmp::Ordering as Order;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use crate::catalog::Lsn;
+use crate::checkpoint::Checkpoint;
+use crate::config::policy;
+use crate::decode::{Change, reduce};
+use book::{Book, Hash};
+use rules::{Kind, Micros, Standing, State};
+
+/// A ranking is shown again for this long: whoever asks every millisecond gets it at that price.
+const FRESH: Duration = Duration::from_secs(1);
+/// The longest label.
+const LABEL_MAX_CHARS: usize = 100;
+
+/// One entity of a ranking.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Ranked {
+    pub hash: Hash,
+    pub standing: Standing,
+}
+
+/// One kind of a ranking.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct OfKind {
+    /// The fullest, then those that reached their soft budget, by how full they are.
+    pub shown: Vec<Ranked>,
+    /// How many reached their soft budget and are not shown: there are too many of them.
+    pub hidden: u64,
+    /// By state, over all; each state has its number.
+    pub states: BTreeMap<State, u64>,
+    /// Over all that have a number to add.
+    pub spend: f64,
+    pub limit: f64,
+}
+
+/// Where everybody stands at one moment.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Ranking {
+    pub kinds: BTreeMap<Kind, OfKind>,
+}
+
+/// Ranks everybody at `now`: the `top` fullest of each kind, and of the others at most `soft` that reached their soft budget.
+pub fn rank(book: &Book, now: Micros, top: usize, soft: usize) -> Ranking {
+    let of_kind = |kind: Kind| {
+        let mut found = OfKind { states: State::ALL.map(|state| (state, 0)).into(), ..OfKind::default() };
+        let mut fullest: Vec<Ranked> = Vec::with_capacity(top * 2 + 1);
+        let mut over_soft: Vec<Ranked> = Vec::with_capacity((top + soft) * 2 + 1);
+        let mut reached = 0_u64;
+        book.each(kind, now, |hash, standing| {
+            *found.states.entry(standing.state()).or_default() += 1;
+            found.spend += rules::limit(Some(standing.spend)).unwrap_or_default();
+            found.limit += standing.limit.unwrap_or_default();
+            let one = Ranked { hash: *hash, standing };
+            // Who has neither spent nor been limited has nothing to show.
+            if standing.limit.is_some() || standing.spend != 0.0 {
+                keep(&mut fullest, one, top);
+            }
+            if standing.is_over_soft() {
+                reached += 1;
+                keep(&mut over_soft, one, top + soft);
+            }
+        });
+        cut(&mut fullest, top);
+        let known: HashSet<Hash> = fullest.iter().map(|one| one.hash).collect();
+        let among = fullest.iter().filter(|one| one.standing.is_over_soft()).count() as u64;
+        cut(&mut over_soft, top + soft);
+        over_soft.retain(|one| !known.contains(&one.hash));
+        over_soft.truncate(soft);
+        found.hidden = reached - among - over_soft.len() as u64;
+        found.shown = fullest;
+        found.shown.append(&mut over_soft);
+        (kind, found)
+    };
+    Ranking { kinds: Kind::ALL.map(of_kind).into() }
+}
+
+/// Keeps a candidate for the first `most`, in room for twice as many.
+fn keep(candidates: &mut Vec<Ranked>, one: Ranked, most: usize) {
+    candidates.push(one);
+    if candidates.len() > most * 2 {
+        cut(candidates, most);
+    }
+}
+
+fn cut(candidates: &mut Vec<Ranked>, most: usize) {
+    candidates.sort_unstable_by(by_fullness);
+    candidates.truncate(most);
+}
+
+/// The fullest first; without a limit, those who spent most; the hash makes it the same order every time.
+fn by_fullness(a: &Ranked, b: &Ranked) -> Order {
+    let used = |one: &Ranked| one.standing.utilization().unwrap_or(f64::NEG_INFINITY);
+    let spent = |one: &Ranked| if one.standing.spend.is_nan() { f64::NEG_INFINITY } else { one.standing.spend };
+    used(b).total_cmp(&used(a)).then_with(|| spent(b).total_cmp(&spent(a))).then_with(|| a.hash.cmp(&b.hash))
+}
+
+/// Who an entity is, read for those that are shown.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Name {
+    /// LiteLLM's id; of a member the user's, then the team's. Empty for a key: its token is never shown.
+    pub id: Vec<String>,
+    /// What finds it in LiteLLM's table.
+    found_by: Vec<String>,
+    /// In the same order.
+    pub alias: Vec<Option<String>>,
+    pub email: Option<String>,
+}
+
+impl Name {
+    /// `id` and `alias` as they are shown; of a member `team/user`. Unless `emails`, whatever looks like an e-mail is
+    /// replaced by a hash, or left out of the alias.
+    pub fn labels(&self, hash: &Hash, emails: bool) -> (String, String) {
+        let shown = |text: &str| emails || !text.contains('@');
+        let id: Vec<String> = self
+            .id
+            .iter()
+            .rev()
+            .map(|id| if shown(id) { id.clone() } else { short(&book::hash([id])) })
+            .collect();
+        let id = if id.is_empty() { short(hash) } else { id.join("/") };
+        let id = if id.chars().count() > LABEL_MAX_CHARS {
+            format!("{}…{}", cut_text(&id, LABEL_MAX_CHARS - 13), short(hash))
+        } else {
+            id
+        };
+        let alias: Vec<&str> = self
+            .alias
+            .iter()
+            .rev()
+            .filter_map(|alias| alias.as_deref().filter(|alias| !alias.is_empty() && shown(alias)))
+            .collect();
+        let email = self.email.as_deref().and_then(reduce::email).filter(|_| emails && alias.is_empty());
+        (id, email.unwrap_or_else(|| cut_text(&alias.join("/"), LABEL_MAX_CHARS)))
+    }
+}
+
+fn cut_text(text: &str, chars: usize) -> String {
+    text.chars().take(chars).collect()
+}
+
+/// The first 12 hex digits: how a key is called.
+pub fn short(hash: &Hash) -> String {
+    hash.iter().take(6).map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// An entity as it is shown.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Shown {
+    pub id: String,
+    pub alias: String,
+    pub standing: Standing,
+}
+
+#[derive(Debug, Default)]
+struct Inside {
+    book: Book,
+    /// The generation and timeline the book is of. `None`: nothing was loaded yet.
+    source: Option<(uuid::Uuid, i32)>,
+    /// Everything up to here was seen.
+    through: u64,
+    ranking: Option<(Instant, Arc<Ranking>)>,
+    names: HashMap<(Kind, Hash), Name>,
+}
+
+/// The budgets of a running daemon: moved by the stream, read by the pages.
+#[derive(Debug)]
+pub struct Budgets {
+    settings: policy::Budgets,
+    inside: Mutex<Inside>,
+}
+
+impl Budgets {
+    pub fn new(settings: policy::Budgets) -> Self {
+        Self { settings, inside: Mutex::default() }
+    }
+
+    fn inside(&self) -> MutexGuard<'_, Inside> {
+        // A panic in a holder leaves numbers behind that are at most a flush old.
+        self.inside.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a stream from this checkpoint continues what is here without a gap. What it repeats does no harm. On another
+    /// timeline, what was seen of the last one may never have been.
+    pub fn continues(&self, checkpoint: &Checkpoint, timeline: i32) -> bool {
+        let inside = self.inside();
+        inside.source == Some((checkpoint.generation.id, timeline))
+            && u64::from(checkpoint.end_lsn) <= inside.through
+    }
+
+    /// Begins anew with `book`, read after everything up to `checkpoint` was committed.
+    pub fn begin(&self, book: Book, checkpoint: &Checkpoint, timeline: i32) {
+        let mut inside = self.inside();
+        inside.book = book;
+        inside.source = Some((checkpoint.generation.id, timeline));
+        inside.through = checkpoint.end_lsn.into();
+        inside.ranking = None;
+    }
+
+    /// What is here has a gap, and nothing could be read: better none than a wrong one.
+    pub fn forget(&self) {
+        *self.inside() = Inside::default();
+    }
+
+    /// One change of the stream.
+    pub fn change(&self, change: &Change<'_>) {
+        if !matches!(change, Change::Other | Change::Nothing) {
+            self.inside().book.change(change);
+        }
+    }
+
+    /// Everything of the stream up to here was seen.
+    pub fn passed(&self, lsn: Lsn) {
+        let mut inside = self.inside();
+        inside.through = inside.through.max(lsn.into());
+    }
+
+    /// Where everybody stands, at most a second ago. `None` while nothing is known.
+    pub fn ranking(&self) -> Option<Arc<Ranking>> {
+        let mut inside = self.inside();
+        inside.source?;
+        if let Some((at, ranking)) = &inside.ranking
+            && at.elapsed() < FRESH
+        {
+            return Some(Arc::clone(ranking));
+        }
+        let policy::Budgets { top, soft, .. } = self.settings;
+        let ranking = Arc::new(rank(&inside.book, now(), top, soft));
+        inside.ranking = Some((Instant::now(), Arc::clone(&ranking)));
+        Some(ranking)
+    }
+
+    /// The shown ones of a kind, by their names. Keys are shown at once, others once they were looked up.
+    pub fn shown(&self, ranking: &Ranking, kind: Kind) -> Vec<Shown> {
+        let inside = self.inside();
+        let Some(of_kind) = ranking.kinds.get(&kind) else { return Vec::new() };
+        let nameless = Name::default();
+        let shown = of_kind.shown.iter().filter_map(|one| {
+            let known = inside.names.get(&(kind, one.hash));
+            let name = known.or((kind == Kind::Key).then_some(&nameless))?;
+            let (id, alias) = name.labels(&one.hash, self.settings.emails);
+            Some(Shown { id, alias, standing: one.standing })
+        });
+        shown.collect()
+    }
+
+    /// Whose name is to be looked up, by kind.
+    fn nameless(&self, ranking: &Ranking) -> Vec<(Kind, Hash)> {
+        let inside = self.inside();
+        everybody(ranking).filter(|one| !inside.names.contains_key(one)).collect()
+    }
+
+    /// Who is called what, for looking it up again, and only those still shown.
+    fn named(&self, ranking: &Ranking) -> HashMap<(Kind, Hash), Name> {
+        let mut inside = self.inside();
+        let shown: HashSet<(Kind, Hash)> = everybody(ranking).collect();
+        inside.names.retain(|one, _| shown.contains(one));
+        inside.names.clone()
+    }
+
+    fn name(&self, names: HashMap<(Kind, Hash), Name>) {
+        self.inside().names.extend(names);
+    }
+}
+
+fn everybody(ranking: &Ranking) -> impl Iterator<Item = (Kind, Hash)> {
+    ranking.kinds.iter().flat_map(|(kind, of_kind)| of_kind.shown.iter().map(|one| (*kind, one.hash)))
+}
+
+/// The clock, as the rules count.
+pub fn now() -> Micros {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Micros::try_from(since.as_micros()).unwrap_or(Micros::MAX)
+}

@@ -1,0 +1,138 @@
+//! `budgets`: who is close to their budget, read from LiteLLM's tables, so it works while no daemon runs.
+
+use std::fmt::Write as _;
+
+use serde::Serialize;
+
+use crate::budgets::rules::{Kind, Micros};
+use crate::budgets::{self, Ranked, load};
+use crate::config::Config;
+use crate::source::Source;
+
+/// Shown at most beyond the fullest, of those that reached their soft budget.
+const SOFT_MAX: usize = 1000;
+
+/// One line. The JSON of `budgets --json` is a list of these.
+#[derive(Debug, Serialize)]
+struct Line {
+    kind: Kind,
+    id: String,
+    alias: String,
+    state: budgets::rules::State,
+    spend_usd: Option<f64>,
+    /// `null`: no limit.
+    limit_usd: Option<f64>,
+    soft_limit_usd: Option<f64>,
+    /// 1 is all of it. `null` without a limit, and where a limit of 0 is exceeded.
+    utilization: Option<f64>,
+    /// Unix time.
+    resets_at: Option<f64>,
+}
+
+#[derive(Debug, Serialize)]
+struct Sum {
+    kind: Kind,
+    spend_usd: f64,
+    limit_usd: f64,
+    states: std::collections::BTreeMap<budgets::rules::State, u64>,
+}
+
+#[derive(Debug, Serialize)]
+struct Report {
+    budgets: Vec<Line>,
+    totals: Vec<Sum>,
+}
+
+pub(super) async fn budgets(
+    config: &Config,
+    kind: Option<Kind>,
+    top: usize,
+    json: bool,
+) -> anyhow::Result<()> {
+    let source = Source::open(config).await?;
+    let tables = source.tables(config).await?;
+    let book = load::read(&source, config, &tables).await?;
+    let mut ranking = budgets::rank(&book, budgets::now(), top, SOFT_MAX);
+    ranking.kinds.retain(|one, _| kind.is_none_or(|kind| kind == *one));
+    let names = load::all_names(&source, config, &ranking).await?;
+    let mut report = Report { budgets: Vec::new(), totals: Vec::new() };
+    for (kind, found) in ranking.kinds {
+        for one in found.shown {
+            let name = names.get(&(kind, one.hash)).cloned().unwrap_or_default();
+            let (id, alias) = name.labels(&one.hash, true);
+            report.budgets.push(line(kind, id, alias, &one));
+        }
+        let (spend_usd, limit_usd) = (found.spend, found.limit);
+        report.totals.push(Sum { kind, spend_usd, limit_usd, states: found.states });
+    }
+    if json {
+        println!("{}", serde_json::to_string_pretty(&report)?);
+    } else {
+        print!("{}", table(&report));
+    }
+    Ok(())
+}
+
+fn line(kind: Kind, id: String, alias: String, one: &Ranked) -> Line {
+    let finite = |value: f64| value.is_finite().then_some(value);
+    Line {
+        kind,
+        id,
+        alias,
+        state: one.standing.state(),
+        spend_usd: finite(one.standing.spend),
+        limit_usd: one.standing.limit,
+        soft_limit_usd: one.standing.soft,
+        utilization: one.standing.utilization().and_then(finite),
+        resets_at: one.standing.reset.map(seconds),
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "milliseconds are exact for 285 000 years")]
+fn seconds(micros: Micros) -> f64 {
+    micros as f64 / 1e6
+}
+
+fn table(report: &Report) -> String {
+    let mut out = String::new();
+    for sum in &report.totals {
+        let counts: Vec<String> = sum
+            .states
+            .iter()
+            .filter(|(_, count)| **count > 0)
+            .map(|(state, count)| format!("{count} {}", state.name()))
+            .collect();
+        let counts = if counts.is_empty() { "none".to_owned() } else { counts.join(", ") };
+        let _ = writeln!(out, "{:<12}  {:>12.2} USD spent  {counts}", sum.kind.name(), sum.spend_usd);
+    }
+    if report.budgets.is_empty() {
+        return out;
+    }
+    let _ = writeln!(
+        out,
+        "\n{:<12}  {:<9}  {:>6}  {:>12}  {:>12}  who",
+        "kind", "state", "used", "spend", "limit"
+    );
+    for line in &report.budgets {
+        let used = match (line.utilization, line.limit_usd) {
+            (Some(used), _) => format!("{:.0} %", used * 100.0),
+            (None, Some(_)) => "> 0".to_owned(),
+            (None, None) => "-".to_owned(),
+        };
+        let money = |value: Option<f64>| value.map_or("-".to_owned(), |value| format!("{value:.2}"));
+        let who = match line.alias.as_str() {
+            "" => line.id.clone(),
+            alias => format!("{alias} ({})", line.id),
+        };
+        // Ids and aliases are free text.
+        let who: String = who.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
+        let (spend, limit) = (money(line.spend_usd), money(line.limit_usd));
+        let _ = writeln!(
+            out,
+            "{:<12}  {:<9}  {used:>6}  {spend:>12}  {limit:>12}  {who}",
+            line.kind.name(),
+            line.state.name()
+        );
+    }
+    out
+}
