@@ -62,6 +62,7 @@ pub mod metrics;
 pub mod status;
 // shared by all, knowing none of the above
 pub mod catalog;
+pub mod certificate;
 pub mod config;
 pub mod error;
 pub mod failpoint;

@@ -7,11 +7,11 @@
 use std::error::Error;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::verify_server_cert_signed_by_trust_anchor;
+use rustls::client::{WebPkiServerVerifier, verify_server_cert_signed_by_trust_anchor};
 use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
@@ -23,6 +23,7 @@ use tokio_postgres::error::{DbError, SqlState};
 use tokio_postgres::{Client, Config, NoTls, Socket};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
+use crate::certificate::{self, Noting};
 use crate::config::url::{Endpoint, Host, SslMode, Tls};
 
 /// A peer that vanished without a word is noticed after idle + interval * retries = 11 s.
@@ -38,6 +39,8 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub struct Connection {
     pub client: Client,
+    /// When the certificates of this connection end.
+    pub certificates: certificate::Ends,
     driver: Driver,
     end: watch::Receiver<Option<String>>,
 }
@@ -73,7 +76,7 @@ impl Connection {
 
     /// Says goodbye, so that the server does not log a lost client. Optional; bounded in time.
     pub async fn close(self) {
-        let Self { client, mut driver, end: _ } = self;
+        let Self { client, certificates: _, mut driver, end: _ } = self;
         drop(client);
         // Either way it is over: the driver is dropped here.
         let _ = tokio::time::timeout(CLOSE_TIMEOUT, &mut driver.0).await;
@@ -90,11 +93,12 @@ pub async fn connect(
     settings: &[(&str, &str)],
 ) -> Result<Connection, ConnectError> {
     let config = client_config(endpoint, application_name, settings);
+    let server_end = Arc::default();
     let tls = match endpoint.tls.mode {
         // Not a TLS connector that is switched off: it refuses the empty name of a socket.
         SslMode::Disable => None,
         SslMode::Prefer | SslMode::Require | SslMode::VerifyCa | SslMode::VerifyFull => {
-            match tls_config(&endpoint.tls) {
+            match tls_config(&endpoint.tls, &server_end) {
                 Ok(tls) => Some(MakeRustlsConnect::new(tls)),
                 Err(source) => {
                     return Err(ConnectError::TlsFile { endpoint: endpoint.to_string(), source });
@@ -116,7 +120,12 @@ pub async fn connect(
     };
     // Boxed: the states of a TLS handshake would make every caller's future large.
     match tokio::time::timeout(endpoint.connect_timeout, Box::pin(attempt)).await {
-        Ok(Ok(connection)) => Ok(connection),
+        Ok(Ok(mut connection)) => {
+            connection.certificates.server = server_end.get().copied();
+            connection.certificates.client =
+                connection.certificates.server.and_then(|_| client_end(&endpoint.tls));
+            Ok(connection)
+        }
         Ok(Err(source)) => Err(ConnectError::Postgres { endpoint: endpoint.to_string(), source }),
         Err(_) => {
             Err(ConnectError::TimedOut { endpoint: endpoint.to_string(), after: endpoint.connect_timeout })
@@ -137,7 +146,7 @@ impl Connection {
             };
             sender.send_replace(Some(reason));
         }));
-        Self { client, driver, end }
+        Self { client, certificates: certificate::Ends::default(), driver, end }
     }
 }
 
@@ -382,24 +391,29 @@ fn remedy_for_certificate(reason: &CertificateError) -> &'static str {
 
 /// What rustls needs to know. The cryptography is named here: rustls panics when it has to
 /// choose between several that happen to be compiled in.
-fn tls_config(tls: &Tls) -> Result<ClientConfig, TlsFileError> {
+///
+/// `server_end` is told when the server's certificate ends.
+fn tls_config(tls: &Tls, server_end: &Arc<OnceLock<u64>>) -> Result<ClientConfig, TlsFileError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let algorithms = provider.signature_verification_algorithms;
     let builder = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(rustls::ALL_VERSIONS)
         .expect("ring knows TLS 1.2 and 1.3");
-    let builder = match tls.mode {
-        SslMode::VerifyFull => builder.with_root_certificates(authorities(tls)?),
-        SslMode::VerifyCa => {
-            let authorities = Some(authorities(tls)?);
-            builder
-                .dangerous()
-                .with_custom_certificate_verifier(Arc::new(Verifier { authorities, algorithms }))
+    let judge: Arc<dyn ServerCertVerifier> = match tls.mode {
+        SslMode::VerifyFull => {
+            let authorities = Arc::new(authorities(tls)?);
+            let provider = Arc::clone(builder.crypto_provider());
+            WebPkiServerVerifier::builder_with_provider(authorities, provider)
+                .build()
+                .expect("there are authorities, and no lists of revoked certificates")
         }
-        SslMode::Disable | SslMode::Prefer | SslMode::Require => builder
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(Verifier { authorities: None, algorithms })),
+        SslMode::VerifyCa => Arc::new(Verifier { authorities: Some(authorities(tls)?), algorithms }),
+        SslMode::Disable | SslMode::Prefer | SslMode::Require => {
+            Arc::new(Verifier { authorities: None, algorithms })
+        }
     };
+    let noting = Noting { judge, end: Arc::clone(server_end) };
+    let builder = builder.dangerous().with_custom_certificate_verifier(Arc::new(noting));
     let (Some(cert_file), Some(key_file)) = (&tls.client_cert, &tls.client_key) else {
         return Ok(builder.with_no_client_auth());
     };
@@ -418,6 +432,12 @@ fn tls_config(tls: &Tls) -> Result<ClientConfig, TlsFileError> {
         file: key_file.clone(),
         problem: format!("it does not fit sslcert {}: {error}", cert_file.display()),
     })
+}
+
+/// When our own certificate ends.
+fn client_end(tls: &Tls) -> Option<u64> {
+    let chain = certificates("sslcert", tls.client_cert.as_ref()?).ok()?;
+    certificate::end_of(chain.first()?)
 }
 
 /// TLS for a web server, believing the file's authorities or those Mozilla ships.
@@ -612,7 +632,7 @@ mod tests {
     fn every_tls_mode_has_a_configuration() {
         for mode in ["prefer", "require", "verify-ca", "verify-full"] {
             let tls = endpoint(&format!("postgresql://u@h/d?sslmode={mode}")).tls;
-            assert!(tls_config(&tls).is_ok(), "{mode}");
+            assert!(tls_config(&tls, &Arc::default()).is_ok(), "{mode}");
         }
     }
 

@@ -149,6 +149,7 @@ files! {
     RESNAPSHOT_FOUND = "target/resnapshot_found.sql";
     RESNAPSHOT_KEEP_DIFFERENCE = "target/resnapshot_keep_difference.sql";
     SERVER = "source/server.sql";
+    FAILOVER_SLOT = "source/failover_slot.sql";
     SLOT_STATE = "source/slot_state.sql";
     PUBLICATION = "source/publication.sql";
     BLOCKERS = "source/blockers.sql";

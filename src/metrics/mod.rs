@@ -17,6 +17,7 @@ use prometheus::{
 
 use crate::budgets::Budgets;
 use crate::catalog::Lsn;
+use crate::certificate::Ends;
 use crate::progress::{CopyPhase, LAG_LIMIT, Progress, State};
 use crate::project::Outcome;
 use crate::project::access::Changes;
@@ -125,6 +126,8 @@ pub struct Metrics {
     pub slot_safe_wal_bytes: Gauge,
     pub slot_headroom: Gauge,
     pub source_wal_rate: Gauge,
+    pub failover_synced: IntGaugeVec,
+    pub certificate_expiry: IntGaugeVec,
     pub publication: IntGaugeVec,
     pub spend: Spend,
 }
@@ -190,6 +193,8 @@ impl Metrics {
         let slot_safe_wal_bytes = make.gauge("slot_safe_wal_bytes", "WAL that may still be written before the slot is lost; +Inf without max_slot_wal_keep_size")?;
         let slot_headroom = make.gauge("slot_headroom_seconds", "When that will be, at the present rate of WAL; +Inf without a limit or without WAL")?;
         let source_wal_rate = make.gauge("source_wal_bytes_per_second", "WAL that LiteLLM's server writes, smoothed over a minute")?;
+        let failover_synced = make.int_gauges("failover_slot_synced", &[], "1 if a standby could take our slot over, 0 if not; no series before PostgreSQL 17 and where none stands by")?;
+        let certificate_expiry = make.int_gauges("certificate_expiry_timestamp_seconds", &["side", "certificate"], "When a certificate ends (Unix time): of the source's or the target's connection, the server's or ours (client); no series without TLS")?;
         let publication = make.int_gauges("publication_status", &["status"], "1 for how the publication looked: ok, changed (a table or column is missing or new), missing")?;
         let spend = Spend::new(&mut make)?;
         let Maker { registry, table } = make;
@@ -244,6 +249,8 @@ impl Metrics {
             slot_safe_wal_bytes,
             slot_headroom,
             source_wal_rate,
+            failover_synced,
+            certificate_expiry,
             publication,
             spend,
         };
@@ -346,6 +353,24 @@ impl Metrics {
     pub fn set_publication(&self, now: Publication) {
         for status in Publication::ALL {
             self.publication.with_label_values(&[status.name()]).set(i64::from(status == now));
+        }
+    }
+
+    /// Marks whether a standby could take our slot over; `None`: there is none.
+    pub fn set_failover(&self, synced: Option<bool>) {
+        let _one_at_a_time = lock(&self.rendering);
+        self.failover_synced.reset();
+        if let Some(synced) = synced {
+            self.failover_synced.with_label_values::<&str>(&[]).set(i64::from(synced));
+        }
+    }
+
+    /// Shows when the certificates of a side end.
+    pub fn set_certificates(&self, side: &str, ends: Ends) {
+        for (certificate, end) in [("server", ends.server), ("client", ends.client)] {
+            if let Some(end) = end.and_then(|end| i64::try_from(end).ok()) {
+                self.certificate_expiry.with_label_values(&[side, certificate]).set(end);
+            }
         }
     }
 

@@ -12,13 +12,15 @@ use super::Daemon;
 use crate::budgets::load::Namer;
 use crate::error::{Error, Result};
 use crate::metrics::{Publication, WalRate};
-use crate::postgres::error_chain;
+use crate::postgres::{self, error_chain};
 use crate::source::Source;
 use crate::source::publication::columns_fingerprint;
 
 const SLOT_INTERVAL: Duration = Duration::from_secs(2);
 /// How many looks at the slot to one at the publication and the tables.
 const TABLES_EVERY: u32 = 5;
+/// How many to one at the certificates: a server that read a new one shows it to new connections only.
+const CERTIFICATES_EVERY: u32 = 1800;
 
 fn keeps_too_much(daemon: &Daemon, retained_bytes: i64) -> bool {
     let limit = daemon.config.policy.source.max_retained_wal;
@@ -70,7 +72,10 @@ impl Monitor {
             }
             self.look_at_slot().await?;
             self.look_at_budgets().await;
-            looks += 1;
+            if looks.is_multiple_of(CERTIFICATES_EVERY) {
+                self.look_at_certificates().await;
+            }
+            looks = looks.wrapping_add(1);
             if looks.is_multiple_of(TABLES_EVERY) {
                 self.look_at_tables().await?;
             }
@@ -100,8 +105,25 @@ impl Monitor {
         }
     }
 
+    /// They are for looking at as well, and whether a connection can be had is for others to say.
+    async fn look_at_certificates(&self) {
+        let Daemon { config, metrics, .. } = &*self.daemon;
+        for (side, endpoint) in [("source", &config.source), ("target", &config.target)] {
+            match postgres::connect(endpoint, "litellm-webui-sync", &[]).await {
+                Ok(connection) => {
+                    metrics.set_certificates(side, connection.certificates);
+                    connection.close().await;
+                }
+                Err(error) => {
+                    tracing::debug!(error = error_chain(&error), side, "could not look at the certificates");
+                }
+            }
+        }
+    }
+
     async fn look_at_tables(&self) -> Result<()> {
         let config = &self.daemon.config;
+        self.daemon.metrics.set_failover(self.source.failover_synced(&config.slot).await?);
         let tables = self.source.tables(config).await?;
         let publication = self.source.publication(config).await?;
         let changed = if publication.is_none() { Publication::Missing } else { Publication::Changed };
