@@ -135,7 +135,8 @@ impl Book {
         let old = old.map(hash_of_key);
         match row.spending() {
             &[spend, limit, reset] => {
-                let user = entry(&mut self.users, old, hash, User { spend: 0.0, limit: f64::NAN, reset: NEVER });
+                let user =
+                    entry(&mut self.users, old, hash, User { spend: 0.0, limit: f64::NAN, reset: NEVER });
                 set_number(&mut user.spend, spend, 0.0);
                 set_number(&mut user.limit, limit, f64::NAN);
                 set_moment(&mut user.reset, reset);
@@ -149,10 +150,14 @@ impl Book {
             &[limit, soft, reset, amount, expiry] => {
                 let number = self.number(hash);
                 let amount = number_of(amount);
-                let increase = amount
-                    .zip(moment_of(expiry))
-                    .map(|(amount, expiry)| Increase { amount, expiry });
-                let row = BudgetRow { limit: number_of(limit), soft: number_of(soft), reset: moment_of(reset), increase };
+                let increase =
+                    amount.zip(moment_of(expiry)).map(|(amount, expiry)| Increase { amount, expiry });
+                let row = BudgetRow {
+                    limit: number_of(limit),
+                    soft: number_of(soft),
+                    reset: moment_of(reset),
+                    increase,
+                };
                 if let Some(old) = old {
                     self.set_row(old, None);
                 }

@@ -27,8 +27,8 @@ use crate::target::{QUICK, within};
 
 /// The snapshot delays LiteLLM's own index builds, and the stream waits: no longer than this.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Looking a name up by its hash reads the whole table, so not more often than this …
-const SCAN_EVERY: Duration = Duration::from_secs(10);
+/// Looking a name up by its hash reads the whole table, so it may take this share of the time …
+const SCAN_SHARE: u32 = 20;
 /// … and known names are looked up again by their ids: somebody may have been renamed.
 const AGAIN_EVERY: Duration = Duration::from_secs(60);
 
@@ -95,8 +95,7 @@ fn take_line(id: TableId, line: &[u8], book: &mut Book) {
     debug_assert!(fields.iter().take(table.key_len).all(value));
     let mut raw = vec![TupleValue::Null; table.columns.len() + table.spending.len()];
     for (place, field) in fields.iter().enumerate() {
-        let place =
-            if place < table.key_len { place } else { place - table.key_len + table.columns.len() };
+        let place = if place < table.key_len { place } else { place - table.key_len + table.columns.len() };
         if let (Some(to), Some(bytes)) = (raw.get_mut(place), field) {
             *to = TupleValue::Text(bytes);
         }
@@ -196,7 +195,8 @@ pub async fn all_names(
 /// Keeps the names of those that are shown, for a daemon.
 #[derive(Debug, Default)]
 pub struct Namer {
-    scanned: Option<Instant>,
+    /// When the last scan ended, and how long it took.
+    scanned: Option<(Instant, Duration)>,
     read_again: Option<Instant>,
 }
 
@@ -209,7 +209,8 @@ impl Namer {
             self.read_again = Some(Instant::now());
             let known = budgets.named(&ranking);
             for kind in Kind::ALL {
-                let of_kind = known.iter().filter(|((one, _), name)| *one == kind && !name.found_by.is_empty());
+                let of_kind =
+                    known.iter().filter(|((one, _), name)| *one == kind && !name.found_by.is_empty());
                 let wanted: Vec<_> = of_kind.map(|((_, hash), name)| (*hash, Some(name))).collect();
                 if !wanted.is_empty() {
                     budgets.name(names(source, config, kind, &wanted).await?);
@@ -217,15 +218,17 @@ impl Namer {
             }
         }
         let nameless = budgets.nameless(&ranking);
-        if nameless.is_empty() || !due(self.scanned, SCAN_EVERY) {
+        if nameless.is_empty() || self.scanned.is_some_and(|(at, took)| at.elapsed() < took * SCAN_SHARE) {
             return Ok(());
         }
-        self.scanned = Some(Instant::now());
+        let begun = Instant::now();
         for kind in Kind::ALL {
             let of_kind = nameless.iter().filter(|(one, _)| *one == kind);
             let wanted: Vec<_> = of_kind.map(|(_, hash)| (*hash, None)).collect();
             if !wanted.is_empty() {
-                budgets.name(names(source, config, kind, &wanted).await?);
+                let found = names(source, config, kind, &wanted).await;
+                self.scanned = Some((Instant::now(), begun.elapsed()));
+                budgets.name(found?);
             }
         }
         Ok(())

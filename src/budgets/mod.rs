@@ -104,7 +104,8 @@ fn cut(candidates: &mut Vec<Ranked>, most: usize) {
 /// The fullest first; without a limit, those who spent most; the hash makes it the same order every time.
 fn by_fullness(a: &Ranked, b: &Ranked) -> Order {
     let used = |one: &Ranked| one.standing.utilization().unwrap_or(f64::NEG_INFINITY);
-    let spent = |one: &Ranked| if one.standing.spend.is_nan() { f64::NEG_INFINITY } else { one.standing.spend };
+    let spent =
+        |one: &Ranked| if one.standing.spend.is_nan() { f64::NEG_INFINITY } else { one.standing.spend };
     used(b).total_cmp(&used(a)).then_with(|| spent(b).total_cmp(&spent(a))).then_with(|| a.hash.cmp(&b.hash))
 }
 

@@ -237,7 +237,9 @@ mod tests {
         assert_eq!(moment("1970-01-01"), Some(0));
         assert_eq!(moment("2024-02-29 00:00:00.5"), Some(1_709_164_800_500_000));
         assert_eq!(moment("9999-12-31 23:59:59.999"), Some(253_402_300_799_999_000));
-        for text in ["", "infinity", "tomorrow", "2026-13-01", "2026-11-18T25", "2026-11", "2026-11-18Tx", "ä-ö-ü"] {
+        for text in
+            ["", "infinity", "tomorrow", "2026-13-01", "2026-11-18T25", "2026-11", "2026-11-18Tx", "ä-ö-ü"]
+        {
             assert_eq!(moment(text), None, "{text}");
         }
     }

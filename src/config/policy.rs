@@ -574,7 +574,7 @@ mod tests {
                 "batch.bytes: must be a whole number from 65536 to 1073741824; \
                  correct it or remove it",
                 "blub: unknown field `blub`, expected one of `api_keys`, `accounts`, `access`, \
-                 `models`, `grants`, `brake`, `source`, `audit`, `batch`; correct it or remove it",
+                 `models`, `grants`, `brake`, `source`, `audit`, `budgets`, `batch`; correct it or remove it",
                 "brake.people: must be a whole number from 0 to 1000000000; \
                  correct it or remove it",
                 "brake.percent: must be a whole number from 0 to 100; correct it or remove it",

@@ -96,6 +96,7 @@ pub struct Metrics {
     pub backpressure: Counter,
     pub failures: IntCounter,
     pub reconnects: IntCounterVec,
+    pub sessions: IntCounter,
     pub same_position_restarts: IntGauge,
     pub copies: IntCounter,
     pub copy_phase: IntGaugeVec,
@@ -134,7 +135,8 @@ pub struct Metrics {
 
 /// From half a millisecond to ten minutes.
 const FAST: [f64; 19] = [
-    0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0,
+    0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0,
+    300.0, 600.0,
 ];
 const SIZES: [f64; 9] = [1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0, 10_000.0];
 
@@ -149,53 +151,138 @@ impl Metrics {
         started.set(unix(SystemTime::now()));
         let ready = make.int_gauge("ready", "1 while /readyz says so")?;
         let state = make.gauges("state", &["state"], "1 for the state the daemon is in")?;
-        let transactions = make.counter("transactions_total", "LiteLLM transactions applied since this process started")?;
-        let changes = make.counter("changes_total", "LiteLLM row changes applied since this process started")?;
-        let unchanged_rows = make.counter("unchanged_rows_total", "Rows of the stream that were dropped early, because nothing that is mirrored had changed")?;
+        let transactions =
+            make.counter("transactions_total", "LiteLLM transactions applied since this process started")?;
+        let changes =
+            make.counter("changes_total", "LiteLLM row changes applied since this process started")?;
+        let unchanged_rows = make.counter(
+            "unchanged_rows_total",
+            "Rows of the stream that were dropped early, because nothing that is mirrored had changed",
+        )?;
         let batches = make.counter("batches_total", "Batches committed to Open WebUI's database")?;
         let batch_changes = make.histogram("batch_changes", &SIZES, "LiteLLM row changes in a batch")?;
-        let batch_seconds = make.histogram("batch_seconds", &FAST, "Time from the first statement of a batch to its commit")?;
-        let stage_seconds = make.histograms("stage_seconds", &["stage"], &FAST, "Time a batch spent in a stage: decode (what came in for it), mirror, project, commit")?;
+        let batch_seconds =
+            make.histogram("batch_seconds", &FAST, "Time from the first statement of a batch to its commit")?;
+        let stage_seconds = make.histograms(
+            "stage_seconds",
+            &["stage"],
+            &FAST,
+            "Time a batch spent in a stage: decode (what came in for it), mirror, project, commit",
+        )?;
         let commit_to_visible_seconds = make.histogram("commit_to_visible_seconds", &FAST, "Time from a commit in LiteLLM's database until it is visible in Open WebUI's (newest of each batch; compares two clocks)")?;
-        let rows_written = make.counters("rows_written_total", &["table", "operation"], "Rows written in Open WebUI, by what and how")?;
-        let buffer_rows = make.int_gauge("buffer_rows", "Rows that are staged and wait for the batch before them")?;
+        let rows_written = make.counters(
+            "rows_written_total",
+            &["table", "operation"],
+            "Rows written in Open WebUI, by what and how",
+        )?;
+        let buffer_rows =
+            make.int_gauge("buffer_rows", "Rows that are staged and wait for the batch before them")?;
         let buffer_bytes = make.int_gauge("buffer_bytes", "Memory they take, about")?;
-        let backpressure = make.seconds_counter("backpressure_seconds_total", "Time in which nothing was read from LiteLLM's server, because a batch was full")?;
-        let failures = make.counter("failures_total", "Entities that could not be written and became dead letters")?;
-        let reconnects = make.counters("reconnects_total", &["reason"], "Sessions that ended and were begun anew, by cause (SQLSTATE or kind)")?;
-        let same_position_restarts = make.int_gauge("same_position_restarts", "Sessions in a row that failed before the checkpoint had moved")?;
+        let backpressure = make.seconds_counter(
+            "backpressure_seconds_total",
+            "Time in which nothing was read from LiteLLM's server, because a batch was full",
+        )?;
+        let failures =
+            make.counter("failures_total", "Entities that could not be written and became dead letters")?;
+        let reconnects = make.counters(
+            "reconnects_total",
+            &["reason"],
+            "Sessions that ended and were begun anew, by cause (SQLSTATE or kind)",
+        )?;
+        let sessions = make.counter("sessions_total", "Sessions that began to stream")?;
+        let same_position_restarts = make.int_gauge(
+            "same_position_restarts",
+            "Sessions in a row that streamed, and failed before the checkpoint had moved",
+        )?;
         let copies = make.counter("copies_total", "Copies of LiteLLM's existing rows that were begun")?;
-        let copy_phase = make.int_gauges("copy_phase", &["phase"], "1 for what a copy is doing: idle, snapshot, copying, catching_up, merging")?;
+        let copy_phase = make.int_gauges(
+            "copy_phase",
+            &["phase"],
+            "1 for what a copy is doing: idle, snapshot, copying, catching_up, merging",
+        )?;
         let copy_rows = make.int_gauge("copy_rows", "Rows read by the copy that runs, or ran last")?;
         let copy_tables = make.int_gauge("copy_tables", "Tables it has to read")?;
         let copy_tables_done = make.int_gauge("copy_tables_done", "Tables it has read")?;
         let last_copy_failed = make.int_gauge("last_copy_failed", "1 if the last copy did not end well")?;
-        let last_copy_timestamp = make.gauge("last_copy_timestamp_seconds", "When a copy last ended well (Unix time); 0 if none did in this process")?;
+        let last_copy_timestamp = make.gauge(
+            "last_copy_timestamp_seconds",
+            "When a copy last ended well (Unix time); 0 if none did in this process",
+        )?;
         let dead_letters = make.int_gauge("dead_letters", "Entities that cannot be written at the moment")?;
         let dead_letters_by_class = make.int_gauges("dead_letters_by_class", &["kind", "class"], "The same by what they are (account, team, …) and why: conflict, constraint, data, limit, permission, other")?;
-        let critical_dead_letters = make.int_gauge("critical_dead_letters", "Dead letters that leave somebody with more access than LiteLLM gives them")?;
-        let skipped = make.int_gauge("skipped_users", "LiteLLM users who get no account (no usable e-mail, pseudo users)")?;
-        let skipped_by_reason = make.int_gauges("skipped_users_by_reason", &["reason"], "The same by reason")?;
-        let active_accounts = make.int_gauge("active_accounts", "Open WebUI accounts of active LiteLLM users")?;
-        let layout = make.int_gauges("layout_info", &["layout"], "1 for the shape of Open WebUI's tables that was found")?;
-        let model_polls = make.counters("model_polls_total", &["result"], "Questions to LiteLLM's /v1/models, by result (ok, failed)")?;
+        let critical_dead_letters = make.int_gauge(
+            "critical_dead_letters",
+            "Dead letters that leave somebody with more access than LiteLLM gives them",
+        )?;
+        let skipped = make.int_gauge(
+            "skipped_users",
+            "LiteLLM users who get no account (no usable e-mail, pseudo users)",
+        )?;
+        let skipped_by_reason =
+            make.int_gauges("skipped_users_by_reason", &["reason"], "The same by reason")?;
+        let active_accounts =
+            make.int_gauge("active_accounts", "Open WebUI accounts of active LiteLLM users")?;
+        let layout = make.int_gauges(
+            "layout_info",
+            &["layout"],
+            "1 for the shape of Open WebUI's tables that was found",
+        )?;
+        let model_polls = make.counters(
+            "model_polls_total",
+            &["result"],
+            "Questions to LiteLLM's /v1/models, by result (ok, failed)",
+        )?;
         let models = make.int_gauge("models", "Models LiteLLM serves, as far as known")?;
-        let public_models = make.int_gauge("public_models", "Models everybody sees in Open WebUI although LiteLLM limits them")?;
+        let public_models = make
+            .int_gauge("public_models", "Models everybody sees in Open WebUI although LiteLLM limits them")?;
         let lag_bytes = make.gauge("lag_bytes", "LiteLLM's WAL after the checkpoint")?;
-        let lag_seconds = make.gauge("lag_seconds", "For how long Open WebUI has lacked something; 0 when caught up")?;
-        let checkpoint_position = make.gauge("checkpoint_position_bytes", "The checkpoint's position in LiteLLM's WAL")?;
+        let lag_seconds =
+            make.gauge("lag_seconds", "For how long Open WebUI has lacked something; 0 when caught up")?;
+        let checkpoint_position =
+            make.gauge("checkpoint_position_bytes", "The checkpoint's position in LiteLLM's WAL")?;
         let checkpoint_age = make.gauge("checkpoint_age_seconds", "Time since the checkpoint last moved")?;
-        let last_message_age_seconds = make.gauge("last_message_age_seconds", "Time since LiteLLM's server last said anything")?;
-        let slot_status = make.int_gauges("slot_status", &["status"], "1 for the wal_status our slot has (reserved, extended, unreserved, lost, missing)")?;
-        let slot_retained_bytes = make.int_gauge("slot_retained_bytes", "WAL that LiteLLM's server keeps for our slot: what comes after its restart position")?;
-        let slot_confirmed_lag = make.gauge("slot_confirmed_lag_bytes", "WAL after the position our slot was last told")?;
-        let slot_restart_position = make.gauge("slot_restart_position_bytes", "The slot's restart position in LiteLLM's WAL")?;
-        let slot_safe_wal_bytes = make.gauge("slot_safe_wal_bytes", "WAL that may still be written before the slot is lost; +Inf without max_slot_wal_keep_size")?;
-        let slot_headroom = make.gauge("slot_headroom_seconds", "When that will be, at the present rate of WAL; +Inf without a limit or without WAL")?;
-        let source_wal_rate = make.gauge("source_wal_bytes_per_second", "WAL that LiteLLM's server writes, smoothed over a minute")?;
-        let failover_synced = make.int_gauges("failover_slot_synced", &[], "1 if a standby could take our slot over, 0 if not; no series before PostgreSQL 17 and where none stands by")?;
-        let certificate_expiry = make.int_gauges("certificate_expiry_timestamp_seconds", &["side", "certificate"], "When a certificate ends (Unix time): of the source's or the target's connection, the server's or ours (client); no series without TLS")?;
-        let publication = make.int_gauges("publication_status", &["status"], "1 for how the publication looked: ok, changed (a table or column is missing or new), missing")?;
+        let last_message_age_seconds =
+            make.gauge("last_message_age_seconds", "Time since LiteLLM's server last said anything")?;
+        let slot_status = make.int_gauges(
+            "slot_status",
+            &["status"],
+            "1 for the wal_status our slot has (reserved, extended, unreserved, lost, missing)",
+        )?;
+        let slot_retained_bytes = make.int_gauge(
+            "slot_retained_bytes",
+            "WAL that LiteLLM's server keeps for our slot: what comes after its restart position",
+        )?;
+        let slot_confirmed_lag =
+            make.gauge("slot_confirmed_lag_bytes", "WAL after the position our slot was last told")?;
+        let slot_restart_position =
+            make.gauge("slot_restart_position_bytes", "The slot's restart position in LiteLLM's WAL")?;
+        let slot_safe_wal_bytes = make.gauge(
+            "slot_safe_wal_bytes",
+            "WAL that may still be written before the slot is lost; +Inf without max_slot_wal_keep_size",
+        )?;
+        let slot_headroom = make.gauge(
+            "slot_headroom_seconds",
+            "When that will be, at the present rate of WAL; +Inf without a limit or without WAL",
+        )?;
+        let source_wal_rate = make.gauge(
+            "source_wal_bytes_per_second",
+            "WAL that LiteLLM's server writes, smoothed over a minute",
+        )?;
+        let failover_synced = make.int_gauges(
+            "failover_slot_synced",
+            &[],
+            "1 if a standby could take our slot over, 0 if not; none before PostgreSQL 17 and where nothing stands by",
+        )?;
+        let certificate_expiry = make.int_gauges(
+            "certificate_expiry_timestamp_seconds",
+            &["side", "certificate"],
+            "When a certificate ends (Unix time): of the source's or the target's connection, the server's or ours (client); none without TLS",
+        )?;
+        let publication = make.int_gauges(
+            "publication_status",
+            &["status"],
+            "1 for how the publication looked: ok, changed (a table or column is missing or new), missing",
+        )?;
         let spend = Spend::new(&mut make)?;
         let Maker { registry, table } = make;
         let metrics = Self {
@@ -219,6 +306,7 @@ impl Metrics {
             backpressure,
             failures,
             reconnects,
+            sessions,
             same_position_restarts,
             copies,
             copy_phase,
@@ -339,9 +427,8 @@ impl Metrics {
         if let Some(restart) = slot.restart_lsn {
             self.slot_restart_position.set(float(restart.into()));
         }
-        let safe = slot
-            .safe_wal_size
-            .map_or(f64::INFINITY, |bytes| float(u64::try_from(bytes).unwrap_or_default()));
+        let safe =
+            slot.safe_wal_size.map_or(f64::INFINITY, |bytes| float(u64::try_from(bytes).unwrap_or_default()));
         self.slot_safe_wal_bytes.set(safe);
         self.source_wal_rate.set(wal_rate);
         // No slower than a byte a second: an idle server is no division by nothing.
@@ -469,7 +556,8 @@ impl WalRate {
             if seconds > 0.0 {
                 let rate = float(u64::from(end).saturating_sub(from.into())) / seconds;
                 // At first the plain average, so that it is right from the beginning.
-                let age = self.begun.map_or(seconds, |begun| at.saturating_duration_since(begun).as_secs_f64());
+                let age =
+                    self.begun.map_or(seconds, |begun| at.saturating_duration_since(begun).as_secs_f64());
                 let weight = (1.0 - (-seconds / 60.0).exp()).max(seconds / age);
                 self.bytes_per_second += (rate - self.bytes_per_second) * weight;
             }
@@ -507,7 +595,11 @@ mod tests {
     fn counters_end_in_total_and_gauges_do_not() {
         for one in Metrics::new().unwrap().described() {
             assert_eq!(one.kind == "counter", one.name.ends_with("_total"), "{}", one.name);
-            assert!(!one.help.is_empty() && !one.help.ends_with('.') && !one.help.contains('|'), "{}", one.name);
+            assert!(
+                !one.help.is_empty() && !one.help.ends_with('.') && !one.help.contains('|'),
+                "{}",
+                one.name
+            );
         }
     }
 

@@ -65,7 +65,9 @@ impl Spend {
     }
 
     pub(super) fn fill(&self, budgets: &Budgets) {
-        for vec in [&self.spend, &self.limit, &self.utilization, &self.reset, &self.spend_sum, &self.limit_sum] {
+        for vec in
+            [&self.spend, &self.limit, &self.utilization, &self.reset, &self.spend_sum, &self.limit_sum]
+        {
             vec.reset();
         }
         self.entities.reset();

@@ -33,10 +33,10 @@ use crate::postgres::error_chain;
 use crate::progress::{CopyPhase, Progress, State};
 use crate::resnapshot;
 use crate::schema;
-use crate::source::{Source, SourceTable};
 use crate::source::publication::columns_fingerprint;
 use crate::source::session::Session;
 use crate::source::start::{Facts, Start, check, decide};
+use crate::source::{Source, SourceTable};
 use crate::stage::signatures::Signatures;
 use crate::target::Target;
 
@@ -87,7 +87,7 @@ impl Daemon {
         let mut looked_at_wal = None;
         loop {
             let started = Instant::now();
-            let begun_at = self.progress.checkpoint();
+            let before = (self.metrics.sessions.get(), self.progress.checkpoint());
             let attempt = async {
                 self.still_paused().await?;
                 match self.open_brake().await? {
@@ -113,7 +113,7 @@ impl Daemon {
                 Err(error) => error,
             };
             self.metrics.reconnects.with_label_values(&[&error.label()]).inc();
-            self.count_restart(&error, begun_at);
+            self.count_restart(&error, before);
             if started.elapsed() > STABLE {
                 backoff.attempt = 0;
             }
@@ -148,12 +148,13 @@ impl Daemon {
     }
 
     /// Counts sessions in a row that failed at one position: something there may be what fails.
-    fn count_restart(&self, error: &Error, begun_at: Lsn) {
-        let moved = self.progress.checkpoint() != begun_at || !self.progress.has_led();
-        match error.reaction() {
-            _ if moved => self.metrics.same_position_restarts.set(0),
-            Reaction::Retry if error.is_failure() => self.metrics.same_position_restarts.inc(),
-            Reaction::Retry | Reaction::Stop => {}
+    /// `before`: sessions and checkpoint when the attempt began.
+    fn count_restart(&self, error: &Error, before: (u64, Lsn)) {
+        let streamed = self.metrics.sessions.get() > before.0;
+        if self.progress.checkpoint() != before.1 {
+            self.metrics.same_position_restarts.set(0);
+        } else if streamed && error.is_failure() {
+            self.metrics.same_position_restarts.inc();
         }
     }
 
@@ -324,6 +325,7 @@ impl Daemon {
         let epoch = checkpoint::take_lead(&target, &known, identity.timeline).await?;
         schema::write_policy(&target, config).await?;
         self.progress.session_begins(known.end_lsn);
+        self.metrics.sessions.inc();
         tracing::info!(lsn = %known.end_lsn, epoch, "streaming");
 
         let linger = self.progress.status().state == State::Braked;
@@ -406,9 +408,17 @@ impl Daemon {
                 self.budgets.begin(book, known, timeline);
             }
             Err(error) if error.sqlstate().is_some() => {
-                tracing::warn!(error = error_chain(&error), "the budgets could not be read, and are not shown");
+                tracing::warn!(
+                    error = error_chain(&error),
+                    "the budgets could not be read, and are not shown"
+                );
                 self.budgets.forget();
-                source.connection.client.batch_execute("rollback").await.map_err(on(Side::Source, "read budgets"))?;
+                source
+                    .connection
+                    .client
+                    .batch_execute("rollback")
+                    .await
+                    .map_err(on(Side::Source, "read budgets"))?;
             }
             Err(error) => return Err(error),
         }
