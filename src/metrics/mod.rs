@@ -21,6 +21,7 @@ use crate::certificate::Ends;
 use crate::progress::{CopyPhase, LAG_LIMIT, Progress, State};
 use crate::project::Outcome;
 use crate::project::access::Changes;
+use crate::resnapshot::Drifts;
 use crate::source::SlotState;
 pub use make::Described;
 use make::Maker;
@@ -127,6 +128,7 @@ pub struct Metrics {
     pub slot_safe_wal_bytes: Gauge,
     pub slot_headroom: Gauge,
     pub source_wal_rate: Gauge,
+    pub drift_rows: IntGaugeVec,
     pub failover_synced: IntGaugeVec,
     pub certificate_expiry: IntGaugeVec,
     pub publication: IntGaugeVec,
@@ -268,6 +270,11 @@ impl Metrics {
             "source_wal_bytes_per_second",
             "WAL that LiteLLM's server writes, smoothed over a minute",
         )?;
+        let drift_rows = make.int_gauges(
+            "drift_rows",
+            &["side", "table", "kind"],
+            "Rows that differed from LiteLLM's in the last comparison (verify, resnapshot): side mirror, by LiteLLM's table; side webui, by the audit's operation",
+        )?;
         let failover_synced = make.int_gauges(
             "failover_slot_synced",
             &[],
@@ -337,6 +344,7 @@ impl Metrics {
             slot_safe_wal_bytes,
             slot_headroom,
             source_wal_rate,
+            drift_rows,
             failover_synced,
             certificate_expiry,
             publication,
@@ -441,6 +449,18 @@ impl Metrics {
         for status in Publication::ALL {
             self.publication.with_label_values(&[status.name()]).set(i64::from(status == now));
         }
+    }
+
+    /// Shows what the last comparison with LiteLLM's rows found.
+    pub fn set_drift(&self, drifts: &Drifts) {
+        let mirror = drifts.mirror.iter().flat_map(|(table, drift)| {
+            [("missing", drift.inserted), ("changed", drift.updated), ("extra", drift.deleted)]
+                .map(|(kind, count)| (["mirror".to_owned(), table.clone(), kind.to_owned()], count))
+        });
+        let webui = drifts.webui.iter().map(|(operation, count)| {
+            (["webui".to_owned(), operation.clone(), "changed".to_owned()], *count)
+        });
+        self.set_counts(&self.drift_rows, &mirror.chain(webui).collect::<Vec<_>>());
     }
 
     /// Marks whether a standby could take our slot over; `None`: there is none.

@@ -378,7 +378,9 @@ impl Daemon {
             self.progress.set_copy_phase(CopyPhase::Merging);
             let merged = Box::pin(resnapshot::merge(config, &target, copied, epoch)).await;
             self.progress.copy_ended(matches!(merged, Ok(Some(_))));
-            merged?;
+            if let Some(drifts) = merged? {
+                self.metrics.set_drift(&drifts);
+            }
             self.progress.touch_caught_up();
         }
         if matches!(outcome, Err(Error::MessageTooLarge { .. })) {
