@@ -334,7 +334,7 @@ async fn every_panel_and_every_rule_evaluates_and_finds_data() {
             organization("o", "O"),
             team("t", "T", Some("o"), &["a1", "a2"]),
             key("k", "a1"),
-            "update \"LiteLLM_UserTable\" set max_budget = 10, spend = 9.5, budget_reset_at = now() + interval '1 day' where user_id = 'a1';
+            "update \"LiteLLM_UserTable\" set max_budget = 1000, spend = 850, budget_reset_at = now() + interval '1 day' where user_id = 'a1';
              update \"LiteLLM_UserTable\" set max_budget = 10, spend = 11 where user_id = 'a2';
              update \"LiteLLM_TeamTable\" set max_budget = 10, spend = 5".to_owned(),
         ]
@@ -397,9 +397,18 @@ async fn every_panel_and_every_rule_evaluates_and_finds_data() {
         found.len() == rules().len() && found.iter().all(|rule| rule["health"] != "unknown")
     })
     .await;
+    let mut alerting = BTreeSet::new();
     for rule in all_rules() {
         assert_eq!(rule["health"], "ok", "{rule}");
+        if rule["state"] != "inactive" {
+            alerting.insert(rule["name"].as_str().unwrap().trim_start_matches("LitellmWebuiSync").to_owned());
+        }
     }
+    // Pending or firing: what was arranged, and nothing that would wake somebody up about a daemon that is well.
+    assert_eq!(
+        alerting.iter().map(String::as_str).collect::<Vec<_>>(),
+        ["BudgetExceeded", "BudgetWarning", "DeadLetters", "Drift"]
+    );
     assert!(!load.is_finished(), "the load ended: {:?}", load.await);
     load.abort();
 }
