@@ -133,21 +133,21 @@ impl Book {
         }
         let hash = hash(row.key_parts());
         let old = old.map(hash_of_key);
-        match row.spending() {
-            &[spend, limit, reset] => {
+        match *row.spending() {
+            [spend, limit, reset] => {
                 let user =
                     entry(&mut self.users, old, hash, User { spend: 0.0, limit: f64::NAN, reset: NEVER });
                 set_number(&mut user.spend, spend, 0.0);
                 set_number(&mut user.limit, limit, f64::NAN);
                 set_moment(&mut user.reset, reset);
             }
-            &[spend, limit, duration, reset, budget, metadata] => {
+            [spend, limit, duration, reset, budget, metadata] => {
                 self.key(hash, old, [spend, limit, duration, reset, budget], metadata);
             }
-            &[first, second, third, fourth, fifth] if table.table().source == "LiteLLM_TeamTable" => {
+            [first, second, third, fourth, fifth] if table.table().source == "LiteLLM_TeamTable" => {
                 self.team(hash, old, [first, second, third, fourth], fifth);
             }
-            &[limit, soft, reset, amount, expiry] => {
+            [limit, soft, reset, amount, expiry] => {
                 let number = self.number(hash);
                 let amount = number_of(amount);
                 let increase =
@@ -164,14 +164,14 @@ impl Book {
                 debug_assert_ne!(number, NO_LINK);
                 self.set_row(hash, Some(row));
             }
-            &[spend, budget] if table.table().source == "LiteLLM_OrganizationTable" => {
+            [spend, budget] if table.table().source == "LiteLLM_OrganizationTable" => {
                 let link = self.link(budget);
                 let new = Organization { spend: 0.0, link: NO_LINK };
                 let organization = entry(&mut self.organizations, old, hash, new);
                 set_number(&mut organization.spend, spend, 0.0);
                 organization.link = link.unwrap_or(organization.link);
             }
-            &[spend, budget] => {
+            [spend, budget] => {
                 let link = self.link(budget);
                 // The second part of its key.
                 let team = row.key_parts().nth(1).map_or(0, |team| beginning(&self::hash([team])));
@@ -405,7 +405,7 @@ fn member_limit(
     {
         return (Some(limit + increase), rules::soft(own.soft));
     }
-    let limit = default.and_then(|default| default.limit).filter(|limit| !(*limit <= 0.0));
+    let limit = default.and_then(|default| default.limit).filter(|limit| *limit > 0.0 || limit.is_nan());
     let soft = own.and_then(|own| own.soft).or(default.and_then(|default| default.soft));
     (limit.map(|limit| limit + increase), rules::soft(soft))
 }
@@ -459,8 +459,41 @@ fn increase_of(metadata: &[u8]) -> Option<Increase> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
+    use crate::decode;
+
+    pub(in super::super) const USERS: &str = "LiteLLM_UserTable";
+    pub(in super::super) const TEAMS: &str = "LiteLLM_TeamTable";
+    const KEYS: &str = "LiteLLM_VerificationToken";
+
+    fn read(book: &mut Book, table: &str, old: Option<&str>, key: &[&str], spending: &[TupleValue<'_>]) {
+        let id = TableId::of_source(table).unwrap();
+        let mut raw = vec![TupleValue::Null; id.table().columns.len()];
+        for (to, part) in raw.iter_mut().zip(key) {
+            *to = TupleValue::Text(part.as_bytes());
+        }
+        raw.extend(spending);
+        assert_eq!(spending.len(), id.table().spending.len(), "{table}");
+        let old = old.map(|old| Key::new(&[old]));
+        book.row(id, old.as_ref(), &decode::copied_row(id, raw));
+    }
+
+    pub(in super::super) fn row(book: &mut Book, table: &str, key: &[&str], spending: &[Option<&str>]) {
+        let spending: Vec<_> = spending
+            .iter()
+            .map(|value| value.map_or(TupleValue::Null, |text| TupleValue::Text(text.as_bytes())))
+            .collect();
+        read(book, table, None, key, &spending);
+    }
+
+    /// Limits of keys by spend, which tells them apart.
+    fn keys(book: &Book) -> Vec<(f64, Option<f64>)> {
+        let mut found = Vec::new();
+        book.each(Kind::Key, 0, |_, standing| found.push((standing.spend, standing.limit)));
+        found.sort_by(|a, b| a.0.total_cmp(&b.0));
+        found
+    }
 
     #[test]
     fn an_entity_takes_48_bytes_at_most() {
@@ -468,5 +501,54 @@ mod tests {
         for size in [size_of::<User>(), size_of::<ApiKey>(), size_of::<Team>(), size_of::<Member>()] {
             assert!(size + size_of::<Hash>() <= 48, "{size}");
         }
+    }
+
+    #[test]
+    fn a_stream_that_repeats_what_was_read_ends_where_it_was() {
+        let increase = r#"{"temp_budget_increase": 5, "temp_budget_expiry": "2999-01-01T00:00:00Z"}"#;
+        let (old, new) = ("a".repeat(64), "b".repeat(64));
+        let mut book = Book::default();
+        // Read when the key was called `new` already …
+        row(&mut book, KEYS, &[&new], &[Some("3"), Some("10"), None, None, None, Some(increase)]);
+        assert_eq!(keys(&book), [(3.0, Some(15.0))]);
+        // … and then the stream tells how it came to be, without the metadata, which never changed.
+        let text = |text: &'static str| TupleValue::Text(text.as_bytes());
+        let null = TupleValue::Null;
+        for spend in ["1", "2"] {
+            let values = [text(spend), text("10"), null, null, null, TupleValue::Unchanged];
+            read(&mut book, KEYS, None, &[&old], &values);
+        }
+        let values = [text("3"), text("10"), null, null, null, TupleValue::Unchanged];
+        read(&mut book, KEYS, Some(&old), &[&new], &values);
+        assert_eq!(keys(&book), [(3.0, Some(15.0))]);
+        // Seen for the first time, a move takes along what is not sent.
+        read(&mut book, KEYS, Some(&new), &[&old], &values);
+        assert_eq!(keys(&book), [(3.0, Some(15.0))]);
+        book.delete(TableId::of_source(KEYS).unwrap(), &hash([&old]));
+        assert!(book.is_empty() && book.increases.is_empty());
+    }
+
+    #[test]
+    fn nonsense_is_no_limit_and_no_panic() {
+        let mut book = Book::default();
+        for metadata in [
+            "",
+            "{",
+            "null",
+            "7",
+            "[]",
+            r#""{""#,
+            r#"{"temp_budget_expiry": 7, "temp_budget_increase": "x"}"#,
+        ] {
+            row(
+                &mut book,
+                KEYS,
+                &["plain"],
+                &[Some("x"), Some(""), Some(""), Some("never"), Some("?"), Some(metadata)],
+            );
+            row(&mut book, TEAMS, &["t"], &[None, Some("1e999"), Some("-0"), None, Some(metadata)]);
+        }
+        assert_eq!(keys(&book), [(0.0, None)]);
+        assert_eq!(book.len(), 2);
     }
 }

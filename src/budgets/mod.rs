@@ -103,9 +103,10 @@ fn cut(candidates: &mut Vec<Ranked>, most: usize) {
 
 /// The fullest first; without a limit, those who spent most; the hash makes it the same order every time.
 fn by_fullness(a: &Ranked, b: &Ranked) -> Order {
-    let used = |one: &Ranked| one.standing.utilization().unwrap_or(f64::NEG_INFINITY);
-    let spent =
-        |one: &Ranked| if one.standing.spend.is_nan() { f64::NEG_INFINITY } else { one.standing.spend };
+    // Not a number comes last.
+    let number = |value: f64| if value.is_nan() { f64::NEG_INFINITY } else { value };
+    let used = |one: &Ranked| number(one.standing.utilization().unwrap_or(f64::NAN));
+    let spent = |one: &Ranked| number(one.standing.spend);
     used(b).total_cmp(&used(a)).then_with(|| spent(b).total_cmp(&spent(a))).then_with(|| a.hash.cmp(&b.hash))
 }
 
@@ -138,14 +139,18 @@ impl Name {
         } else {
             id
         };
-        let alias: Vec<&str> = self
+        let mut alias: Vec<String> = self
             .alias
             .iter()
-            .rev()
-            .filter_map(|alias| alias.as_deref().filter(|alias| !alias.is_empty() && shown(alias)))
+            .map(|alias| alias.clone().filter(|alias| shown(alias)).unwrap_or_default())
             .collect();
-        let email = self.email.as_deref().and_then(reduce::email).filter(|_| emails && alias.is_empty());
-        (id, email.unwrap_or_else(|| cut_text(&alias.join("/"), LABEL_MAX_CHARS)))
+        // The first is the user's, where there is a user.
+        if let (Some(user), true) = (alias.first_mut().filter(|user| user.is_empty()), emails) {
+            *user = self.email.as_deref().and_then(reduce::email).unwrap_or_default();
+        }
+        alias.retain(|alias| !alias.is_empty());
+        alias.reverse();
+        (id, cut_text(&alias.join("/"), LABEL_MAX_CHARS))
     }
 }
 
@@ -285,4 +290,54 @@ fn everybody(ranking: &Ranking) -> impl Iterator<Item = (Kind, Hash)> {
 pub fn now() -> Micros {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     Micros::try_from(since.as_micros()).unwrap_or(Micros::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::book::tests::{TEAMS, USERS, row};
+    use super::*;
+
+    #[test]
+    fn the_fullest_come_first_and_those_over_their_soft_budget_up_to_a_number() {
+        let mut book = Book::default();
+        for number in 1..=20 {
+            let (id, spend) = (format!("u{number}"), number.to_string());
+            row(&mut book, USERS, &[&id], &[Some(&spend), Some("100"), None]);
+            // Reached by all but the first four.
+            row(&mut book, TEAMS, &[&id], &[Some(&spend), None, Some("5"), None, Some("{}")]);
+        }
+        row(&mut book, USERS, &["nan"], &[Some("NaN"), Some("1"), None]);
+        row(&mut book, USERS, &["nobody"], &[Some("0"), None, None]);
+        let ranking = rank(&book, 0, 3, 4);
+        let shown = |kind: Kind| -> Vec<f64> {
+            ranking.kinds[&kind].shown.iter().map(|one| one.standing.spend).collect()
+        };
+        assert_eq!(shown(Kind::User), [20.0, 19.0, 18.0]);
+        assert_eq!(shown(Kind::Team), [20.0, 19.0, 18.0, 17.0, 16.0, 15.0, 14.0]);
+        assert_eq!(ranking.kinds[&Kind::Team].hidden, 9);
+        assert_eq!(ranking.kinds[&Kind::Team].states[&State::Soft], 16);
+        assert_eq!(ranking.kinds[&Kind::User].states[&State::Unlimited], 1);
+        assert_eq!(ranking.kinds[&Kind::User].spend, 210.0);
+        assert_eq!(rank(&book, 0, 0, 0).kinds[&Kind::Team].hidden, 16);
+    }
+
+    #[test]
+    fn labels_are_short_and_hold_no_email() {
+        let name = |id: &[&str], alias: &[&str]| Name {
+            id: id.iter().map(|id| (*id).to_owned()).collect(),
+            alias: alias.iter().map(|alias| Some((*alias).to_owned())).collect(),
+            email: Some("Ann@X.test".to_owned()),
+            ..Name::default()
+        };
+        let hash = book::hash(["ann@x.test"]);
+        let labels = |name: &Name, emails| name.labels(&hash, emails);
+        let ann = name(&["ann@x.test", "t"], &["Ann <ann@x.test>", "Team"]);
+        assert_eq!(labels(&ann, false), (format!("t/{}", short(&hash)), "Team".to_owned()));
+        assert_eq!(labels(&ann, true), ("t/ann@x.test".to_owned(), "Team/Ann <ann@x.test>".to_owned()));
+        assert_eq!(labels(&name(&["ann"], &[""]), true).1, "ann@x.test");
+        assert_eq!(labels(&name(&["ann"], &[""]), false).1, "");
+        let (id, alias) = labels(&name(&[&"ä".repeat(500)], &[&"ö".repeat(500)]), false);
+        assert_eq!((id.chars().count(), alias.chars().count()), (100, 100));
+        assert!(id.ends_with(&short(&hash)));
+    }
 }

@@ -9,9 +9,6 @@ use crate::budgets::{self, Ranked, load};
 use crate::config::Config;
 use crate::source::Source;
 
-/// Shown at most beyond the fullest, of those that reached their soft budget.
-const SOFT_MAX: usize = 1000;
-
 /// One line. The JSON of `budgets --json` is a list of these.
 #[derive(Debug, Serialize)]
 struct Line {
@@ -34,6 +31,8 @@ struct Sum {
     kind: Kind,
     spend_usd: f64,
     limit_usd: f64,
+    /// Beyond those that are listed.
+    more_over_soft_budget: u64,
     states: std::collections::BTreeMap<budgets::rules::State, u64>,
 }
 
@@ -52,7 +51,7 @@ pub(super) async fn budgets(
     let source = Source::open(config).await?;
     let tables = source.tables(config).await?;
     let book = load::read(&source, config, &tables).await?;
-    let mut ranking = budgets::rank(&book, budgets::now(), top, SOFT_MAX);
+    let mut ranking = budgets::rank(&book, budgets::now(), top, 0);
     ranking.kinds.retain(|one, _| kind.is_none_or(|kind| kind == *one));
     let names = load::all_names(&source, config, &ranking).await?;
     let mut report = Report { budgets: Vec::new(), totals: Vec::new() };
@@ -62,8 +61,13 @@ pub(super) async fn budgets(
             let (id, alias) = name.labels(&one.hash, true);
             report.budgets.push(line(kind, id, alias, &one));
         }
-        let (spend_usd, limit_usd) = (found.spend, found.limit);
-        report.totals.push(Sum { kind, spend_usd, limit_usd, states: found.states });
+        report.totals.push(Sum {
+            kind,
+            spend_usd: found.spend,
+            limit_usd: found.limit,
+            more_over_soft_budget: found.hidden,
+            states: found.states,
+        });
     }
     if json {
         println!("{}", serde_json::to_string_pretty(&report)?);
@@ -110,14 +114,15 @@ fn table(report: &Report) -> String {
     }
     let _ = writeln!(
         out,
-        "\n{:<12}  {:<9}  {:>6}  {:>12}  {:>12}  who",
+        "\n{:<12}  {:<9}  {:>7}  {:>12}  {:>12}  who",
         "kind", "state", "used", "spend", "limit"
     );
     for line in &report.budgets {
         let used = match (line.utilization, line.limit_usd) {
-            (Some(used), _) => format!("{:.0} %", used * 100.0),
-            (None, Some(_)) => "> 0".to_owned(),
-            (None, None) => "-".to_owned(),
+            // Never rounded up to a share that was not reached.
+            (Some(used), _) if used < 10.0 => format!("{:.0} %", (used * 100.0 + 1e-9).floor()),
+            (_, Some(_)) => "> 999 %".to_owned(),
+            (_, None) => "-".to_owned(),
         };
         let money = |value: Option<f64>| value.map_or("-".to_owned(), |value| format!("{value:.2}"));
         let who = match line.alias.as_str() {
@@ -129,7 +134,7 @@ fn table(report: &Report) -> String {
         let (spend, limit) = (money(line.spend_usd), money(line.limit_usd));
         let _ = writeln!(
             out,
-            "{:<12}  {:<9}  {used:>6}  {spend:>12}  {limit:>12}  {who}",
+            "{:<12}  {:<9}  {used:>7}  {spend:>12}  {limit:>12}  {who}",
             line.kind.name(),
             line.state.name()
         );

@@ -80,7 +80,7 @@ enum Command {
         /// Only this kind
         #[arg(long, value_enum)]
         kind: Option<Kind>,
-        /// How many of each kind; those that reached their soft budget are always shown
+        /// How many of each kind, the fullest first
         #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u16).range(0..=10_000))]
         top: u16,
         /// Print JSON

@@ -4,7 +4,9 @@
 //! registered, and stands in the README's table ([`Metrics::markdown`]).
 
 mod make;
+mod rate;
 mod spend;
+mod words;
 
 use std::fmt::Write as _;
 use std::sync::{Mutex, PoisonError};
@@ -16,7 +18,6 @@ use prometheus::{
 };
 
 use crate::budgets::Budgets;
-use crate::catalog::Lsn;
 use crate::certificate::Ends;
 use crate::progress::{CopyPhase, LAG_LIMIT, Progress, State};
 use crate::project::Outcome;
@@ -25,53 +26,11 @@ use crate::resnapshot::Drifts;
 use crate::source::SlotState;
 pub use make::Described;
 use make::Maker;
+pub use rate::WalRate;
 use spend::Spend;
+pub use words::{Publication, Stage};
 
 const PREFIX: &str = "litellm_webui_sync";
-
-/// The parts of a batch's time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stage {
-    /// Decoding and staging what came in for it, in all.
-    Decode,
-    Mirror,
-    Project,
-    Commit,
-}
-
-impl Stage {
-    pub const ALL: [Self; 4] = [Self::Decode, Self::Mirror, Self::Project, Self::Commit];
-
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Decode => "decode",
-            Self::Mirror => "mirror",
-            Self::Project => "project",
-            Self::Commit => "commit",
-        }
-    }
-}
-
-/// How the publication looked when it was last looked at.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Publication {
-    Ok,
-    /// A table or a column is missing, or new.
-    Changed,
-    Missing,
-}
-
-impl Publication {
-    pub const ALL: [Self; 3] = [Self::Ok, Self::Changed, Self::Missing];
-
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Ok => "ok",
-            Self::Changed => "changed",
-            Self::Missing => "missing",
-        }
-    }
-}
 
 #[derive(Debug)]
 pub struct Metrics {
@@ -522,7 +481,8 @@ impl Metrics {
         self.copy_tables_done.set(whole(copy.tables_done));
         self.last_copy_failed.set(i64::from(copy.failed));
         self.last_copy_timestamp.set(copy.succeeded_at.map_or(0.0, unix));
-        self.spend.fill(budgets);
+        // Who stands by sees no stream, and what it once knew is old.
+        self.spend.fill(budgets.ranking().filter(|_| now != State::Standby), budgets);
         let mut out = Vec::new();
         if let Err(error) = TextEncoder::new().encode(&self.registry.gather(), &mut out) {
             tracing::error!(%error, "could not render the metrics");
@@ -560,39 +520,12 @@ fn float(bytes: u64) -> f64 {
     bytes as f64
 }
 
-/// How fast a server writes WAL, smoothed over about a minute.
-#[derive(Debug, Default)]
-pub struct WalRate {
-    begun: Option<Instant>,
-    last: Option<(Instant, Lsn)>,
-    bytes_per_second: f64,
-}
-
-impl WalRate {
-    /// The end of its WAL is `end` now. Gives bytes a second.
-    pub fn see(&mut self, end: Lsn, at: Instant) -> f64 {
-        if let Some((before, from)) = self.last {
-            let seconds = at.saturating_duration_since(before).as_secs_f64();
-            if seconds > 0.0 {
-                let rate = float(u64::from(end).saturating_sub(from.into())) / seconds;
-                // At first the plain average, so that it is right from the beginning.
-                let age =
-                    self.begun.map_or(seconds, |begun| at.saturating_duration_since(begun).as_secs_f64());
-                let weight = (1.0 - (-seconds / 60.0).exp()).max(seconds / age);
-                self.bytes_per_second += (rate - self.bytes_per_second) * weight;
-            }
-        }
-        self.begun.get_or_insert(at);
-        self.last = Some((at, end));
-        self.bytes_per_second
-    }
-}
-
 const SLOT_STATUSES: [&str; 5] = ["reserved", "extended", "unreserved", "lost", "missing"];
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::catalog::Lsn;
     use crate::config::policy;
 
     fn budgets() -> Budgets {
@@ -649,18 +582,5 @@ mod tests {
         metrics.set_slot(&SlotState { safe_wal_size: None, ..slot }, 100.0);
         metrics.render(&Progress::default(), &budgets());
         assert!(metrics.slot_headroom.get().is_infinite());
-    }
-
-    #[test]
-    fn the_rate_of_wal_follows_what_is_written() {
-        let (mut rate, start) = (WalRate::default(), Instant::now());
-        for second in 0..=600 {
-            rate.see(Lsn::from(second * 1000), start + Duration::from_secs(second));
-        }
-        assert!((rate.bytes_per_second - 1000.0).abs() < 10.0, "{}", rate.bytes_per_second);
-        for second in 601..=1200 {
-            rate.see(Lsn::from(600_000), start + Duration::from_secs(second));
-        }
-        assert!(rate.bytes_per_second < 1.0);
     }
 }

@@ -3,11 +3,13 @@
 //! Gauges all of them: spend goes down at a reset. They are filled anew whenever somebody looks, because temporary
 //! increases end without a row in the stream.
 
+use std::sync::Arc;
+
 use prometheus::{GaugeVec, IntGauge, IntGaugeVec, Result};
 
 use super::make::Maker;
 use crate::budgets::rules::Kind;
-use crate::budgets::{Budgets, Shown};
+use crate::budgets::{Budgets, Ranking, Shown};
 
 #[derive(Debug)]
 pub struct Spend {
@@ -64,7 +66,7 @@ impl Spend {
         })
     }
 
-    pub(super) fn fill(&self, budgets: &Budgets) {
+    pub(super) fn fill(&self, ranking: Option<Arc<Ranking>>, budgets: &Budgets) {
         for vec in
             [&self.spend, &self.limit, &self.utilization, &self.reset, &self.spend_sum, &self.limit_sum]
         {
@@ -72,7 +74,6 @@ impl Spend {
         }
         self.entities.reset();
         self.hidden.reset();
-        let ranking = budgets.ranking();
         self.loaded.set(i64::from(ranking.is_some()));
         let Some(ranking) = ranking else { return };
         for (kind, found) in &ranking.kinds {

@@ -25,7 +25,7 @@ use crate::budgets::{self, Budgets};
 use crate::catalog::Lsn;
 use crate::checkpoint::{self, Checkpoint};
 use crate::config::Config;
-use crate::error::{Error, Reaction, Result, Side, on};
+use crate::error::{Error, Reaction, Result};
 use crate::metrics::{Metrics, Publication};
 use crate::pause;
 use crate::poll;
@@ -317,7 +317,7 @@ impl Daemon {
             None => None,
         };
         tokio::select! {
-            loaded = self.load_budgets(&source, &known, identity.timeline, &tables) => loaded?,
+            () = self.load_budgets(&known, identity.timeline, &tables) => {}
             error = backfill::stay_alive(&target) => return Err(error),
             () = cancel.cancelled() => return Ok(()),
         }
@@ -390,41 +390,29 @@ impl Daemon {
         outcome
     }
 
-    /// Reads the budgets, unless the stream from here continues what is known of them. They are for looking at: what LiteLLM's
-    /// server refuses to show does not stop anything.
-    async fn load_budgets(
-        &self,
-        source: &Source,
-        known: &Checkpoint,
-        timeline: i32,
-        tables: &BTreeMap<String, SourceTable>,
-    ) -> Result<()> {
+    /// Reads the budgets, unless the stream from here continues what is known of them. They are for looking at: what goes
+    /// wrong stops nothing, so they have a connection of their own.
+    async fn load_budgets(&self, known: &Checkpoint, timeline: i32, tables: &BTreeMap<String, SourceTable>) {
         if self.budgets.continues(known, timeline) {
-            return Ok(());
+            return;
         }
         let started = Instant::now();
-        match budgets::load::read(source, &self.config, tables).await {
+        let read = async {
+            let source = Source::open(&self.config).await?;
+            budgets::load::read(&source, &self.config, tables).await
+        };
+        match read.await {
             Ok(book) => {
                 let millis = started.elapsed().as_millis();
                 tracing::info!(entities = book.len(), millis, "read the budgets");
                 self.budgets.begin(book, known, timeline);
             }
-            Err(error) if error.sqlstate().is_some() => {
-                tracing::warn!(
-                    error = error_chain(&error),
-                    "the budgets could not be read, and are not shown"
-                );
+            Err(error) => {
+                let error = error_chain(&error);
+                tracing::warn!(error, "the budgets could not be read, and are not shown in this session");
                 self.budgets.forget();
-                source
-                    .connection
-                    .client
-                    .batch_execute("rollback")
-                    .await
-                    .map_err(on(Side::Source, "read budgets"))?;
             }
-            Err(error) => return Err(error),
         }
-        Ok(())
     }
 
     /// Fails while the pause that ended the last attempt goes on. Tells `status` that we wait.

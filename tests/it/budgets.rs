@@ -12,11 +12,20 @@ use crate::support::{
     Daemon, Pair, PairOptions, eventually, key, organization, person, rekey, rows, team, token,
 };
 
-/// Spend, limit and reset (milliseconds) of everybody, by kind and id; and how many there are by kind and state.
+type Who = (String, String);
+/// Spend, limit, reset in milliseconds.
+type Budget = (f64, Option<f64>, Option<f64>);
+
+/// Everybody's budget, by kind and id; and how many there are by kind and state.
 #[derive(Debug, Default, PartialEq)]
 struct Picture {
-    entities: BTreeMap<(String, String), (f64, Option<f64>, Option<i64>)>,
-    states: BTreeMap<(String, String), u64>,
+    entities: BTreeMap<Who, Budget>,
+    states: BTreeMap<Who, f64>,
+}
+
+#[expect(clippy::cast_precision_loss, reason = "exact for 285 000 years")]
+fn milliseconds(micros: i64) -> f64 {
+    (micros / 1000) as f64
 }
 
 /// As the oracle has it. Who has neither spent nor a limit is shown by nobody.
@@ -28,7 +37,7 @@ async fn expected(pair: &Pair, now: &str) -> Picture {
         let (kind, spend) = (kind.unwrap(), spend.unwrap().parse::<f64>().unwrap());
         let limit: Option<f64> = limit.map(|limit| limit.parse().unwrap());
         let reset = reset.map(|reset| reset.parse().unwrap());
-        *picture.states.entry((kind.clone(), state.unwrap())).or_default() += 1;
+        *picture.states.entry((kind.clone(), state.unwrap())).or_default() += 1.0;
         if limit.is_some() || spend != 0.0 {
             picture.entities.insert((kind, id.unwrap()), (spend, limit, reset));
         }
@@ -75,7 +84,7 @@ fn shown(daemon: &Daemon) -> Picture {
                 assert_eq!(twice, None, "{labels:?}");
             }
             "budget_entities" if *value > 0.0 => {
-                picture.states.insert((labels["kind"].clone(), labels["state"].clone()), *value as u64);
+                picture.states.insert((labels["kind"].clone(), labels["state"].clone()), *value);
             }
             _ => {}
         }
@@ -85,7 +94,7 @@ fn shown(daemon: &Daemon) -> Picture {
         match name.as_str() {
             "budget_limit_usd" => picture.entities.get_mut(&entity()).unwrap().1 = Some(*value),
             "budget_reset_timestamp_seconds" => {
-                picture.entities.get_mut(&entity()).unwrap().2 = Some((value * 1000.0).round() as i64);
+                picture.entities.get_mut(&entity()).unwrap().2 = Some((value * 1000.0).round());
             }
             "budget_utilization_ratio" => {
                 let (spend, limit, _) = picture.entities[&entity()];
@@ -110,6 +119,7 @@ async fn assert_shown(pair: &Pair, daemon: &Daemon, when: &str) {
     pair.settle().await;
     let now = "timezone('UTC', clock_timestamp())";
     let wanted = expected(pair, now).await;
+    assert!(wanted.entities.len() > 100, "{when}: nothing to compare");
     let mut last = shown(daemon);
     for _ in 0..400 {
         if last == wanted {
@@ -304,12 +314,13 @@ async fn a_reading_agrees_with_the_oracle_at_any_moment() {
         let mut found = Picture::default();
         for (kind, of_kind) in &ranking.kinds {
             for (state, count) in of_kind.states.iter().filter(|(_, count)| **count > 0) {
-                found.states.insert((kind.name().to_owned(), state.name().to_owned()), *count);
+                #[expect(clippy::cast_precision_loss, reason = "a small count")]
+                found.states.insert((kind.name().to_owned(), state.name().to_owned()), *count as f64);
             }
             for one in &of_kind.shown {
                 let (id, _) = names[&(*kind, one.hash)].labels(&one.hash, true);
                 let standing = one.standing;
-                let value = (standing.spend, standing.limit, standing.reset.map(|micros| micros / 1000));
+                let value = (standing.spend, standing.limit, standing.reset.map(milliseconds));
                 found.entities.insert((kind.name().to_owned(), id), value);
             }
         }
