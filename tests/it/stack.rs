@@ -1,6 +1,7 @@
 //! What docker-compose.yml gives Postgres, run on a real one: databases, roles, and a daemon that has no right too many.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
@@ -158,10 +159,23 @@ fn the_stack_insists_on_every_secret_and_the_example_has_none() {
 
 #[test]
 fn new_secrets_fill_the_whole_example_and_differ_each_time() {
-    let fill =
-        |email: &str| answer(Command::new("sh").args([&file("stack/new-env"), email]).output().unwrap());
-    let (code, text, error) = fill("admin@example.com");
-    assert_eq!((code, error.as_str()), (0, ""));
+    let made = std::env::temp_dir().join(format!("env-{}", std::process::id()));
+    let fill = |email: &str| {
+        let mut command = Command::new("sh");
+        answer(command.args([&file("stack/new-env"), email]).arg(&made).output().unwrap())
+    };
+    let read = || {
+        let text = std::fs::read_to_string(&made).unwrap();
+        let mode = std::fs::metadata(&made).unwrap().permissions().mode();
+        assert_eq!(mode & 0o077, 0, "others can read it");
+        text
+    };
+    assert_eq!(fill("admin@example.com"), (0, String::new(), String::new()));
+    let text = read();
+    // Not over one that is there: the salt in it is needed for ever.
+    assert_ne!(fill("admin@example.com").0, 0);
+    assert_eq!(read(), text);
+    std::fs::remove_file(&made).unwrap();
     let values: BTreeMap<&str, &str> =
         text.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.split_once('=')).collect();
     assert_eq!(values["WEBUI_ADMIN_EMAIL"], "admin@example.com");
@@ -171,7 +185,9 @@ fn new_secrets_fill_the_whole_example_and_differ_each_time() {
         .filter(|(name, _)| !["WEBUI_ADMIN_EMAIL", "OPENAI_API_KEY"].contains(*name))
         .map(|(_, value)| *value)
         .collect();
-    let again = fill("admin@example.com").1;
+    assert_eq!(fill("admin@example.com").0, 0);
+    let again = read();
+    std::fs::remove_file(&made).unwrap();
     for (place, secret) in secrets.iter().enumerate() {
         // They stand in URLs.
         assert!(
@@ -185,5 +201,6 @@ fn new_secrets_fill_the_whole_example_and_differ_each_time() {
     }
     for wrong in ["", "nobody", "a@b@c", "a b@c.d", "@b", "a@$(id)"] {
         assert_ne!(fill(wrong).0, 0, "{wrong}");
+        assert!(!made.exists(), "{wrong}");
     }
 }
