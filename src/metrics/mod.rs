@@ -487,7 +487,8 @@ impl Metrics {
         if let Err(error) = TextEncoder::new().encode(&self.registry.gather(), &mut out) {
             tracing::error!(%error, "could not render the metrics");
         }
-        String::from_utf8_lossy(&out).into_owned()
+        // The library writes infinity as Rust does. Nothing but a value can end a line like this.
+        String::from_utf8_lossy(&out).replace(" inf\n", " +Inf\n").replace(" -inf\n", " -Inf\n")
     }
 
     /// Every metric there is.
@@ -580,7 +581,7 @@ mod tests {
         metrics.render(&Progress::default(), &budgets());
         assert!(metrics.slot_headroom.get() < first);
         metrics.set_slot(&SlotState { safe_wal_size: None, ..slot }, 100.0);
-        metrics.render(&Progress::default(), &budgets());
-        assert!(metrics.slot_headroom.get().is_infinite());
+        let text = metrics.render(&Progress::default(), &budgets());
+        assert!(text.contains("\nlitellm_webui_sync_slot_headroom_seconds +Inf\n"), "{text}");
     }
 }
