@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use regex::Regex;
@@ -341,7 +341,7 @@ async fn every_panel_and_every_rule_evaluates_and_finds_data() {
         .concat(),
     )
     .await;
-    let daemon = Daemon::start(&pair);
+    let mut daemon = Daemon::start(&pair);
     let prometheus = Prometheus::start(&daemon);
     pair.settle().await;
     // Somebody who was edited by hand, found by a comparison.
@@ -367,7 +367,7 @@ async fn every_panel_and_every_rule_evaluates_and_finds_data() {
     let questions: Vec<(String, String)> = questions.chain(in_rules).collect();
     // Rates need a few scrapes under load, some gauges their timers; what is there once need not be asked again.
     let mut open: Vec<&(String, String)> = questions.iter().collect();
-    let start = std::time::Instant::now();
+    let start = Instant::now();
     while !open.is_empty() && start.elapsed() < DEADLINE {
         missing.clear();
         open.retain(|(title, expression)| match prometheus.query(expression) {
@@ -397,18 +397,27 @@ async fn every_panel_and_every_rule_evaluates_and_finds_data() {
         found.len() == rules().len() && found.iter().all(|rule| rule["health"] != "unknown")
     })
     .await;
-    let mut alerting = BTreeSet::new();
     for rule in all_rules() {
         assert_eq!(rule["health"], "ok", "{rule}");
-        if rule["state"] != "inactive" {
-            alerting.insert(rule["name"].as_str().unwrap().trim_start_matches("LitellmWebuiSync").to_owned());
-        }
     }
     // Pending or firing: what was arranged, and nothing that would wake somebody up about a daemon that is well.
-    assert_eq!(
-        alerting.iter().map(String::as_str).collect::<Vec<_>>(),
-        ["BudgetExceeded", "BudgetWarning", "DeadLetters", "Drift"]
-    );
+    let arranged = ["BudgetExceeded", "BudgetWarning", "DeadLetters", "Drift"];
+    let alerting = || -> Vec<String> {
+        let active = all_rules().into_iter().filter(|rule| rule["state"] != "inactive");
+        let names = active.map(|rule| rule["name"].as_str().unwrap().replace("LitellmWebuiSync", ""));
+        names.collect::<BTreeSet<_>>().into_iter().collect()
+    };
+    let start = Instant::now();
+    while alerting() != arranged && start.elapsed() < DEADLINE {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    assert_eq!(alerting(), arranged);
     assert!(!load.is_finished(), "the load ended: {:?}", load.await);
     load.abort();
+
+    daemon.kill9();
+    within(DEADLINE, "the alert that the daemon is down", || async {
+        all_rules().iter().any(|rule| rule["name"] == "LitellmWebuiSyncDown" && rule["state"] != "inactive")
+    })
+    .await;
 }
