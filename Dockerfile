@@ -1,18 +1,24 @@
-# The daemon without the demo. Settings: see README.md, "Configuration".
-FROM rust:1-slim-bookworm AS build
+# syntax=docker/dockerfile:1
+# The daemon, without the demo. Settings: README.md, "Configuration".
+FROM rust:1.90.0-slim-bookworm AS build
 WORKDIR /build
 COPY Cargo.toml Cargo.lock ./
 COPY src src
 COPY sql sql
-# Only their manifests and the paths they name; the tests are not built.
+# Cargo wants the workspace's manifests and the files they name; the tests are not built.
 COPY tests tests
-RUN cargo build --release --locked --no-default-features
+RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,target=/build/target \
+    cargo build --release --locked --no-default-features \
+    && install -D target/release/litellm-webui-sync /out/litellm-webui-sync
 
-FROM debian:bookworm-slim
-COPY --from=build /build/target/release/litellm-webui-sync /usr/local/bin/
+# glibc and nothing else: no shell, no package manager, a user that is not root.
+FROM gcr.io/distroless/cc-debian12:nonroot
+COPY --from=build /out/litellm-webui-sync /usr/local/bin/
 # Inside a container only the container's own loopback would reach the default.
 ENV LITELLM_WEBUI_SYNC_HTTP=0.0.0.0:9466
 EXPOSE 9466
-USER nobody
+USER 65532:65532
+HEALTHCHECK --interval=10s --timeout=6s --start-period=10s --retries=3 \
+    CMD ["litellm-webui-sync", "healthcheck"]
 ENTRYPOINT ["litellm-webui-sync"]
 CMD ["run"]

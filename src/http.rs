@@ -3,8 +3,9 @@
 //! Reads memory only: the pages answer when both databases are down. The first two name people, so they are guarded
 //! ([`crate::guard`]); the others hold no personal data and are open to whoever reaches the address.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{RawQuery, Request, State};
@@ -12,7 +13,8 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use tokio::net::TcpListener;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
 use crate::board::Board;
@@ -137,5 +139,40 @@ pub async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
 /// When the listener breaks.
 pub async fn serve(listener: TcpListener, pages: Pages, cancel: CancellationToken) -> anyhow::Result<()> {
     axum::serve(listener, router(pages)).with_graceful_shutdown(cancel.cancelled_owned()).await?;
+    Ok(())
+}
+
+/// How long a process that is alive may take to say so.
+const HEALTH_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Asks the daemon that serves `address` for `/healthz`.
+///
+/// # Errors
+/// When it does not answer in time, or not with 200.
+pub async fn ask_health(address: SocketAddr) -> anyhow::Result<()> {
+    use anyhow::Context;
+    // Where it listens on every address, any of this machine's own will do.
+    let ip = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    let address = SocketAddr::new(ip, address.port());
+    let asked = async {
+        let mut stream = TcpStream::connect(address).await?;
+        let request = format!("GET /healthz HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await?;
+        let mut status = [0; 12];
+        stream.read_exact(&mut status).await?;
+        Ok::<_, std::io::Error>(status)
+    };
+    let status = tokio::time::timeout(HEALTH_PATIENCE, asked)
+        .await
+        .map_err(|_| anyhow::anyhow!("{address} did not answer within {} s", HEALTH_PATIENCE.as_secs()))?
+        .with_context(|| format!("{address} does not answer"))?;
+    anyhow::ensure!(
+        status == *b"HTTP/1.1 200",
+        "what answers at {address} is not healthy, or not the daemon"
+    );
     Ok(())
 }

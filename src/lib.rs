@@ -69,6 +69,7 @@ pub mod plan;
 pub mod status;
 // shared by all, knowing none of the above
 pub mod catalog;
+pub mod certificate;
 pub mod config;
 pub mod error;
 pub mod failpoint;

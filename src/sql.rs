@@ -183,6 +183,7 @@ files! {
     PASSWORDS_WRITE = "passwords/write.sql";
     SERVER = "source/server.sql";
     LEADER = "source/leader.sql";
+    FAILOVER_SLOT = "source/failover_slot.sql";
     SLOT_STATE = "source/slot_state.sql";
     PUBLICATION = "source/publication.sql";
     BLOCKERS = "source/blockers.sql";

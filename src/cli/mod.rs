@@ -23,6 +23,7 @@ use crate::brake;
 use crate::budgets::rules::Kind;
 use crate::config::{Config, Settings};
 use crate::error::Error;
+use crate::http;
 use crate::postgres::error_chain;
 use crate::schema;
 use crate::source::{self, Source};
@@ -166,6 +167,8 @@ enum Command {
         #[command(subcommand)]
         action: passwords::Passwords,
     },
+    /// Ask the daemon at --http whether it answers; for containers, which have no other program to ask with
+    Healthcheck,
     /// Drop the slot and the publication; with --purge also our rows and our schema
     Teardown {
         /// Also remove exactly the Open WebUI rows we made, and our schema
@@ -232,6 +235,9 @@ async fn dispatch(cli: Cli) -> ExitCode {
         run::start_log(log_format, "warn");
         return finish(demo::demo(once).await);
     }
+    if matches!(cli.command, Command::Healthcheck) {
+        return healthcheck(&cli.settings).await;
+    }
     let config = match cli.settings.load() {
         Ok(config) => config,
         Err(error) => {
@@ -278,8 +284,8 @@ async fn dispatch(cli: Cli) -> ExitCode {
             };
             finish(teardown(&config, purge, json).await)
         }
-        // Done above.
-        Command::Completions { .. } => ExitCode::SUCCESS,
+        // Dispatched above: they need no configuration.
+        Command::Healthcheck | Command::Completions { .. } => ExitCode::SUCCESS,
         #[cfg(feature = "demo")]
         Command::Demo { .. } => ExitCode::SUCCESS,
     }
@@ -288,6 +294,22 @@ async fn dispatch(cli: Cli) -> ExitCode {
 /// Says what a command did: a sentence for people, or a value for machines.
 fn say(json: bool, sentence: &str, value: &serde_json::Value) {
     if json { println!("{value:#}") } else { println!("{sentence}") }
+}
+
+/// Needs the daemon's address and nothing else: no database, no secret.
+async fn healthcheck(settings: &Settings) -> ExitCode {
+    let address = match settings.http_address() {
+        Ok(Some(address)) => address,
+        Ok(None) => {
+            eprintln!("error: --http is off: there is nobody to ask");
+            return ExitCode::from(2);
+        }
+        Err(problem) => {
+            eprintln!("error: {problem}");
+            return ExitCode::from(2);
+        }
+    };
+    finish(http::ask_health(address).await)
 }
 
 /// The code a command ended with, or what went wrong.

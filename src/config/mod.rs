@@ -168,6 +168,14 @@ impl fmt::Display for ConfigError {
 }
 
 impl Settings {
+    /// Where the pages are served; `None` when they are off.
+    ///
+    /// # Errors
+    /// When that is no address; the text says what one looks like.
+    pub fn http_address(&self) -> Result<Option<SocketAddr>, String> {
+        http_address(&self.http)
+    }
+
     /// Reads the URLs and the policy, and checks everything.
     pub fn load(self) -> Result<Config, ConfigError> {
         self.load_with(&|name| std::env::var(name).ok())

@@ -3,6 +3,7 @@
 use prometheus::{Gauge, IntGaugeVec, Result};
 
 use super::make::Maker;
+use crate::catalog::TABLES;
 
 const RESULTS: [&str; 4] = ["clean", "differed", "repaired", "failed"];
 
@@ -39,6 +40,11 @@ impl Drift {
     /// Shows what the last look at everything found, and when it ended (seconds since 1970).
     pub fn verified(&self, at: f64, result: &str, drift: impl IntoIterator<Item = (String, String, i64)>) {
         self.rows.reset();
+        for table in TABLES {
+            for kind in ["missing", "different", "too_many"] {
+                self.rows.with_label_values(&[table.source, kind]);
+            }
+        }
         for (table, kind, rows) in drift {
             self.rows.with_label_values(&[&table, &kind]).add(rows);
         }

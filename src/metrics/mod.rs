@@ -19,6 +19,7 @@ use prometheus::{
 };
 
 use crate::budgets::Budgets;
+use crate::certificate::Ends;
 use crate::progress::{CopyPhase, LAG_LIMIT, Progress, State};
 use crate::project::Outcome;
 use crate::project::access::Changes;
@@ -87,6 +88,8 @@ pub struct Metrics {
     pub slot_safe_wal_bytes: Gauge,
     pub slot_headroom: Gauge,
     pub source_wal_rate: Gauge,
+    pub failover_synced: IntGaugeVec,
+    pub certificate_expiry: IntGaugeVec,
     pub publication: IntGaugeVec,
     pub drift: Drift,
     pub spend: Spend,
@@ -227,6 +230,16 @@ impl Metrics {
             "source_wal_bytes_per_second",
             "WAL that LiteLLM's server writes, smoothed over a minute",
         )?;
+        let failover_synced = make.int_gauges(
+            "failover_slot_synced",
+            &[],
+            "1 if a standby could take our slot over, 0 if not; none before PostgreSQL 17 and where nothing stands by",
+        )?;
+        let certificate_expiry = make.int_gauges(
+            "certificate_expiry_timestamp_seconds",
+            &["side", "certificate"],
+            "When a certificate ends (Unix time): of the source's or the target's connection, the server's or ours (client); none without TLS",
+        )?;
         let publication = make.int_gauges(
             "publication_status",
             &["status"],
@@ -287,6 +300,8 @@ impl Metrics {
             slot_safe_wal_bytes,
             slot_headroom,
             source_wal_rate,
+            failover_synced,
+            certificate_expiry,
             publication,
             drift,
             spend,
@@ -387,6 +402,24 @@ impl Metrics {
     pub fn set_publication(&self, now: Publication) {
         for status in Publication::ALL {
             self.publication.with_label_values(&[status.name()]).set(i64::from(status == now));
+        }
+    }
+
+    /// Marks whether a standby could take our slot over; `None`: there is none.
+    pub fn set_failover(&self, synced: Option<bool>) {
+        let _one_at_a_time = lock(&self.rendering);
+        self.failover_synced.reset();
+        if let Some(synced) = synced {
+            self.failover_synced.with_label_values::<&str>(&[]).set(i64::from(synced));
+        }
+    }
+
+    /// Shows when the certificates of a side end.
+    pub fn set_certificates(&self, side: &str, ends: Ends) {
+        for (certificate, end) in [("server", ends.server), ("client", ends.client)] {
+            if let Some(end) = end.and_then(|end| i64::try_from(end).ok()) {
+                self.certificate_expiry.with_label_values(&[side, certificate]).set(end);
+            }
         }
     }
 

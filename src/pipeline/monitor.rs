@@ -16,7 +16,7 @@ use crate::budgets::rules::Kind;
 use crate::budgets::{Budgets, Shown};
 use crate::error::{Error, Result, Side};
 use crate::metrics::{Publication, WalRate};
-use crate::postgres::error_chain;
+use crate::postgres::{self, error_chain};
 use crate::source::Source;
 use crate::source::publication::columns_fingerprint;
 use crate::status::SlotReport;
@@ -28,6 +28,8 @@ const TABLES_EVERY: u32 = 5;
 /// How long either side may take to answer the simplest question. With SLOT_INTERVAL it is less than WAL_SENDER_TIMEOUT:
 /// a leader that lost either side lets go before its slot is taken from it.
 const LINK_PATIENCE: Duration = Duration::from_secs(10);
+/// How many to one at the certificates: a server that read a new one shows it to new connections only.
+const CERTIFICATES_EVERY: u32 = 1800;
 
 fn keeps_too_much(daemon: &Daemon, retained_bytes: i64) -> bool {
     let limit = daemon.config.policy.source.max_retained_wal;
@@ -91,7 +93,10 @@ impl Monitor {
             );
             answers.0.and(answers.1)?;
             self.look_at_budgets().await;
-            looks += 1;
+            if looks.is_multiple_of(CERTIFICATES_EVERY) {
+                self.look_at_certificates().await;
+            }
+            looks = looks.wrapping_add(1);
             if looks.is_multiple_of(TABLES_EVERY) || self.changing.is_some() {
                 self.look_at_tables().await?;
             }
@@ -128,8 +133,25 @@ impl Monitor {
         board.set_budgets(shown_budgets(budgets));
     }
 
+    /// They are for looking at as well, and whether a connection can be had is for others to say.
+    async fn look_at_certificates(&self) {
+        let Daemon { config, metrics, .. } = &*self.daemon;
+        for (side, endpoint) in [("source", &config.source), ("target", &config.target)] {
+            match postgres::connect(endpoint, "litellm-webui-sync", &[]).await {
+                Ok(connection) => {
+                    metrics.set_certificates(side, connection.certificates);
+                    connection.close().await;
+                }
+                Err(error) => {
+                    tracing::debug!(error = error_chain(&error), side, "could not look at the certificates");
+                }
+            }
+        }
+    }
+
     async fn look_at_tables(&mut self) -> Result<()> {
         let config = &self.daemon.config;
+        self.daemon.metrics.set_failover(self.source.failover_synced(&config.slot).await?);
         let tables = self.source.tables(config).await?;
         let publication = self.source.publication(config).await?;
         let changed = if publication.is_none() { Publication::Missing } else { Publication::Changed };

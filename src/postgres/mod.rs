@@ -8,6 +8,7 @@ mod tls;
 
 use std::error::Error;
 use std::io;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
@@ -17,10 +18,11 @@ use tokio_postgres::error::{DbError, SqlState};
 use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage, Socket};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
+use crate::certificate;
 use crate::config::url::{Address, Endpoint, Host, SessionAttrs, SslMode};
 
 pub use tls::{TlsFileError, https_config};
-use tls::{remedy_for_certificate, tls_config};
+use tls::{client_end, remedy_for_certificate, tls_config};
 
 /// A peer that vanished without a word is noticed after idle + interval * retries = 11 s.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(5);
@@ -39,6 +41,8 @@ pub struct Connection {
     pub client: Client,
     /// Where it leads, of several.
     pub address: Address,
+    /// When the certificates of this connection end.
+    pub certificates: certificate::Ends,
     driver: Driver,
     end: watch::Receiver<Option<String>>,
 }
@@ -126,11 +130,12 @@ async fn connect_at(
 ) -> Result<Connection, ConnectError> {
     let config = client_config(&endpoint, address, application_name, settings);
     let name = endpoint.to_string();
+    let server_end: Arc<OnceLock<u64>> = Arc::default();
     let tls = match endpoint.tls.mode {
         // Not a TLS connector that is switched off: it refuses the empty name of a socket.
         SslMode::Disable => None,
         SslMode::Prefer | SslMode::Require | SslMode::VerifyCa | SslMode::VerifyFull => {
-            match tls_config(&endpoint.tls) {
+            match tls_config(&endpoint.tls, &server_end) {
                 Ok(tls) => Some(MakeRustlsConnect::new(tls)),
                 Err(source) => return Err(ConnectError::TlsFile { endpoint: name, source }),
             }
@@ -155,7 +160,12 @@ async fn connect_at(
     };
     // Boxed: a TLS handshake would make every caller's future large.
     match tokio::time::timeout(endpoint.connect_timeout, Box::pin(attempt)).await {
-        Ok(Ok((connection, None))) => Ok(connection),
+        Ok(Ok((mut connection, None))) => {
+            let certificates = &mut connection.certificates;
+            certificates.server = server_end.get().copied();
+            certificates.client = certificates.server.and_then(|_| client_end(&endpoint.tls));
+            Ok(connection)
+        }
         Ok(Ok((_, Some(is)))) => Err(ConnectError::NotPrimary { endpoint: name, is }),
         Ok(Err(source)) => Err(ConnectError::Postgres { endpoint: name, source }),
         Err(_) => Err(ConnectError::TimedOut { endpoint: name, after: endpoint.connect_timeout }),
@@ -175,7 +185,8 @@ impl Connection {
             };
             sender.send_replace(Some(reason));
         }));
-        Self { client, address: address.clone(), driver, end }
+        let certificates = certificate::Ends::default();
+        Self { client, address: address.clone(), certificates, driver, end }
     }
 
     /// What this server is, if it is not what was wanted.
@@ -538,7 +549,7 @@ mod tests {
     fn every_tls_mode_has_a_configuration() {
         for mode in ["prefer", "require", "verify-ca", "verify-full"] {
             let tls = endpoint(&format!("postgresql://u@h/d?sslmode={mode}")).tls;
-            assert!(tls_config(&tls).is_ok(), "{mode}");
+            assert!(tls_config(&tls, &Arc::default()).is_ok(), "{mode}");
         }
     }
 

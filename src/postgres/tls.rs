@@ -3,16 +3,17 @@
 //! Owns the verification of the server's certificate, and the files of certificates and keys. Opens no connection.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::verify_server_cert_signed_by_trust_anchor;
+use rustls::client::{WebPkiServerVerifier, verify_server_cert_signed_by_trust_anchor};
 use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 
+use crate::certificate::{self, Noting};
 use crate::config::url::{SslMode, Tls};
 
 /// A certificate or key file that cannot be used.
@@ -26,24 +27,29 @@ pub struct TlsFileError {
 
 /// What rustls needs to know. The cryptography is named here: rustls panics when it has to
 /// choose between several that happen to be compiled in.
-pub(super) fn tls_config(tls: &Tls) -> Result<ClientConfig, TlsFileError> {
+///
+/// `server_end` is told when the server's certificate ends.
+pub(super) fn tls_config(tls: &Tls, server_end: &Arc<OnceLock<u64>>) -> Result<ClientConfig, TlsFileError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let algorithms = provider.signature_verification_algorithms;
     let builder = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(rustls::ALL_VERSIONS)
         .expect("ring knows TLS 1.2 and 1.3");
-    let builder = match tls.mode {
-        SslMode::VerifyFull => builder.with_root_certificates(authorities(tls)?),
-        SslMode::VerifyCa => {
-            let authorities = Some(authorities(tls)?);
-            builder
-                .dangerous()
-                .with_custom_certificate_verifier(Arc::new(Verifier { authorities, algorithms }))
+    let judge: Arc<dyn ServerCertVerifier> = match tls.mode {
+        SslMode::VerifyFull => {
+            let authorities = Arc::new(authorities(tls)?);
+            let provider = Arc::clone(builder.crypto_provider());
+            WebPkiServerVerifier::builder_with_provider(authorities, provider)
+                .build()
+                .expect("there are authorities, and no lists of revoked certificates")
         }
-        SslMode::Disable | SslMode::Prefer | SslMode::Require => builder
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(Verifier { authorities: None, algorithms })),
+        SslMode::VerifyCa => Arc::new(Verifier { authorities: Some(authorities(tls)?), algorithms }),
+        SslMode::Disable | SslMode::Prefer | SslMode::Require => {
+            Arc::new(Verifier { authorities: None, algorithms })
+        }
     };
+    let noting = Noting { judge, end: Arc::clone(server_end) };
+    let builder = builder.dangerous().with_custom_certificate_verifier(Arc::new(noting));
     let (Some(cert_file), Some(key_file)) = (&tls.client_cert, &tls.client_key) else {
         return Ok(builder.with_no_client_auth());
     };
@@ -62,6 +68,12 @@ pub(super) fn tls_config(tls: &Tls) -> Result<ClientConfig, TlsFileError> {
         file: key_file.clone(),
         problem: format!("it does not fit sslcert {}: {error}", cert_file.display()),
     })
+}
+
+/// When our own certificate ends.
+pub(super) fn client_end(tls: &Tls) -> Option<u64> {
+    let chain = certificates("sslcert", tls.client_cert.as_ref()?).ok()?;
+    certificate::end_of(chain.first()?)
 }
 
 /// TLS for a web server, believing the file's authorities or those Mozilla ships.

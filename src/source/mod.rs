@@ -171,6 +171,15 @@ impl Source {
         }))
     }
 
+    /// Whether a standby could take our slot over; `None` where none stands by, or before PostgreSQL 17.
+    pub async fn failover_synced(&self, name: &str) -> Result<Option<bool>> {
+        let client = &self.connection.client;
+        let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 1] = [&name];
+        let work = client.query_opt(sql::FAILOVER_SLOT, &parameters);
+        let row = within(Side::Source, "look at the failover slot", QUICK, work).await?;
+        Ok(row.and_then(|row| row.get(0)))
+    }
+
     /// Drops our slot.
     pub async fn drop_slot(&self, name: &str) -> Result<()> {
         let text = "select pg_drop_replication_slot($1::text::name)";

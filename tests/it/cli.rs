@@ -47,10 +47,25 @@ fn a_server_that_is_not_there_is_exit_code_1_and_no_password_is_shown() {
 async fn a_daemon_whose_servers_are_not_there_keeps_trying_and_answers() {
     let mut daemon = Daemon::start(&nowhere());
     eventually("an answer", || async { daemon.get("/healthz").0 == 200 }).await;
+    assert_eq!(healthcheck(&daemon.http().to_string()), (0, String::new()));
+    // The container's default: every address.
+    assert_eq!(healthcheck(&format!("0.0.0.0:{}", daemon.http().port())).0, 0);
     eventually("a try", || async { daemon.get("/readyz").1.contains("reconnecting") }).await;
     assert!(!daemon.log().contains("zqsecret") && !daemon.get("/readyz").1.contains("zqsecret"));
     let (_, status) = daemon.terminate();
     assert!(status.success(), "{status}");
+    let (code, error) = healthcheck(&daemon.http().to_string());
+    assert!(code == 1 && error.contains("does not answer"), "{code} {error}");
+    assert_eq!((healthcheck("off").0, healthcheck("nonsense").0), (2, 2));
+}
+
+/// Asks as a container does: without any other setting.
+fn healthcheck(address: &str) -> (i32, String) {
+    let mut command = command(&nowhere());
+    command.env_clear().env("LITELLM_WEBUI_SYNC_HTTP", address).arg("healthcheck");
+    let (code, said, error) = answer(command.output().unwrap());
+    assert_eq!(said, "");
+    (code, error)
 }
 
 #[tokio::test]

@@ -65,7 +65,8 @@ pub async fn run(url: &str, script: &str, variables: &[(&str, u32)]) -> Result<S
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-fn find() -> Result<PathBuf> {
+/// The psql program.
+pub fn find() -> Result<PathBuf> {
     candidates().into_iter().map(|dir| dir.join("psql")).find(|psql| psql.is_file()).context(
         "no psql found: install the PostgreSQL client (Debian, Ubuntu: apt-get install \
          postgresql-client; Fedora: dnf install postgresql; macOS: brew install libpq)",
