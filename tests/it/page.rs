@@ -81,10 +81,14 @@ async fn headline(daemon: &Daemon, words: &str) -> (String, Value) {
 #[tokio::test]
 async fn a_daemon_at_work_says_that_it_is_in_step_and_what_it_did() {
     let pair = Pair::new().await;
-    pair.litellm(&[people("a", 3), team("t1", "The Team", None, &["a1", "a2"])].concat()).await;
+    let budget = change("a1", "max_budget = 10, spend = 9.5");
+    pair.litellm(&[people("a", 3), team("t1", "The Team", None, &["a1", "a2"]), budget].concat()).await;
     let daemon = Daemon::start(&pair);
     pair.settle().await;
-    let (_, json) = headline(&daemon, "In step").await;
+    eventually("the budgets", || async { look(&daemon).0.contains("Budgets near their limit") }).await;
+    let (page, json) = headline(&daemon, "In step").await;
+    assert!(page.contains("95 %") && page.contains("nearly used up"), "{page}");
+    assert_eq!((&json["budgets"][0]["id"], &json["budgets"][0]["state"]), (&"a…".into(), &"warning".into()));
     assert_eq!(json["health"]["healthy"], true);
     assert_eq!(json["health"]["level"], "fine");
     assert_eq!(json["status"]["accounts_active"], 3);
@@ -94,7 +98,6 @@ async fn a_daemon_at_work_says_that_it_is_in_step_and_what_it_did() {
     assert_eq!(json["versions"]["litellm_tables"], json["versions"]["litellm_tables_known"]);
     assert!(json["versions"]["webui_postgres"].as_str().unwrap().contains('.'), "{json}");
     assert_eq!(json["failures"], Value::Array(Vec::new()));
-    assert_eq!(json["budgets"], Value::Null);
     assert_eq!(json["lag"]["worst_by_minute"].as_array().unwrap().len(), 60);
 
     pair.litellm(&[person("bo", "bo.short@corp.test"), gone("a3")].concat()).await;
