@@ -7,7 +7,7 @@ use crate::plan::{self, table};
 
 /// Prints what `run` would do.
 pub(super) async fn plan(config: &Config, all: bool, json: bool) -> anyhow::Result<()> {
-    let plan = plan::make(config).await?;
+    let plan = Box::pin(plan::make(config)).await?;
     if json {
         println!("{}", serde_json::to_string_pretty(&plan)?);
     } else {

@@ -5,7 +5,9 @@
 //! is given the few values it needs. No flag takes a database URL, because a process list shows
 //! flags to everybody on the machine.
 
+mod limits;
 pub mod policy;
+pub mod reference;
 pub mod url;
 
 use std::fmt;

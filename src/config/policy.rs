@@ -3,66 +3,18 @@
 //! Owns the file's keys, their defaults and their limits. Must not hold anything that names a
 //! database or a secret: the file is meant to be shown around and kept in version control.
 //!
-//! ```toml
-//! api_keys = "mint"      # personal API keys for people with a LiteLLM key: "mint", or "off" to leave keys alone
-//! passwords = "none"     # of new accounts: "none", or "invite" to let `passwords export` hand out one-time passwords
-//!
-//! [accounts]
-//! adopt = "adopt"        # an Open WebUI account that already has the e-mail: "adopt" or "skip"
-//! adopt_admins = false   # also when that account is an Open WebUI admin's
-//! relink = "link"        # a departed account's e-mail under another user_id: "link" or "skip"
-//! demote = "ours"        # admin roles to take back: "ours", those we gave, or "always", any
-//! name = "team-user"     # display name: "team-user" or "user"
-//!
-//! [access]
-//! keys = "narrow"        # "narrow": who has keys sees what they allow; "required": no usable key, no models
-//!
-//! [models]
-//! extra = []             # models LiteLLM serves that are no rows of its database: those of its config.yaml
-//! prefix = "auto"        # what Open WebUI puts before their names (prefix_id): "auto" looks it up, "" is none
-//! public = "report"      # models that are public in Open WebUI although LiteLLM limits them: "report" or "take"
-//! poll_seconds = 60      # how often LiteLLM's /v1/models is asked, where its URL and a key are set
-//!
-//! [grants]
-//! group_min = 5          # how many people with the same models make an access group
-//!
-//! [brake]                # stop before more people than the larger of the two lose something
-//! people = 20
-//! percent = 10           # of the active people, 0 to 100
-//!
-//! [source]
-//! max_retained_wal = 17179869184  # bytes; past this the slot is dropped, and all is copied again later. 0: never
-//! healing_per_hour = 3            # how often all may be copied again by itself; then it stops. 0: never by itself
-//!
-//! [failures]
-//! per_hour = 200         # how many people, teams, … may become dead letters; then it stops: something is wrong
-//!
-//! [verify]               # compare everything with LiteLLM's own rows, on a schedule
-//! interval_hours = 24    # 0: never
-//! jitter_percent = 10    # at most so much later, at random
-//! repair = true          # mend what differs; false: only report it
-//!
-//! [audit]
-//! retention_days = 90
-//!
-//! [budgets]              # what the metrics show of each kind
-//! top = 10               # the fullest
-//! soft = 100             # and at most so many more that reached their soft budget
-//! emails = false         # whether labels may hold e-mails; otherwise a hash stands for them
-//!
-//! [http]
-//! names = "mask"         # people on the status page: "mask" shows a…@c…, "show" shows them as they are
-//!
-//! [batch]                # what one target transaction may hold at most
-//! changes = 2000
-//! bytes = 4194304
-//! ```
+//! Every key with its default is in `policy.toml`, which the README shows.
 
 use std::path::Path;
 
-use serde::de::Error as _;
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 use sha2::{Digest, Sha256};
+
+use super::limits::{
+    Choice, batch_bytes, batch_changes, budgets_shown, failures_per_hour, group_min, healing_per_hour,
+    interval_hours, jitter_percent, model_names, model_prefix, one_of, people, percent, poll_seconds,
+    retained_wal, retention_days,
+};
 
 /// The whole policy; a file may leave anything out.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
@@ -310,15 +262,6 @@ pub struct Batch {
     pub bytes: usize,
 }
 
-/// A choice and the words the file has for it.
-trait Choice: Copy + PartialEq + 'static {
-    const WORDS: &'static [(&'static str, Self)];
-
-    fn word(self) -> &'static str {
-        Self::WORDS.iter().find(|(_, choice)| *choice == self).map_or("", |(word, _)| word)
-    }
-}
-
 impl Choice for Adopt {
     const WORDS: &'static [(&'static str, Self)] = &[("adopt", Self::Adopt), ("skip", Self::Skip)];
 }
@@ -510,117 +453,10 @@ fn first_line(whole: &str, message: &str) -> String {
     format!("{}: {}; correct the file", place.to_lowercase(), message.replace('\n', ", "))
 }
 
-fn people<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
-    in_range(deserializer, 0, 1_000_000_000)
-}
-
-fn percent<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u8, D::Error> {
-    in_range(deserializer, 0, 100)
-}
-
-fn retained_wal<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
-    in_range(deserializer, 0, i64::MAX)
-}
-
-fn healing_per_hour<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
-    in_range(deserializer, 0, 3600)
-}
-
-fn failures_per_hour<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
-    in_range(deserializer, 1, 1_000_000_000)
-}
-
-fn interval_hours<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i32, D::Error> {
-    in_range(deserializer, 0, 24 * 365)
-}
-
-fn jitter_percent<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i32, D::Error> {
-    in_range(deserializer, 0, 100)
-}
-
-fn retention_days<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
-    in_range(deserializer, 1, 36_500)
-}
-
-fn budgets_shown<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
-    in_range(deserializer, 0, 1000)
-}
-
-fn batch_changes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
-    in_range(deserializer, 1, 1_000_000)
-}
-
-fn batch_bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
-    in_range(deserializer, 64 * 1024, 1024 * 1024 * 1024)
-}
-
-fn group_min<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i32, D::Error> {
-    in_range(deserializer, 1, 1_000_000)
-}
-
-fn poll_seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
-    in_range(deserializer, 1, 86_400)
-}
-
-fn model_names<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
-    let names = Vec::<String>::deserialize(deserializer).unwrap_or_else(|_| vec![String::new()]);
-    match names.iter().any(|name| name.is_empty() || name.contains(['*', '\0'])) {
-        true => Err(D::Error::custom("must be a list of model names, without patterns")),
-        false => Ok(names),
-    }
-}
-
-fn model_prefix<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
-    let prefix = String::deserialize(deserializer).unwrap_or_else(|_| "\0".to_owned());
-    match prefix.contains(char::is_control) {
-        true => Err(D::Error::custom("must be \"auto\" or the connection's prefix_id")),
-        false => Ok(prefix),
-    }
-}
-
-fn one_of<'de, D: Deserializer<'de>, C: Choice>(deserializer: D) -> Result<C, D::Error> {
-    let word = String::deserialize(deserializer).unwrap_or_default();
-    C::WORDS.iter().find(|(known, _)| *known == word).map(|(_, choice)| *choice).ok_or_else(|| {
-        let words: Vec<_> = C::WORDS.iter().map(|(known, _)| format!("\"{known}\"")).collect();
-        D::Error::custom(format!("must be {}", words.join(" or ")))
-    })
-}
-
-/// A number outside its range and something that is no number get the same answer.
-fn in_range<'de, D, T>(deserializer: D, min: i64, max: i64) -> Result<T, D::Error>
-where
-    D: Deserializer<'de>,
-    T: TryFrom<i64>,
-{
-    i64::deserialize(deserializer)
-        .ok()
-        .filter(|number| (min..=max).contains(number))
-        .and_then(|number| T::try_from(number).ok())
-        .ok_or_else(|| D::Error::custom(format!("must be a whole number from {min} to {max}")))
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 mod tests {
     use super::*;
-
-    /// The example in the module's documentation, which is also the README's.
-    fn documented() -> String {
-        include_str!("policy.rs")
-            .lines()
-            .skip_while(|line| *line != "//! ```toml")
-            .skip(1)
-            .take_while(|line| *line != "//! ```")
-            .map(|line| line.trim_start_matches("//!").to_owned() + "\n")
-            .collect()
-    }
-
-    #[test]
-    fn the_documented_example_is_the_default() {
-        assert!(documented().contains("[batch]"));
-        assert_eq!(Policy::parse(&documented()), Ok(Policy::default()));
-        assert_eq!(Policy::parse(""), Ok(Policy::default()));
-    }
 
     #[test]
     fn every_key_is_read() {

@@ -11,23 +11,25 @@
 pub mod access;
 mod keys;
 pub mod layout;
+mod outcome;
 mod plain;
 pub mod prefix;
+mod run;
 pub mod touched;
 
-use std::collections::BTreeSet;
 use std::time::SystemTime;
 
+use tokio_postgres::Row;
 use tokio_postgres::types::{ToSql, Type};
-use tokio_postgres::{Row, Statement};
 
 use crate::catalog::Lsn;
 use crate::config::policy::ApiKeys;
 use crate::error::{Error, Result, Side, describe_row_error, on};
 use crate::sql::{self, Keys, fill, with_keys};
 use crate::target::{QUICK, SLOW, Target};
-use keys::KeyTexts;
-use layout::{GroupMembers, Layout};
+use layout::Layout;
+pub use outcome::Outcome;
+use run::{KeyKinds, Moves, Run, Texts};
 use touched::Touched;
 
 /// When and for which batch: stamped on what is written.
@@ -41,74 +43,6 @@ pub struct Stamp {
     pub audit_each: bool,
     /// How many entities may begin to fail within an hour.
     pub failures: u32,
-}
-
-/// What a projection did.
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub struct Outcome {
-    pub accounts_created: i64,
-    pub accounts_updated: i64,
-    pub accounts_linked: i64,
-    pub groups_written: i64,
-    pub groups_removed: i64,
-    pub members_added: i64,
-    pub members_removed: i64,
-    pub conflicts: i64,
-    /// Active people this locks out; the caller holds them against the brake, together with the stripped.
-    pub departing: i64,
-    /// Active people left without any group of ours, without any model, or without the API key we gave them (not because of
-    /// the time): hashes of their Open WebUI ids, because the same people often lose all of it and count once.
-    pub stripped: BTreeSet<i64>,
-    pub keys_minted: i64,
-    pub keys_deleted: i64,
-    /// Entities that became dead letters because a write failed.
-    pub failed: i64,
-    /// Changes that were not applied because they would take the last admin away.
-    pub kept_admins: i64,
-    /// What became of people's models.
-    pub access: access::Changes,
-}
-
-impl Outcome {
-    /// How many people it locks out, and how many it leaves with less in another way: what the brake counts.
-    pub fn losing(&self) -> (i64, i64) {
-        (self.departing, i64::try_from(self.stripped.len()).unwrap_or(i64::MAX))
-    }
-
-    fn count_accounts(&mut self, counts: &AccountCounts) {
-        self.accounts_created = counts.created;
-        self.conflicts = counts.conflicts;
-        self.departing = counts.departing;
-    }
-
-    fn count_keys(&mut self, counts: keys::Counts) {
-        self.keys_minted += counts.minted;
-        self.keys_deleted += counts.deleted;
-        self.stripped.extend(counts.unkeyed);
-    }
-
-    fn count_access(&mut self, (changes, stripped): (access::Changes, Vec<i64>)) {
-        self.access.add(changes);
-        self.stripped.extend(stripped);
-    }
-
-    fn add(&mut self, other: Self) {
-        self.accounts_created += other.accounts_created;
-        self.accounts_updated += other.accounts_updated;
-        self.accounts_linked += other.accounts_linked;
-        self.groups_written += other.groups_written;
-        self.groups_removed += other.groups_removed;
-        self.members_added += other.members_added;
-        self.members_removed += other.members_removed;
-        self.conflicts += other.conflicts;
-        self.departing += other.departing;
-        self.stripped.extend(other.stripped);
-        self.keys_minted += other.keys_minted;
-        self.keys_deleted += other.keys_deleted;
-        self.failed += other.failed;
-        self.kept_admins += other.kept_admins;
-        self.access.add(other.access);
-    }
 }
 
 /// The keys to project, and where they are.
@@ -525,221 +459,6 @@ async fn bury(
         )
         .await?;
     Ok(())
-}
-
-#[derive(Debug)]
-struct Texts {
-    new: String,
-    all_remain: String,
-    create: String,
-    vacate: String,
-    link: String,
-    update: String,
-    groups: String,
-    members: String,
-    remove_groups: String,
-    /// `None` where the policy leaves keys alone.
-    keys: Option<KeyTexts>,
-}
-
-impl Texts {
-    fn new(layout: &Layout, api_keys: ApiKeys, keys: Keys) -> Self {
-        let email_holder = if layout.unique_email { sql::EMAIL_INDEXED } else { sql::EMAIL_SCAN };
-        let difference = fill(sql::ACCOUNT_DIFFERENCE, ":email_holder", email_holder);
-        // Where there are many, people who are simply new are dealt with before.
-        let rest = if keys == Keys::Arrays { keys } else { Keys::Remaining };
-        let account =
-            |text: &str, first| with_keys(&fill(text, ":account_difference", &difference), rest, first);
-        let create = fill(sql::CREATE_ACCOUNTS, ":new_user", sql::NEW_USER);
-        let new = fill(sql::NEW_ACCOUNTS, ":new_user", sql::NEW_USER);
-        let (members, columns, values) = match layout.group_members {
-            GroupMembers::Table => (sql::MEMBERS_TABLE, "", ""),
-            GroupMembers::Json => (sql::MEMBERS_JSON, ", user_ids", ", '[]'::json"),
-        };
-        let desired =
-            if keys == Keys::Arrays { sql::DESIRED_MEMBERS_OF_KEYS } else { sql::DESIRED_MEMBERS_OF_ALL };
-        let difference = fill(sql::MEMBER_DIFFERENCE, ":desired_members", desired);
-        let members = fill(members, ":member_difference", &difference);
-        let members = fill(&members, ":member_audit", sql::MEMBER_AUDIT);
-        let members = fill(&members, ":json_changes", sql::JSON_CHANGES);
-        let groups = fill(sql::GROUPS, ":extra_columns", columns);
-        let groups = fill(&groups, ":extra_values", values);
-        let remove = fill(sql::REMOVE_GROUPS, ":references", &layout.group_references());
-        Self {
-            new: with_keys(&new, keys, 4),
-            all_remain: with_keys(
-                "insert into remaining select distinct id from :users as given(id)",
-                keys,
-                1,
-            ),
-            create: account(&create, 6),
-            vacate: with_keys(sql::VACATE_EMAILS, rest, 2),
-            link: account(sql::LINK_ACCOUNTS, 6),
-            update: account(sql::UPDATE_ACCOUNTS, 7),
-            groups: with_keys(&groups, keys, 4),
-            members: with_keys(&members, keys, 4),
-            remove_groups: with_keys(&remove, keys, 3),
-            keys: (api_keys == ApiKeys::Mint).then(|| KeyTexts::new(layout, keys)),
-        }
-    }
-}
-
-/// Which arrays of keys a statement takes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum KeyKinds {
-    Groups,
-    All,
-    RemovedGroups,
-}
-
-struct AccountCounts {
-    created: i64,
-    waiting: i64,
-    updates: i64,
-    links: i64,
-    departing: i64,
-    conflicts: i64,
-    stranded: Vec<String>,
-}
-
-/// What is known of the e-mails that change hands in this difference.
-#[derive(Debug, Default)]
-struct Moves {
-    /// People who cannot get the e-mail they want: nobody waits for theirs.
-    pinned: Vec<String>,
-    /// Every e-mail that will be freed is free by now.
-    settled: bool,
-}
-
-struct Run<'a> {
-    texts: &'a Texts,
-    keys: Option<&'a KeyTexts>,
-    /// With models too.
-    whole: bool,
-    scope: Scope<'a>,
-    stamp: Stamp,
-}
-
-impl Run<'_> {
-    fn patience(&self) -> std::time::Duration {
-        match self.scope {
-            Scope::These(touched) if touched.len() <= MANY => QUICK,
-            Scope::These(_) | Scope::Touched | Scope::Everything => SLOW,
-        }
-    }
-
-    async fn prepare(&self, target: &Target, text: &str) -> Result<Statement> {
-        // now, lsn and the audit switch come first in nearly every statement; their types cannot
-        // always be inferred.
-        target.prepare(text, &[Type::TIMESTAMPTZ, Type::PG_LSN]).await
-    }
-
-    /// Keys of whoever may have won or lost the last usable one; nothing is sent where nobody did.
-    async fn write_keys(&self, target: &Target) -> Result<keys::Counts> {
-        let Some(texts) = self.keys else { return Ok(keys::Counts::default()) };
-        let people: Vec<&str> = match self.scope {
-            Scope::These(touched) => touched.access_people().map(String::as_str).collect(),
-            Scope::Touched | Scope::Everything => Vec::new(),
-        };
-        if people.is_empty() && matches!(self.scope, Scope::These(_)) {
-            return Ok(keys::Counts::default());
-        }
-        texts.apply(target, &people, self.stamp, self.patience()).await
-    }
-
-    fn users(&self) -> Option<Vec<&str>> {
-        match self.scope {
-            Scope::These(touched) => Some(touched.users.iter().map(String::as_str).collect()),
-            Scope::Touched | Scope::Everything => None,
-        }
-    }
-
-    async fn create_accounts(&self, target: &Target, moves: &Moves) -> Result<AccountCounts> {
-        let rows = self.accounts(target, &self.texts.create, "create accounts", moves, None).await?;
-        let row = only(rows)?;
-        Ok(AccountCounts {
-            created: row.get("created"),
-            waiting: row.get("waiting"),
-            updates: row.get("updates"),
-            links: row.get("links"),
-            departing: row.get("departing"),
-            conflicts: row.get("conflicts"),
-            stranded: row.get("stranded"),
-        })
-    }
-
-    async fn link_accounts(&self, target: &Target, moves: &Moves) -> Result<Vec<String>> {
-        let rows = self.accounts(target, &self.texts.link, "link accounts", moves, None).await?;
-        Ok(rows.iter().map(|row| row.get(0)).collect())
-    }
-
-    async fn update_accounts(
-        &self,
-        target: &Target,
-        moves: &Moves,
-        linked: &[String],
-        outcome: &mut Outcome,
-    ) -> Result<i64> {
-        let rows = self.accounts(target, &self.texts.update, "update accounts", moves, Some(linked)).await?;
-        let row = only(rows)?;
-        outcome.kept_admins = row.get("kept_admins");
-        Ok(row.get("updated"))
-    }
-
-    /// One of the statements over `account_difference.sql`.
-    async fn accounts(
-        &self,
-        target: &Target,
-        text: &str,
-        action: &'static str,
-        moves: &Moves,
-        linked: Option<&[String]>,
-    ) -> Result<Vec<Row>> {
-        let statement = self.prepare(target, text).await?;
-        let Stamp { now, lsn, audit_each, .. } = self.stamp;
-        let users = self.users();
-        let mut parameters: Vec<&(dyn ToSql + Sync)> =
-            vec![&now, &lsn, &audit_each, &moves.pinned, &moves.settled];
-        if let Some(linked) = &linked {
-            parameters.push(linked);
-        }
-        if let Some(users) = &users {
-            parameters.push(users);
-        }
-        target.query(action, self.patience(), &statement, &parameters).await
-    }
-
-    async fn vacate_emails(&self, target: &Target, moves: &Moves) -> Result<()> {
-        let statement = target.prepare(&self.texts.vacate, &[Type::TEXT_ARRAY]).await?;
-        let users = self.users();
-        let mut parameters: Vec<&(dyn ToSql + Sync)> = vec![&moves.pinned];
-        if let Some(users) = &users {
-            parameters.push(users);
-        }
-        target.query("free e-mails for others", self.patience(), &statement, &parameters).await?;
-        Ok(())
-    }
-
-    async fn one(&self, target: &Target, text: &str, action: &'static str, kinds: KeyKinds) -> Result<Row> {
-        let statement = self.prepare(target, text).await?;
-        let Stamp { now, lsn, audit_each, .. } = self.stamp;
-        let mut parameters: Vec<&(dyn ToSql + Sync)> = vec![&now, &lsn];
-        if kinds != KeyKinds::RemovedGroups {
-            parameters.push(&audit_each);
-        }
-        let (users, teams, organizations);
-        if let Scope::These(touched) = self.scope {
-            users = touched.users.iter().collect::<Vec<_>>();
-            teams = touched.teams.iter().collect::<Vec<_>>();
-            organizations = touched.organizations.iter().collect::<Vec<_>>();
-            if kinds == KeyKinds::All {
-                parameters.push(&users);
-            }
-            parameters.push(&teams);
-            parameters.push(&organizations);
-        }
-        only(target.query(action, self.patience(), &statement, &parameters).await?)
-    }
 }
 
 fn only(rows: Vec<Row>) -> Result<Row> {

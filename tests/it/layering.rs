@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 const ONLY_IN: &[(&str, &[&str])] = &[
     ("use pgwire_replication", &["src/source/"]),
     ("pgwire_replication::", &["src/source/"]),
-    ("include_str!(", &["src/sql.rs", "src/page/html.rs"]),
+    ("include_str!(", &["src/sql.rs", "src/page/html.rs", "src/config/reference.rs"]),
     ("maud::", &["src/page/"]),
     ("prometheus::", &["src/metrics/"]),
     ("axum::", &["src/http.rs"]),

@@ -2,28 +2,33 @@
 
 use std::path::Path;
 
+use litellm_webui_sync::config::reference;
 use litellm_webui_sync::metrics::Metrics;
 
 use crate::support::{Daemon, Pair, eventually, people};
 
-const BEGIN: &str = "<!-- metrics: made from the code -->\n";
-const END: &str = "<!-- metrics: end -->";
-
-#[test]
-fn the_readme_has_the_table_of_metrics() {
+/// What stands in the README between the marks of `part`.
+fn part_of_the_readme(part: &str, wanted: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
     let readme = std::fs::read_to_string(&path).unwrap();
-    let (before, rest) = readme.split_once(BEGIN).expect("the mark before the table");
-    let (table, after) = rest.split_once(END).expect("the mark after the table");
-    let wanted = format!("\n{}\n", Metrics::new().unwrap().markdown());
+    let (begin, end) = (format!("<!-- {part}: made from the code -->"), format!("<!-- {part}: end -->"));
+    let (before, rest) = readme.split_once(&begin).expect("the mark before");
+    let (found, after) = rest.split_once(&end).expect("the mark after");
     if std::env::var_os("UPDATE_README").is_some() {
-        std::fs::write(&path, format!("{before}{BEGIN}{wanted}{END}{after}")).unwrap();
+        std::fs::write(&path, format!("{before}{begin}{wanted}{end}{after}")).unwrap();
         return;
     }
     assert!(
-        table == wanted,
-        "README.md is not up to date. Run:\n    UPDATE_README=1 cargo nextest run the_readme_has_the_table_of_metrics"
+        found == wanted,
+        "README.md is not up to date. Run:\n    UPDATE_README=1 cargo nextest run the_readme_says_what_the_code_does"
     );
+}
+
+#[test]
+fn the_readme_says_what_the_code_does() {
+    part_of_the_readme("metrics", &format!("\n\n{}\n", Metrics::new().unwrap().markdown()));
+    part_of_the_readme("settings", &format!("\n\n{}\n", reference::settings()));
+    part_of_the_readme("policy", &format!("\n\n```toml\n{}```\n\n", reference::POLICY));
 }
 
 #[tokio::test]
