@@ -107,10 +107,6 @@ pub async fn copy(
         }
         other => other?,
     };
-    let text = "update backfill set point = $2 where id = $1";
-    let noted = target.client().execute(text, &[&id, &slot.consistent_point]).await;
-    noted.map_err(on(Side::Target, "record the copy"))?;
-
     let copied = copy_at(config, source, target, request, (session, &slot), id, signatures).await;
     if copied.is_err() {
         // Nothing uses it yet, and it would make LiteLLM's server keep WAL for nobody. (After a kill, the next start does this.)
@@ -144,6 +140,9 @@ async fn copy_at(
     id: i64,
     mut signatures: Option<&mut Signatures>,
 ) -> Result<Drift> {
+    let text = "update backfill set point = $2 where id = $1";
+    let noted = target.client().execute(text, &[&id, &slot.consistent_point]).await;
+    noted.map_err(on(Side::Target, "record the copy"))?;
     failpoint::hit(failpoint::SLOT_WITHOUT_COPY)?;
     let reader = open_snapshot(source, slot).await?;
     for id in TableId::all() {

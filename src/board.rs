@@ -61,7 +61,7 @@ pub struct Servers {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Budget {
-    /// `user`, `key`, `team`, `organization` or `member`.
+    /// `user`, `key`, `team`, `organization` or `team_member`.
     pub kind: String,
     /// LiteLLM's id; of a key, the beginning of a hash.
     pub id: String,

@@ -3,8 +3,6 @@
 //! Reads and marks the table `dead_letter`; never writes an Open WebUI row. A retry is the daemon's: it projects the
 //! entity again, from the newest state in the mirror. Nothing is queued, so discarding loses nothing but the note.
 
-use std::fmt::Write as _;
-
 use serde::Serialize;
 
 use crate::error::{Result, Side, on};
@@ -146,8 +144,10 @@ pub fn table(failures: &[Failure]) -> String {
     for failure in failures {
         let Failure { kind, key, reason, attempts, last_seen, critical, .. } = failure;
         let critical = if *critical { "CRITICAL " } else { "" };
-        // Writing to a string cannot fail.
-        let _ = writeln!(out, "{kind} {key}  {critical}{reason}  ({attempts} attempts, last {last_seen})");
+        let line = format!("{kind} {key}  {critical}{reason}  ({attempts} attempts, last {last_seen})");
+        // An id may hold anything, and must do nothing to the terminal.
+        out.extend(line.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }));
+        out.push('\n');
     }
     out
 }

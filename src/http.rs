@@ -1,7 +1,8 @@
 //! The status page at `/` and `/api/status`, and `/metrics`, `/healthz` and `/readyz`.
 //!
 //! Reads memory only: the pages answer when both databases are down. The first two name people, so they are guarded
-//! ([`crate::guard`]); the others hold no personal data and are open to whoever reaches the address.
+//! ([`crate::guard`]); the others are open to whoever reaches the address. `/metrics` has the ids and aliases of those whose
+//! budgets are shown, as LiteLLM's own does.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;

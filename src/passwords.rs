@@ -54,8 +54,9 @@ pub struct Exported {
 pub async fn export(target: &Target, path: &Path) -> anyhow::Result<Exported> {
     // First: nothing is worked out for a file that cannot be made.
     let file = create(path)?;
-    let result = export_to(target, file).await;
-    if result.as_ref().map_or(true, |exported| exported.people == 0) {
+    let mut may_count = false;
+    let result = export_to(target, file, &mut may_count).await;
+    if !may_count {
         // Nothing in it opens anything.
         let _ = std::fs::remove_file(path);
     }
@@ -68,7 +69,8 @@ fn create(path: &Path) -> anyhow::Result<File> {
     opened.with_context(|| format!("cannot make {} (passwords go to a new file only)", path.display()))
 }
 
-async fn export_to(target: &Target, mut file: File) -> anyhow::Result<Exported> {
+/// `may_count` is set before the passwords are committed: from then on nothing else may know them.
+async fn export_to(target: &Target, mut file: File, may_count: &mut bool) -> anyhow::Result<Exported> {
     let accounts = without_password(target, None).await?;
     if accounts.is_empty() {
         return Ok(Exported { people: 0 });
@@ -90,7 +92,12 @@ async fn export_to(target: &Target, mut file: File) -> anyhow::Result<Exported> 
     // Durable before they count: a file of passwords that never came true does no harm, the opposite would.
     let kept = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
     kept.context("cannot write the file; nobody has got a password")?;
-    target.execute("commit passwords", "commit").await?;
+    *may_count = people > 0;
+    // The answer may be lost where the commit was not.
+    target.execute("commit passwords", "commit").await.context(
+        "it is not known whether the passwords count. The file is kept: try one of them; if it does not work, delete the file and \
+         run this again",
+    )?;
     Ok(Exported { people })
 }
 
@@ -212,8 +219,12 @@ fn random() -> String {
     (0..GROUPS).map(|_| group()).collect::<Vec<_>>().join("-")
 }
 
-/// A field of a CSV file. What a spreadsheet would take for a formula is quoted all the same: it is an e-mail.
+/// A field of a CSV file. What a spreadsheet would take for a formula, which could read the passwords beside it, gets an
+/// apostrophe.
 fn field(text: &str) -> String {
+    if text.starts_with(['=', '+', '-', '@']) {
+        return field(&format!("'{text}"));
+    }
     if text.contains([',', '"', '\n', '\r']) {
         format!("\"{}\"", text.replace('"', "\"\""))
     } else {
@@ -240,6 +251,7 @@ mod tests {
         assert_eq!(many.len(), 1000);
         assert!(many.iter().all(|one| one.len() == 19 && check(one).is_ok()));
         assert_eq!(field("a@x.test"), "a@x.test");
+        assert_eq!(field("=now()&\"\"@x.test"), "\"'=now()&\"\"\"\"@x.test\"");
         assert_eq!(field("\"a,b\"@x.test"), "\"\"\"a,b\"\"@x.test\"");
     }
 }

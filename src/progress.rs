@@ -249,6 +249,13 @@ impl Progress {
         lock(&self.waiting).committed(known.max(lsn.into()));
     }
 
+    /// Another daemon leads: what Open WebUI lacks is its business.
+    pub fn stands_by(&self) {
+        let mut waiting = lock(&self.waiting);
+        waiting.ends.clear();
+        waiting.caught_up = Instant::now();
+    }
+
     pub fn touch_caught_up(&self) {
         lock(&self.waiting).touch();
     }

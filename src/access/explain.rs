@@ -30,7 +30,7 @@ pub struct Report {
     pub webui_id: Option<String>,
     pub webui_role: Option<String>,
     /// Why nothing is granted, where that has nothing to do with models.
-    pub note: Option<&'static str>,
+    pub note: Option<String>,
     pub models: Vec<ModelReport>,
     /// Open WebUI shows exactly what they may use.
     pub agrees: bool,
@@ -105,8 +105,14 @@ pub async fn report(config: &Config, email: &str, model: Option<&str>) -> Result
     };
     let note = match (&known, &webui_id) {
         (Some(_), _) => None,
-        (None, None) => Some("has no account in Open WebUI: see `status`"),
-        (None, Some(_)) => Some("is an admin of LiteLLM and becomes one of Open WebUI, who sees everything"),
+        (None, None) => {
+            let because =
+                row.get::<_, Option<String>>("because").unwrap_or_else(|| "see `status`".to_owned());
+            Some(format!("has no account in Open WebUI: {because}"))
+        }
+        (None, Some(_)) => {
+            Some("is an admin of LiteLLM and becomes one of Open WebUI, who sees everything".to_owned())
+        }
     };
     let person = known.map(|known| known.person).unwrap_or_default();
     let all_paths = if note.is_none() { paths(&catalogue, &person, rule) } else { Vec::new() };
@@ -240,7 +246,7 @@ impl Report {
             text(&self.webui_id),
             text(&self.webui_role)
         );
-        if let Some(note) = self.note {
+        if let Some(note) = &self.note {
             let _ = writeln!(out, "{note}");
         }
         for model in &self.models {

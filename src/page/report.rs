@@ -308,7 +308,7 @@ fn event(entry: &Entry, masked: bool) -> Event {
 
 fn budget(budget: &Budget, masked: bool) -> Budget {
     let mut shown = budget.clone();
-    if masked && matches!(budget.kind.as_str(), "user" | "member" | "key") {
+    if masked && matches!(budget.kind.as_str(), "user" | "team_member" | "key") {
         shown.id = mask::id(&budget.id);
         shown.alias = budget.alias.as_deref().map(mask::email);
     }

@@ -361,7 +361,9 @@ impl Applier {
             Ok(found) => found,
             Err(error @ Error::NoOpenWebUi { .. }) => {
                 progress.set_state(State::Waiting, Some(error.to_string()));
-                board.copy_ends(true);
+                if !self.fenced {
+                    board.copy_ends(true);
+                }
                 return self.heartbeat().await;
             }
             Err(error) => return Err(error),
@@ -374,7 +376,9 @@ impl Applier {
             if !row.map_err(on(Side::Target, "look for an admin"))?.get::<_, bool>(0) {
                 let reason = "Open WebUI has no admin yet: sign up there first";
                 progress.set_state(State::Waiting, Some(reason.to_owned()));
-                board.copy_ends(true);
+                if !self.fenced {
+                    board.copy_ends(true);
+                }
                 return self.heartbeat().await;
             }
         }

@@ -7,6 +7,7 @@
 //! outlives it, because the checkpoint says where to go on.
 
 mod apply;
+mod looks;
 mod models;
 mod monitor;
 mod receive;
@@ -26,7 +27,7 @@ use crate::budgets::{self, Budgets};
 use crate::catalog::Lsn;
 use crate::checkpoint::{self, Checkpoint};
 use crate::config::Config;
-use crate::error::{Error, Reaction, Result};
+use crate::error::{Error, Reaction, Result, Side, on};
 use crate::metrics::{Metrics, Publication};
 use crate::pause;
 use crate::poll;
@@ -177,6 +178,7 @@ impl Daemon {
             (Error::SlotHeld { .. } | Error::Superseded | Error::LeaseHeld, _) => {
                 // It looked, and all was well: an old failure must not delay a takeover.
                 backoff.attempt = 0;
+                self.progress.stands_by();
                 self.progress.set_state(State::Standby, Some(reason));
                 Some(STANDBY_DELAY)
             }
@@ -321,6 +323,8 @@ impl Daemon {
                 application_name: &name,
                 board: &self.board,
             };
+            // There was none, or it was ours: `check` would have stopped.
+            self.progress.slot_is_ours();
             let copy = backfill::copy(config, &source, &target, &request, signatures.as_mut());
             tokio::select! {
                 copied = copy => {
@@ -353,6 +357,11 @@ impl Daemon {
             () = cancel.cancelled() => return Ok(()),
         }
         session.start().await?;
+        // Copies may have taken long since we looked at it; from here on nobody else can move it.
+        let slot = source.slot(&config.slot).await?;
+        if slot.and_then(|slot| slot.confirmed_flush_lsn).is_some_and(|confirmed| confirmed > known.end_lsn) {
+            return Err(Error::SlotAhead);
+        }
         self.progress.set_timeline(identity.timeline);
         let epoch = checkpoint::take_lead(&target, &known, identity.timeline).await?;
         schema::write_policy(&target, config).await?;
@@ -375,11 +384,17 @@ impl Daemon {
             receive::Receiver::new(Arc::clone(&self), session, signatures, limits, parts, committed, linger)
                 .stop_at(fence)
                 .comparing(overlap);
+        let endpoint = source.endpoint.clone();
         let watcher = monitor::Monitor::new(Arc::clone(&self), source, fingerprint).await?;
         let mut tasks = JoinSet::new();
         tasks.spawn(receiver.run(cancel.clone()));
         tasks.spawn(applier.run(received));
         tasks.spawn(watcher.run(cancel.clone()));
+        let looks = looks::run(Arc::clone(&self), endpoint, cancel.clone());
+        tasks.spawn(async move {
+            looks.await;
+            Ok(())
+        });
         if let Some(api) = config.models_api.clone() {
             let period = Duration::from_secs(config.policy.models.poll_seconds);
             let poll = poll::run(api, period, Arc::clone(&self.metrics), answers, again, cancel.clone());
@@ -462,6 +477,9 @@ impl Daemon {
         let started = Instant::now();
         let read = async {
             let source = source.beside().await?;
+            // What locks LiteLLM's tables must not keep a new leader from streaming.
+            let limited = source.connection.client.batch_execute("set lock_timeout = '2s'").await;
+            limited.map_err(on(Side::Source, "limit statements"))?;
             budgets::load::read(&source, &self.config, tables).await
         };
         match read.await {

@@ -10,13 +10,8 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::Daemon;
-use crate::board::Budget;
-use crate::budgets::load::Namer;
-use crate::budgets::rules::Kind;
-use crate::budgets::{Budgets, Shown};
 use crate::error::{Error, Result, Side};
 use crate::metrics::{Publication, WalRate};
-use crate::postgres::{self, error_chain};
 use crate::source::Source;
 use crate::source::publication::columns_fingerprint;
 use crate::status::SlotReport;
@@ -28,8 +23,6 @@ const TABLES_EVERY: u32 = 5;
 /// How long either side may take to answer the simplest question. With SLOT_INTERVAL it is less than WAL_SENDER_TIMEOUT:
 /// a leader that lost either side lets go before its slot is taken from it.
 const LINK_PATIENCE: Duration = Duration::from_secs(10);
-/// How many to one at the certificates: a server that read a new one shows it to new connections only.
-const CERTIFICATES_EVERY: u32 = 1800;
 
 fn keeps_too_much(daemon: &Daemon, retained_bytes: i64) -> bool {
     let limit = daemon.config.policy.source.max_retained_wal;
@@ -68,14 +61,12 @@ pub(super) struct Monitor {
     /// What the last look found instead: a LiteLLM upgrade changes one table after the other, and one copy is enough for it.
     changing: Option<String>,
     wal_rate: WalRate,
-    namer: Namer,
 }
 
 impl Monitor {
     pub(super) async fn new(daemon: Arc<Daemon>, source: Source, fingerprint: String) -> Result<Self> {
         let target = Arc::new(Target::open(&daemon.config).await?);
-        let (wal_rate, namer) = (WalRate::default(), Namer::default());
-        Ok(Self { daemon, source, target, fingerprint, changing: None, wal_rate, namer })
+        Ok(Self { daemon, source, target, fingerprint, changing: None, wal_rate: WalRate::default() })
     }
 
     pub(super) async fn run(mut self, cancel: CancellationToken) -> Result<()> {
@@ -92,10 +83,6 @@ impl Monitor {
                 soon(Side::Target, "see whether it is there", target.execute("ask", "select 1")),
             );
             answers.0.and(answers.1)?;
-            self.look_at_budgets().await;
-            if looks.is_multiple_of(CERTIFICATES_EVERY) {
-                self.look_at_certificates().await;
-            }
             looks = looks.wrapping_add(1);
             if looks.is_multiple_of(TABLES_EVERY) || self.changing.is_some() {
                 self.look_at_tables().await?;
@@ -124,31 +111,6 @@ impl Monitor {
         Ok(())
     }
 
-    /// Looks the names of shown budgets up. They are for looking at: that it fails is nobody's end.
-    async fn look_at_budgets(&mut self) {
-        let Daemon { config, budgets, board, .. } = &*self.daemon;
-        if let Err(error) = self.namer.look(budgets, &self.source, config).await {
-            tracing::debug!(error = error_chain(&error), "could not look up whose budgets are shown");
-        }
-        board.set_budgets(shown_budgets(budgets));
-    }
-
-    /// They are for looking at as well, and whether a connection can be had is for others to say.
-    async fn look_at_certificates(&self) {
-        let Daemon { config, metrics, .. } = &*self.daemon;
-        for (side, endpoint) in [("source", &config.source), ("target", &config.target)] {
-            match postgres::connect(endpoint, "litellm-webui-sync", &[]).await {
-                Ok(connection) => {
-                    metrics.set_certificates(side, connection.certificates);
-                    connection.close().await;
-                }
-                Err(error) => {
-                    tracing::debug!(error = error_chain(&error), side, "could not look at the certificates");
-                }
-            }
-        }
-    }
-
     async fn look_at_tables(&mut self) -> Result<()> {
         let config = &self.daemon.config;
         self.daemon.metrics.set_failover(self.source.failover_synced(&config.slot).await?);
@@ -166,28 +128,6 @@ impl Monitor {
         self.daemon.metrics.set_publication(changed);
         if self.changing.replace(now.clone()) == Some(now) { Err(Error::SourceChanged) } else { Ok(()) }
     }
-}
-
-/// The shown budgets of every kind, fullest first.
-fn shown_budgets(budgets: &Budgets) -> Option<Vec<Budget>> {
-    let ranking = budgets.ranking()?;
-    let of_kind = |kind| budgets.shown(&ranking, kind);
-    let mut all: Vec<Budget> = Kind::ALL
-        .into_iter()
-        .flat_map(of_kind)
-        .map(|Shown { id, alias, standing }| Budget {
-            kind: standing.kind.name().to_owned(),
-            id,
-            alias: Some(alias).filter(|alias| !alias.is_empty()),
-            spend: standing.spend,
-            limit: standing.limit,
-            ratio: standing.utilization(),
-            state: standing.state(),
-        })
-        .collect();
-    let full = |budget: &Budget| budget.ratio.unwrap_or(f64::NEG_INFINITY);
-    all.sort_by(|one, other| full(other).total_cmp(&full(one)));
-    Some(all)
 }
 
 /// A link that does not answer soon counts as cut.

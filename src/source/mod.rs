@@ -120,7 +120,8 @@ impl Source {
         }
     }
 
-    async fn open_at(endpoint: &Endpoint) -> Result<Self> {
+    /// A session on this endpoint, for what is not part of the stream.
+    pub async fn open_at(endpoint: &Endpoint) -> Result<Self> {
         let connection = postgres::connect(endpoint, "litellm-webui-sync", TEXT_SETTINGS)
             .await
             .map_err(|source| Error::Connect { side: Side::Source, source })?;

@@ -10,7 +10,7 @@ use testbed::Schema;
 use crate::support::compare::assert_in_step;
 use crate::support::daemon::run;
 use crate::support::models::visible;
-use crate::support::{Daemon, Pair, PairOptions, eventually, quote};
+use crate::support::{Daemon, Pair, PairOptions, eventually, person, quote};
 
 const BASIC: &[&str] = &["gpt-3.5-turbo"];
 const ADVANCED: &[&str] = &["claude-3", "gpt-4", "qwen3-omni-30b-thinking"];
@@ -199,6 +199,12 @@ async fn four_scenarios(webui: Schema) {
     for words in ["team product", "user", "organization tech", "gpt-3.5-turbo", "denies"] {
         assert!(out.contains(words), "{words} is not in\n{out}");
     }
+    // Who has no account is told why.
+    let scim = "update \"LiteLLM_UserTable\" set metadata = '{\"scim_active\": false}'";
+    pair.litellm(&format!("{}; {scim} where user_id = 'late'", person("late", "late@techcompany.com"))).await;
+    pair.settle().await;
+    let (_, out, _) = run(&pair, &["access", "late@techcompany.com"]);
+    assert!(out.contains("has no account in Open WebUI: deactivated by SCIM"), "{out}");
     let (code, _, err) = run(&pair, &["access", "nobody@techcompany.com"]);
     assert_eq!((code, err.contains("nobody@techcompany.com")), (1, true), "{err}");
 
