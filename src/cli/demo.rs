@@ -371,9 +371,10 @@ impl<'a> Show<'a> {
         };
         block("The databases", &[format!("psql {}", self.litellm_url), format!("psql {}", self.webui_url)]);
         if let Some(address) = self.config.http {
+            block("The status page", &[format!("http://{address}/ in a browser")]);
             block(
-                "The daemon's pages",
-                &["metrics", "readyz", "healthz"].map(|page| format!("curl http://{address}/{page}")),
+                "For machines",
+                &["api/status", "metrics", "readyz"].map(|page| format!("curl http://{address}/{page}")),
             );
         }
         block(
