@@ -18,17 +18,16 @@ use bytes::{Bytes, BytesMut};
 use futures_util::{SinkExt, TryStreamExt};
 use serde::{Deserialize, Serialize};
 
-use crate::board::Board;
 use crate::catalog::{Kind, Lsn, Table, TableId};
 use crate::checkpoint::{self, Generation};
 use crate::config::Config;
+use crate::copies::{Copies, CopyPhase};
 use crate::decode::message::TupleValue;
 use crate::decode::{self, Value};
 use crate::error::{Error, Result, Side, on};
 use crate::failpoint;
 use crate::mirror::statements;
 use crate::postgres::quote_literal;
-use crate::progress::CopyPhase;
 use crate::source::session::{NewSlot, Session};
 use crate::source::{SLOT_PATIENCE, Source, SourceTable};
 use crate::sql::{self, Keys};
@@ -51,7 +50,7 @@ pub struct Request<'a> {
     pub columns_fingerprint: &'a str,
     pub application_name: &'a str,
     /// Where what happens is shown.
-    pub board: &'a Board,
+    pub copies: &'a Copies,
 }
 
 /// How much the merge changed: zero unless something was missing.
@@ -149,7 +148,7 @@ async fn copy_at(
         // Unlogged is enough: a crash of the target ends the session that would merge them.
         make_staging(target, id, "unlogged").await?;
         let signatures = signatures.as_deref_mut();
-        fill_staging(config, &reader, target, id, request.tables, signatures, request.board).await?;
+        fill_staging(config, &reader, target, id, request.tables, signatures, request.copies).await?;
     }
     failpoint::hit(failpoint::COPIED_NOT_MERGED)?;
     // The snapshot delays LiteLLM's own index builds: let it go before anything else.
@@ -164,7 +163,7 @@ async fn copy_at(
         slot: config.slot.clone(),
         consistent_point: slot.consistent_point,
     };
-    request.board.copy_phase(CopyPhase::Merging);
+    request.copies.phase(CopyPhase::Merging);
     let drift = merge(target, &generation, request.columns_fingerprint, id).await?;
     let Drift { inserted, updated, deleted } = drift;
     tracing::info!(inserted, updated, deleted, lsn = %slot.consistent_point, "merged the copy");
@@ -200,14 +199,14 @@ pub async fn fill_staging(
     id: TableId,
     tables: &BTreeMap<String, SourceTable>,
     signatures: Option<&mut Signatures>,
-    board: &Board,
+    copies: &Copies,
 ) -> Result<u64> {
     let table = id.table();
     let Some(found) = tables.get(table.source) else { return Ok(0) };
-    board.copy_table(table.source);
+    copies.table(table.source);
     let columns: Vec<String> = found.columns.keys().cloned().collect();
     let out = statements::copy_out(table, &config.litellm_schema, &columns);
-    let work = copy_table(reader, target, id, &out, signatures, board);
+    let work = copy_table(reader, target, id, &out, signatures, copies);
     // A target that no longer takes rows must not keep LiteLLM's snapshot open.
     let rows = tokio::time::timeout(SLOW, work).await.map_err(|_| Error::Silent {
         side: Side::Target,
@@ -277,7 +276,7 @@ async fn copy_table(
     id: TableId,
     copy_out: &str,
     mut signatures: Option<&mut Signatures>,
-    board: &Board,
+    copies: &Copies,
 ) -> Result<u64> {
     const CHUNK: usize = 64 * 1024;
     let table = id.table();
@@ -297,14 +296,14 @@ async fn copy_table(
             rows += 1;
         }
         if out.len() >= CHUNK {
-            board.copy_rows(rows - told);
+            copies.rows(rows - told);
             told = rows;
             into.send(out.split().freeze()).await.map_err(on(Side::Target, "fill a staging table"))?;
         }
     }
     into.send(out.freeze()).await.map_err(on(Side::Target, "fill a staging table"))?;
     into.finish().await.map_err(on(Side::Target, "fill a staging table"))?;
-    board.copy_rows(rows - told);
+    copies.rows(rows - told);
     Ok(rows)
 }
 

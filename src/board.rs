@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use serde::Serialize;
@@ -14,15 +14,12 @@ use crate::audit;
 use crate::budgets::rules::State;
 use crate::error::Error;
 use crate::failures::Failure;
-use crate::progress::{CopyPhase, Progress};
 use crate::project::layout::Layout;
 use crate::status::{BrakeReport, ModelsReport, SlotReport, StatusReport};
 
 /// How many audit rows and dead letters a page shows.
 pub const SHOWN: usize = 20;
 const MINUTES: usize = 60;
-/// How often a copy that takes long says how far it is, in the log.
-const COPY_LOG_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Everything that is known, as of different moments.
 #[derive(Debug, Clone, Default)]
@@ -39,9 +36,6 @@ pub struct Facts {
     /// The fullest budgets, fullest first; `None` where spending is not followed.
     pub budgets: Option<Vec<Budget>>,
     pub servers: Servers,
-    /// The copy that runs now.
-    pub copy: Option<Copy>,
-    pub last_copy: Option<FinishedCopy>,
     /// What ended the last attempt.
     pub trouble: Option<Trouble>,
 }
@@ -75,47 +69,6 @@ pub struct Budget {
     pub state: State,
 }
 
-/// Why LiteLLM's rows are copied.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-pub enum CopyKind {
-    /// Nothing was copied before.
-    First,
-    /// The stream could not be continued.
-    Again,
-    /// `resnapshot` or `verify --repair`.
-    Resnapshot,
-    /// `verify`: nothing is changed.
-    Verify,
-}
-
-/// A copy on its way.
-#[derive(Debug, Clone)]
-pub struct Copy {
-    pub kind: CopyKind,
-    pub reason: String,
-    pub phase: CopyPhase,
-    /// LiteLLM's name of the table being copied.
-    pub table: Option<&'static str>,
-    pub tables_done: usize,
-    pub tables: usize,
-    /// Copied so far, of all tables.
-    pub rows: u64,
-    pub since: SystemTime,
-    started: Instant,
-    logged: Instant,
-}
-
-/// A copy that ended since this process started.
-#[derive(Debug, Clone)]
-pub struct FinishedCopy {
-    pub kind: CopyKind,
-    pub rows: u64,
-    pub took: Duration,
-    pub at: SystemTime,
-}
-
 /// An error, for an operator.
 #[derive(Debug, Clone)]
 pub struct Trouble {
@@ -128,25 +81,24 @@ pub struct Trouble {
 #[derive(Debug)]
 pub struct Board {
     pub started: SystemTime,
-    /// What of a copy the metrics show.
-    progress: Arc<Progress>,
     facts: Mutex<Facts>,
     /// Something went wrong since the leader last looked.
     is_stale: AtomicBool,
     lag: Mutex<LagHistory>,
 }
 
-impl Board {
-    pub fn new(progress: Arc<Progress>) -> Self {
+impl Default for Board {
+    fn default() -> Self {
         Self {
             started: SystemTime::now(),
-            progress,
             facts: Mutex::default(),
             is_stale: AtomicBool::new(false),
             lag: Mutex::new(LagHistory::new(Instant::now())),
         }
     }
+}
 
+impl Board {
     /// Everything, as it is now.
     pub fn facts(&self) -> Facts {
         lock(&self.facts).clone()
@@ -228,76 +180,6 @@ impl Board {
         };
         lock(&self.facts).trouble = Some(Trouble { remedy: error.remedy(), brake });
     }
-
-    pub fn copy_begins(&self, kind: CopyKind, reason: &str, tables: usize) {
-        self.progress.copy_begins(tables as u64);
-        let now = Instant::now();
-        lock(&self.facts).copy = Some(Copy {
-            kind,
-            reason: reason.to_owned(),
-            phase: CopyPhase::Snapshot,
-            table: None,
-            tables_done: 0,
-            tables,
-            rows: 0,
-            since: SystemTime::now(),
-            started: now,
-            logged: now,
-        });
-    }
-
-    /// The next of the tables is copied.
-    pub fn copy_table(&self, table: &'static str) {
-        if let Some(copy) = &mut lock(&self.facts).copy {
-            copy.phase = CopyPhase::Copying;
-            copy.tables_done += usize::from(copy.table.is_some());
-            copy.table = Some(table);
-            self.progress.copies(copy.phase, copy.tables_done as u64);
-        }
-    }
-
-    /// So many more rows of the table are copied. Says so in the log now and then.
-    pub fn copy_rows(&self, more: u64) {
-        let mut facts = lock(&self.facts);
-        let Some(copy) = &mut facts.copy else { return };
-        copy.rows += more;
-        self.progress.copied_rows(more);
-        if copy.logged.elapsed() >= COPY_LOG_INTERVAL {
-            copy.logged = Instant::now();
-            let Copy { table, tables_done, tables, rows, started, .. } = copy;
-            let per_second = *rows / started.elapsed().as_secs().max(1);
-            tracing::info!(
-                table = table.unwrap_or_default(),
-                tables_done,
-                tables,
-                rows,
-                per_second,
-                "still copying"
-            );
-        }
-    }
-
-    /// The tables are copied; what follows takes as long as it takes.
-    pub fn copy_phase(&self, phase: CopyPhase) {
-        if let Some(copy) = &mut lock(&self.facts).copy {
-            copy.phase = phase;
-            copy.table = None;
-            copy.tables_done = copy.tables;
-            self.progress.copies(phase, copy.tables_done as u64);
-        }
-    }
-
-    /// It is over. `done`: as it should be.
-    pub fn copy_ends(&self, done: bool) {
-        let mut facts = lock(&self.facts);
-        let Some(copy) = facts.copy.take() else { return };
-        self.progress.copy_ended(done);
-        if done {
-            let Copy { kind, rows, started, .. } = copy;
-            facts.last_copy =
-                Some(FinishedCopy { kind, rows, took: started.elapsed(), at: SystemTime::now() });
-        }
-    }
 }
 
 /// The worst lag of each minute, for an hour.
@@ -372,7 +254,7 @@ mod tests {
 
     #[test]
     fn the_board_keeps_the_newest_audit_rows_in_order() {
-        let board = Board::new(Arc::default());
+        let board = Board::default();
         let entry = |id: i64| audit::Entry {
             id,
             at: SystemTime::UNIX_EPOCH,

@@ -48,6 +48,7 @@ pub mod stage;
 pub mod accept;
 pub mod board;
 pub mod brake;
+pub mod copies;
 pub mod pause;
 pub mod pipeline;
 pub mod poll;

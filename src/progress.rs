@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::catalog::Lsn;
+use crate::copies::Copies;
 
 /// What the daemon is doing. The names are those `status` and `/readyz` show.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,61 +67,6 @@ pub struct Status {
     pub since: SystemTime,
 }
 
-/// What a copy of LiteLLM's rows is doing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CopyPhase {
-    Idle,
-    /// Waiting for a snapshot: LiteLLM's own transactions may be in the way.
-    Snapshot,
-    Copying,
-    /// Following the stream up to the snapshot.
-    CatchingUp,
-    Merging,
-    /// Writing Open WebUI's rows for the first time.
-    Projecting,
-}
-
-impl CopyPhase {
-    pub const ALL: [Self; 6] =
-        [Self::Idle, Self::Snapshot, Self::Copying, Self::CatchingUp, Self::Merging, Self::Projecting];
-
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Idle => "idle",
-            Self::Snapshot => "snapshot",
-            Self::Copying => "copying",
-            Self::CatchingUp => "catching_up",
-            Self::Merging => "merging",
-            Self::Projecting => "projecting",
-        }
-    }
-
-    /// For people.
-    pub fn describe(self) -> &'static str {
-        match self {
-            Self::Idle => "nothing to do",
-            Self::Snapshot => "making a snapshot",
-            Self::Copying => "copying",
-            Self::CatchingUp => "catching up",
-            Self::Merging => "merging",
-            Self::Projecting => "writing Open WebUI's rows",
-        }
-    }
-}
-
-/// The copy that runs, or ran last: the first one, a healing one, or a resnapshot.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct CopyProgress {
-    pub phase: CopyPhase,
-    pub tables: u64,
-    pub tables_done: u64,
-    pub rows: u64,
-    /// The last one that ended did not end well.
-    pub failed: bool,
-    /// When the last one ended well, as far as this process knows.
-    pub succeeded_at: Option<SystemTime>,
-}
-
 /// Positions, always `checkpoint <= received`. Only the checkpoint is ever reported to the source.
 #[derive(Debug)]
 pub struct Progress {
@@ -138,7 +84,7 @@ pub struct Progress {
     moved: Mutex<Instant>,
     critical: AtomicU64,
     owns_slot: AtomicBool,
-    copy: Mutex<CopyProgress>,
+    pub copies: Copies,
 }
 
 /// What was received and is not in the target yet. It says how long the target has lacked something, also under a load
@@ -199,14 +145,7 @@ impl Default for Progress {
             moved: Mutex::new(Instant::now()),
             critical: AtomicU64::new(0),
             owns_slot: AtomicBool::new(false),
-            copy: Mutex::new(CopyProgress {
-                phase: CopyPhase::Idle,
-                tables: 0,
-                tables_done: 0,
-                rows: 0,
-                failed: false,
-                succeeded_at: None,
-            }),
+            copies: Copies::default(),
         }
     }
 }
@@ -271,35 +210,6 @@ impl Progress {
     /// Time since the checkpoint last moved.
     pub fn checkpoint_age(&self) -> Duration {
         lock(&self.moved).elapsed()
-    }
-
-    pub fn copy(&self) -> CopyProgress {
-        *lock(&self.copy)
-    }
-
-    /// A copy begins; it has to read this many tables.
-    pub fn copy_begins(&self, tables: u64) {
-        let mut copy = lock(&self.copy);
-        *copy = CopyProgress { phase: CopyPhase::Snapshot, tables, tables_done: 0, rows: 0, ..*copy };
-    }
-
-    /// It is in this phase, and has read so many of its tables.
-    pub fn copies(&self, phase: CopyPhase, tables_done: u64) {
-        let mut copy = lock(&self.copy);
-        (copy.phase, copy.tables_done) = (phase, tables_done);
-    }
-
-    pub fn copied_rows(&self, rows: u64) {
-        lock(&self.copy).rows += rows;
-    }
-
-    pub fn copy_ended(&self, well: bool) {
-        let mut copy = lock(&self.copy);
-        copy.phase = CopyPhase::Idle;
-        copy.failed = !well;
-        if well {
-            copy.succeeded_at = Some(SystemTime::now());
-        }
     }
 
     pub fn set_source_wal_end(&self, lsn: Lsn) {

@@ -18,15 +18,14 @@ use serde::{Deserialize, Serialize};
 use tokio_postgres::types::Type;
 
 use crate::backfill::{self, Drift};
-use crate::board::{Board, CopyKind};
 use crate::brake;
 use crate::catalog::{Lsn, TABLES, TableId};
 use crate::checkpoint::{self, Checkpoint, PENDING};
 use crate::config::{Config, policy};
+use crate::copies::{Copies, CopyKind, CopyPhase};
 use crate::error::{Error, Result, Side, on};
 use crate::failpoint;
 use crate::postgres::error_chain;
-use crate::progress::CopyPhase;
 use crate::project::access::Rules;
 use crate::project::{Projection, Scope, Stamp, layout};
 use crate::source::session::Session;
@@ -122,7 +121,7 @@ pub async fn copy(
     request: Pending,
     tables: &BTreeMap<String, SourceTable>,
     instance: uuid::Uuid,
-    board: &Board,
+    copies: &Copies,
 ) -> Result<Option<Copied>> {
     tracing::info!(
         request = request.id,
@@ -133,15 +132,15 @@ pub async fn copy(
     let kind = if request.dry_run { CopyKind::Verify } else { CopyKind::Resnapshot };
     let scope =
         TableId::all().filter(|id| request.concerns(*id) && tables.contains_key(id.table().source)).count();
-    board.copy_begins(kind, "somebody asked for it", scope);
-    match copy_now(config, source, target, request, tables, instance, board).await {
+    copies.begin(kind, "somebody asked for it", scope);
+    match copy_now(config, source, target, request, tables, instance, copies).await {
         Ok(copied) => Ok(Some(copied)),
         Err(error) if is_of_the_target(&error) => Err(error),
         Err(error) => {
             let reason = error_chain(&error);
             tracing::warn!(reason, request = id, "no copy could be made; it is put off");
             put_off(target, id, "waiting", &reason, false).await?;
-            board.copy_ends(false);
+            copies.end(false);
             Ok(None)
         }
     }
@@ -165,7 +164,7 @@ async fn copy_now(
     request: Pending,
     tables: &BTreeMap<String, SourceTable>,
     instance: uuid::Uuid,
-    board: &Board,
+    copies: &Copies,
 ) -> Result<Copied> {
     progress(target, request.id, "making a snapshot", None).await?;
     let name = format!("litellm-webui-sync copy {}", instance.simple());
@@ -193,12 +192,12 @@ async fn copy_now(
         progress(target, request.id, &format!("copying {}", id.table().source), Some(rows)).await?;
         // Logged: they are merged on another session, and a crash in between would empty unlogged ones.
         backfill::make_staging(target, id, "").await?;
-        let copied = backfill::fill_staging(config, &reader, target, id, tables, None, board).await?;
+        let copied = backfill::fill_staging(config, &reader, target, id, tables, None, copies).await?;
         rows += i64::try_from(copied).unwrap_or_default();
     }
     drop(reader);
     progress(target, request.id, "catching up", Some(rows)).await?;
-    board.copy_phase(CopyPhase::CatchingUp);
+    copies.phase(CopyPhase::CatchingUp);
     // Something to see at or after `S`, on a source where nothing happens.
     source.emit_barrier().await?;
     failpoint::hit(failpoint::COPIED_NOT_MERGED)?;

@@ -52,7 +52,7 @@ pub(super) async fn serve(config: Config, cancel: CancellationToken) -> anyhow::
     let metrics = Arc::new(Metrics::new()?);
     let progress = Arc::new(Progress::default());
     let budgets = Arc::new(Budgets::new(config.policy.budgets));
-    let board = Arc::new(Board::new(Arc::clone(&progress)));
+    let board = Arc::new(Board::default());
     let mut pages = None;
     if let Some(address) = config.http {
         let listener = http::bind(address).await?;

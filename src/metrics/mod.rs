@@ -20,7 +20,8 @@ use prometheus::{
 
 use crate::budgets::Budgets;
 use crate::certificate::Ends;
-use crate::progress::{CopyPhase, LAG_LIMIT, Progress, State};
+use crate::copies::CopyPhase;
+use crate::progress::{LAG_LIMIT, Progress, State};
 use crate::project::Outcome;
 use crate::project::access::Changes;
 use crate::source::SlotState;
@@ -454,16 +455,18 @@ impl Metrics {
         for state in State::ALL {
             self.state.with_label_values(&[state.name()]).set(f64::from(u8::from(state == now)));
         }
-        let copy = progress.copy();
+        let copies = progress.copies.known();
+        let copy = copies.latest.as_ref();
+        let phase_now = copy.map_or(CopyPhase::Idle, |copy| copy.phase);
         for phase in CopyPhase::ALL {
-            self.copy_phase.with_label_values(&[phase.name()]).set(i64::from(phase == copy.phase));
+            self.copy_phase.with_label_values(&[phase.name()]).set(i64::from(phase == phase_now));
         }
-        let whole = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
-        self.copy_rows.set(whole(copy.rows));
-        self.copy_tables.set(whole(copy.tables));
-        self.copy_tables_done.set(whole(copy.tables_done));
-        self.last_copy_failed.set(i64::from(copy.failed));
-        self.last_copy_timestamp.set(copy.succeeded_at.map_or(0.0, unix));
+        let tables = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        self.copy_rows.set(copy.map_or(0, |copy| i64::try_from(copy.rows).unwrap_or(i64::MAX)));
+        self.copy_tables.set(copy.map_or(0, |copy| tables(copy.tables)));
+        self.copy_tables_done.set(copy.map_or(0, |copy| tables(copy.tables_done)));
+        self.last_copy_failed.set(i64::from(copies.failed));
+        self.last_copy_timestamp.set(copies.last_good.map_or(0.0, |copy| unix(copy.at)));
         // Who stands by sees no stream, and what it once knew is old.
         self.spend.fill(budgets.ranking().filter(|_| now != State::Standby), budgets);
         let mut out = Vec::new();

@@ -11,8 +11,9 @@ use sha2::{Digest, Sha256};
 
 use super::report::{CopyReport, Event, FailureReport, Found, Lag, LastCopy, Report};
 use super::verdict::Level;
-use crate::board::{Budget, CopyKind};
+use crate::board::Budget;
 use crate::budgets::rules::State;
+use crate::copies::CopyKind;
 use crate::status::{Counted, SlotReport, StatusReport};
 
 const STYLE: &str = include_str!("style.css");

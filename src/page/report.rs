@@ -10,9 +10,10 @@ use serde::Serialize;
 use super::mask;
 use super::verdict::{Level, Now, judge};
 use crate::audit::Entry;
-use crate::board::{Board, Budget, CopyKind, Facts};
+use crate::board::{Board, Budget, Facts};
 use crate::catalog::TABLES;
 use crate::config::policy::Names;
+use crate::copies::{Copy, CopyKind};
 use crate::failures::Failure;
 use crate::progress::{Progress, State};
 use crate::project::layout::{ApiKeys, GroupMembers, Layout, ModelAccess, Settings};
@@ -156,7 +157,9 @@ pub fn report(board: &Board, progress: &Progress, names: Names, lag_limit: Durat
     let facts = board.facts();
     let status = progress.status();
     let lag = progress.lag();
-    let now = Now { status: &status, lag, lag_limit, critical: progress.critical() };
+    let copies = progress.copies.known();
+    let copying = copies.running();
+    let now = Now { status: &status, lag, lag_limit, critical: progress.critical(), copying };
     let verdict = judge(&now, &facts);
     let masked = names == Names::Mask;
     let has_led = progress.has_led();
@@ -205,8 +208,8 @@ pub fn report(board: &Board, progress: &Progress, names: Names, lag_limit: Durat
         failures: facts.failures.iter().map(|failure| failure_report(failure, masked)).collect(),
         audit: facts.audit.iter().map(|entry| event(entry, masked)).collect(),
         budgets: facts.budgets.as_ref().map(|all| all.iter().map(|one| budget(one, masked)).collect()),
-        copy: copy(&facts),
-        last_copy: facts.last_copy.as_ref().map(|copy| LastCopy {
+        copy: copying.map(copy),
+        last_copy: copies.last_good.as_ref().map(|copy| LastCopy {
             kind: copy.kind,
             rows: copy.rows,
             seconds: copy.took.as_secs_f64(),
@@ -315,9 +318,8 @@ fn budget(budget: &Budget, masked: bool) -> Budget {
     shown
 }
 
-fn copy(facts: &Facts) -> Option<CopyReport> {
-    let copy = facts.copy.as_ref()?;
-    Some(CopyReport {
+fn copy(copy: &Copy) -> CopyReport {
+    CopyReport {
         kind: copy.kind,
         reason: mask::sentence(&copy.reason),
         phase: copy.phase.describe().to_owned(),
@@ -326,7 +328,7 @@ fn copy(facts: &Facts) -> Option<CopyReport> {
         tables: copy.tables,
         rows: copy.rows,
         seconds: age(copy.since),
-    })
+    }
 }
 
 fn versions(facts: &Facts, started: SystemTime) -> Versions {

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::board::{CopyKind, Facts};
+use crate::board::Facts;
+use crate::copies::{Copy, CopyKind};
 use crate::progress::{State, Status};
 
 /// From here on somebody may notice the delay.
@@ -56,6 +57,8 @@ pub struct Now<'a> {
     pub lag_limit: Duration,
     /// Dead letters that leave somebody with more access than LiteLLM gives them.
     pub critical: u64,
+    /// The copy that runs, if one does.
+    pub copying: Option<&'a Copy>,
 }
 
 /// Judges.
@@ -69,7 +72,7 @@ pub fn judge(now: &Now<'_>, facts: &Facts) -> Verdict {
             "Another daemon is at work; this one takes over within seconds when it lets go.",
         )
         .and("Nothing to do here: the other daemon's page shows how things stand."),
-        State::Copying => copying(facts, &reason),
+        State::Copying => copying(now.copying, &reason),
         State::Waiting => waiting(facts, &reason),
         State::Streaming => streaming(now, facts),
         State::Reconnecting => Verdict::new(
@@ -103,8 +106,8 @@ pub fn judge(now: &Now<'_>, facts: &Facts) -> Verdict {
     }
 }
 
-fn copying(facts: &Facts, reason: &str) -> Verdict {
-    let is_first = facts.copy.as_ref().is_none_or(|copy| copy.kind == CopyKind::First);
+fn copying(copy: Option<&Copy>, reason: &str) -> Verdict {
+    let is_first = copy.is_none_or(|copy| copy.kind == CopyKind::First);
     let verdict = if is_first {
         Verdict::new(
             Level::Waiting,
@@ -229,7 +232,8 @@ mod tests {
         let status = Status { state: State::Streaming, reason: None, since: std::time::SystemTime::now() };
         let say = |seconds: u64, critical: u64| {
             let (lag, lag_limit) = (Duration::from_secs(seconds), Duration::from_secs(60));
-            let verdict = judge(&Now { status: &status, lag, lag_limit, critical }, &Facts::default());
+            let verdict =
+                judge(&Now { status: &status, lag, lag_limit, critical, copying: None }, &Facts::default());
             (verdict.level, verdict.headline)
         };
         assert_eq!(say(0, 0), (Level::Fine, "In step".to_owned()));

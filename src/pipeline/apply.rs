@@ -16,13 +16,14 @@ use crate::board::SHOWN;
 use crate::brake;
 use crate::catalog::Lsn;
 use crate::checkpoint::{self, Checkpoint, PENDING};
+use crate::copies::CopyPhase;
 use crate::error::{Error, Result, Side, on};
 use crate::failpoint;
 use crate::failures;
 use crate::metrics::{self, Metrics};
 use crate::mirror;
 use crate::pause;
-use crate::progress::{CopyPhase, State, Status};
+use crate::progress::{State, Status};
 use crate::project::access::Rules;
 use crate::project::layout;
 use crate::project::touched::Touched;
@@ -362,7 +363,7 @@ impl Applier {
             Err(error @ Error::NoOpenWebUi { .. }) => {
                 progress.set_state(State::Waiting, Some(error.to_string()));
                 if !self.fenced {
-                    board.copy_ends(true);
+                    progress.copies.end(true);
                 }
                 return self.heartbeat().await;
             }
@@ -377,7 +378,7 @@ impl Applier {
                 let reason = "Open WebUI has no admin yet: sign up there first";
                 progress.set_state(State::Waiting, Some(reason.to_owned()));
                 if !self.fenced {
-                    board.copy_ends(true);
+                    progress.copies.end(true);
                 }
                 return self.heartbeat().await;
             }
@@ -397,7 +398,7 @@ impl Applier {
         if self.projected_with != with {
             let first = self.projected_with == PENDING;
             tracing::info!(first, "projecting everything");
-            board.copy_phase(CopyPhase::Projecting);
+            progress.copies.phase(CopyPhase::Projecting);
             let outcome = self.apply_everything(&with, !first).await?;
             tracing::info!(
                 created = outcome.accounts_created,
@@ -416,7 +417,7 @@ impl Applier {
         self.pin_up(true).await?;
         self.count_models().await?;
         if !self.fenced {
-            self.daemon.board.copy_ends(true);
+            self.daemon.progress.copies.end(true);
         }
         self.daemon.progress.set_state(State::Streaming, None);
         self.heartbeat().await

@@ -21,18 +21,19 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::backfill;
-use crate::board::{Board, CopyKind};
+use crate::board::Board;
 use crate::brake;
 use crate::budgets::{self, Budgets};
 use crate::catalog::Lsn;
 use crate::checkpoint::{self, Checkpoint};
 use crate::config::Config;
+use crate::copies::{CopyKind, CopyPhase};
 use crate::error::{Error, Reaction, Result, Side, on};
 use crate::metrics::{Metrics, Publication};
 use crate::pause;
 use crate::poll;
 use crate::postgres::error_chain;
-use crate::progress::{CopyPhase, Progress, State};
+use crate::progress::{Progress, State};
 use crate::resnapshot;
 use crate::schema;
 use crate::source::overlap::Overlap;
@@ -172,7 +173,7 @@ impl Daemon {
         let reason = error_chain(error);
         self.board.set_trouble(error);
         if !matches!(error, Error::AtFence) {
-            self.board.copy_ends(false);
+            self.progress.copies.end(false);
         }
         match (error, error.reaction()) {
             (Error::SlotHeld { .. } | Error::Superseded | Error::LeaseHeld, _) => {
@@ -307,7 +308,7 @@ impl Daemon {
             self.progress.set_state(State::Copying, Some(reason.clone()));
             self.metrics.copies.inc();
             let kind = if known.is_some() { CopyKind::Again } else { CopyKind::First };
-            self.board.copy_begins(kind, &reason, tables.len());
+            self.progress.copies.begin(kind, &reason, tables.len());
             // Not started: dropping it ends it.
             drop(session);
             let request = backfill::Request {
@@ -321,7 +322,7 @@ impl Daemon {
                 tables: &tables,
                 columns_fingerprint: &fingerprint,
                 application_name: &name,
-                board: &self.board,
+                copies: &self.progress.copies,
             };
             // There was none, or it was ours: `check` would have stopped.
             self.progress.slot_is_ours();
@@ -342,8 +343,15 @@ impl Daemon {
         let overlap = Overlap::new(start, known.end_lsn, known.committed_end.zip(known.committed_at));
         let copied = match resnapshot::pending(&target).await? {
             Some(request) => {
-                let copy =
-                    resnapshot::copy(config, &source, &target, request, &tables, self.instance, &self.board);
+                let copy = resnapshot::copy(
+                    config,
+                    &source,
+                    &target,
+                    request,
+                    &tables,
+                    self.instance,
+                    &self.progress.copies,
+                );
                 tokio::select! {
                     copied = copy => copied?,
                     () = cancel.cancelled() => return Ok(()),
@@ -423,9 +431,9 @@ impl Daemon {
             if !target.take_lease(&config.schema).await? {
                 return Err(Error::LeaseHeld);
             }
-            self.board.copy_phase(CopyPhase::Merging);
+            self.progress.copies.phase(CopyPhase::Merging);
             let merged = Box::pin(resnapshot::merge(config, &target, copied, epoch)).await?;
-            self.board.copy_ends(merged.is_some());
+            self.progress.copies.end(merged.is_some());
             self.progress.touch_caught_up();
         }
         if let Err(error) = &outcome

@@ -11,7 +11,6 @@
 mod shadow;
 pub mod table;
 
-use std::sync::Arc;
 use std::time::SystemTime;
 
 use serde::Serialize;
@@ -19,9 +18,9 @@ use tokio_postgres::Row;
 use tokio_postgres::types::{ToSql, Type};
 
 use crate::backfill;
-use crate::board::Board;
 use crate::catalog::{Lsn, TableId};
 use crate::config::Config;
+use crate::copies::Copies;
 use crate::doctor::bridge;
 use crate::error::{Error, Result, Side, on};
 use crate::poll;
@@ -234,12 +233,12 @@ async fn copy(config: &Config, source: &Source, target: &Target, plan: &mut Plan
     within(Side::Source, "begin to read", QUICK, client.batch_execute(begin)).await?;
     let tables = source.tables(config).await?;
     // Nobody looks at this one.
-    let board = Board::new(Arc::default());
+    let copies = Copies::default();
     for id in TableId::all() {
         let mirror = id.table().mirror;
         let text = format!("create temporary table stage_{mirror} (like {mirror})");
         target.execute("prepare the staging tables", &text).await?;
-        let rows = backfill::fill_staging(config, source, target, id, &tables, None, &board).await?;
+        let rows = backfill::fill_staging(config, source, target, id, &tables, None, &copies).await?;
         plan.litellm.push(Copied { table: id.table().source, rows });
     }
     within(Side::Source, "end reading", QUICK, client.batch_execute("rollback")).await?;

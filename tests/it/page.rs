@@ -387,7 +387,7 @@ async fn reachable_from_elsewhere_it_takes_the_token_and_nothing_else() {
 #[tokio::test]
 async fn one_that_has_stopped_healing_says_why_and_budgets_show_when_there_are_some() {
     let progress = Arc::new(Progress::default());
-    let board = Arc::new(Board::new(Arc::clone(&progress)));
+    let board = Arc::new(Board::default());
     let address: SocketAddr = "127.0.0.1:0".parse().unwrap();
     let listener = http::bind(address).await.unwrap();
     let address = listener.local_addr().unwrap();
