@@ -1,7 +1,8 @@
 -- The short way for a small batch of nothing but changed users: inserts the accounts of people who are simply new, and
 -- renames those of whom only the name differs. Whoever is not as plain as that comes back, and goes the general way.
 -- Runs on: target, first of the projection, where e-mails are unique. $1 now (timestamptz), $2 end of the batch (pg_lsn),
--- $3 LiteLLM user ids, each once (text[]). Returns one row: created, renamed, rest (user ids).
+-- $3 LiteLLM user ids, each once (text[]). Returns one row: created, renamed, rest (user ids), keyless (user ids of new
+-- people whom no API key concerns).
 --
 -- Planning aside, a statement this small costs what its executor needs to start: the general ones need three times that.
 -- What it decides is what account_difference.sql decides: "create" where nothing is known of the person or their
@@ -15,7 +16,7 @@ with known as materialized (
                when p.user_id is null
                     or (select true from account h where h.email = p.email and not h.in_step limit 1) is true
                     or (select true from dead_letter l
-                         where l.kind in ('account', 'last_admin') and l.key = k.user_id limit 1) is true
+                         where l.kind in ('account', 'last_admin', 'api_key') and l.key = k.user_id limit 1) is true
                     or (select true from skipped s where s.user_id = k.user_id limit 1) is true then 'other'
                when a.user_id is null then case
                    when w.id is not null or au.id is not null or webui_user_id(k.user_id) <> 'usr_' || k.user_id
@@ -31,6 +32,7 @@ with known as materialized (
                then case when w.name = p.name then 'same' else 'renamed' end
                else 'other'
            end as kind,
+           (select true from litellm_key t where t.user_id = k.user_id limit 1) is true as has_key,
            -- Groups are the business of others: whoever may be in one, or is, goes the general way as well.
            (select true from team_roster r where r.user_id = k.user_id limit 1) is true
                or (select true from team_roster r where r.email = p.email limit 1) is true
@@ -47,7 +49,7 @@ with known as materialized (
 ), alone as materialized (
     select not exists (select from known where kind = 'other' or in_group) as is_all
 ), fresh as materialized (
-    select user_id, id, email, name, role from known where kind = 'new'
+    select user_id, id, email, name, role, has_key from known where kind = 'new'
 ), renamed as materialized (
     select user_id, id, email, name, role, w_name, auth_active
       from known where kind = 'renamed' and (select is_all from alone)
@@ -72,4 +74,5 @@ with known as materialized (
 )
 select (select count(*) from fresh) as created, (select count(*) from renamed) as renamed,
        coalesce((select array_agg(k.user_id) from known k, alone
-                  where k.kind = 'other' or k.in_group or k.kind = 'renamed' and not is_all), '{}') as rest
+                  where k.kind = 'other' or k.in_group or k.kind = 'renamed' and not is_all), '{}') as rest,
+       coalesce((select array_agg(user_id) from fresh where not has_key), '{}') as keyless

@@ -27,7 +27,7 @@ use crate::progress::{State, Status};
 use crate::project::access::Rules;
 use crate::project::layout;
 use crate::project::touched::Touched;
-use crate::project::{MANY, Outcome, Projection, Scope, Stamp};
+use crate::project::{self, MANY, Outcome, Projection, Scope, Stamp};
 use crate::resnapshot;
 use crate::sql::{self, Keys};
 use crate::stage::{BatchEnd, Part};
@@ -150,7 +150,7 @@ impl Applier {
             self.apply_piece(&part).await?;
             self.finish_large(end).await?;
         } else if part.has_rows() {
-            Box::pin(self.apply_small(&part, end)).await?;
+            Box::pin(self.apply_small(&part, end, true)).await?;
         } else {
             checkpoint::advance(&self.target, self.epoch, self.end_lsn, end).await?;
         }
@@ -158,14 +158,14 @@ impl Applier {
         Ok(())
     }
 
-    /// A batch that is in memory as a whole.
-    async fn apply_small(&mut self, part: &Part, end: BatchEnd) -> Result<()> {
+    /// A batch that is in memory as a whole. `maybe_plain`: the short way may be tried.
+    async fn apply_small(&mut self, part: &Part, end: BatchEnd, maybe_plain: bool) -> Result<()> {
         let target = &self.target;
         let mut watch = Watch::start(&self.daemon.metrics);
         let stamp = self.stamp(end.end_lsn);
         let writes = mirror::prepare(target, part, Keys::Arrays).await?;
         checkpoint::prepare(target).await?;
-        let short = self.short_way(part).await?;
+        let short = if maybe_plain { self.short_way(part).await? } else { None };
         // Sent together: the lock comes before the first write, and nothing is committed unless every
         // answer was fine.
         let (begun, locked, touched, plain) = tokio::join!(
@@ -174,14 +174,21 @@ impl Applier {
             writes.send(target),
             async {
                 let (projection, users) = short.as_ref()?;
-                Some((*projection, projection.plain(target, users, stamp).await))
+                Some(projection.plain(target, users, stamp).await)
             },
         );
         begun?;
         locked?;
         let mut touched = touched?;
         let plain = match plain {
-            Some((projection, plain)) => projection.keep_plain(target, plain, &touched).await?,
+            Some(plain) => {
+                let plain = project::may_stand(plain, &touched)?;
+                if plain.is_none() {
+                    target.execute("roll a batch back", "rollback").await?;
+                    return Box::pin(self.apply_small(part, end, false)).await;
+                }
+                plain
+            }
             None => None,
         };
         mirror::propagate(target, &mut touched, Keys::Arrays).await?;

@@ -29,6 +29,7 @@ use crate::sql::{self, Keys, fill, with_keys};
 use crate::target::{QUICK, SLOW, Target};
 use layout::Layout;
 pub use outcome::Outcome;
+pub use plain::may_stand;
 use run::{KeyKinds, Moves, Run, Texts};
 use touched::Touched;
 
@@ -153,6 +154,14 @@ impl Projection {
     }
 
     async fn apply_once(&self, target: &Target, scope: Scope<'_>, stamp: Stamp) -> Result<Outcome> {
+        if let Scope::These(touched) = scope
+            && touched.is_empty()
+            && (self.texts(scope).keys.is_none() || touched.key_people().next().is_none())
+        {
+            let mut outcome = Outcome::default();
+            self.give_models(target, scope, stamp, &mut outcome).await?;
+            return Ok(outcome);
+        }
         let created = self.create_new(target, scope, stamp).await?;
         // Sent together; a batch whose attempt succeeds is committed without releasing the savepoint.
         let savepoint = target.execute("set a savepoint", "savepoint project");
@@ -180,7 +189,7 @@ impl Projection {
         if let (Some(texts), Some(few)) = (&self.texts(scope).keys, &self.arrays.keys) {
             let listed;
             let people: Vec<&str> = match scope {
-                Scope::These(touched) => touched.access_people().map(String::as_str).collect(),
+                Scope::These(touched) => touched.key_people().map(String::as_str).collect(),
                 Scope::Touched | Scope::Everything => {
                     listed = texts.people(target).await?;
                     listed.iter().map(String::as_str).collect()

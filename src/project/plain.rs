@@ -17,6 +17,7 @@ use crate::target::{QUICK, Target};
 pub struct Plain {
     outcome: Outcome,
     rest: BTreeSet<String>,
+    keyless: BTreeSet<String>,
 }
 
 const TYPES: &[Type] = &[Type::TIMESTAMPTZ, Type::PG_LSN, Type::TEXT_ARRAY];
@@ -31,23 +32,20 @@ impl Projection {
         Ok(true)
     }
 
-    /// Tries the short way for `users`, behind a savepoint. Meant to be sent together with the statements before it: they
-    /// write the mirror, and whether the answer may be used is only known from theirs.
+    /// Tries the short way for `users`. Meant to be sent together with the statements before it: they write the mirror, and
+    /// whether the answer may be used ([`may_stand`]) is only known from theirs.
     pub async fn plain(&self, target: &Target, users: &[&str], stamp: Stamp) -> Result<Plain> {
         let statement = target.prepare(&self.plain, TYPES).await?;
         let parameters: &[&(dyn ToSql + Sync)] = &[&stamp.now, &stamp.lsn, &users];
-        let (savepoint, rows) = tokio::join!(
-            target.execute("set a savepoint", "savepoint plain"),
-            target.query("write plain accounts", QUICK, &statement, parameters),
-        );
-        savepoint?;
+        let rows = target.query("write plain accounts", QUICK, &statement, parameters).await;
         let row = only(rows?)?;
         let outcome = Outcome {
             accounts_created: row.get("created"),
             accounts_updated: row.get("renamed"),
             ..Outcome::default()
         };
-        Ok(Plain { outcome, rest: row.get::<_, Vec<String>>("rest").into_iter().collect() })
+        let ids = |column| row.get::<_, Vec<String>>(column).into_iter().collect();
+        Ok(Plain { outcome, rest: ids("rest"), keyless: ids("keyless") })
     }
 
     /// Goes on where the short way ended: with whom it left, and with the API keys and models of those whose are touched
@@ -59,27 +57,20 @@ impl Projection {
         mut touched: Touched,
         stamp: Stamp,
     ) -> Result<Outcome> {
-        let Plain { mut outcome, rest } = plain;
+        let Plain { mut outcome, rest, keyless } = plain;
         touched.users = rest;
+        touched.keyless = keyless;
         outcome.add(Box::pin(self.apply(target, Scope::These(&touched), stamp)).await?);
         Ok(outcome)
     }
+}
 
-    /// Keeps what the short way did, or undoes it: where a row could not be written, and where more is `touched` than
-    /// the users it knew of. Then everybody goes the general way.
-    pub async fn keep_plain(
-        &self,
-        target: &Target,
-        plain: Result<Plain>,
-        touched: &Touched,
-    ) -> Result<Option<Plain>> {
-        match plain {
-            Ok(plain) if touched.is_only_users() => return Ok(Some(plain)),
-            Err(error) if !error.is_about_a_row() => return Err(error),
-            Ok(_) | Err(_) => {}
-        }
-        let back = "rollback to savepoint plain; release savepoint plain";
-        target.execute("go back to a savepoint", back).await?;
-        Ok(None)
+/// Whether what the short way did may stand. Not where a row could not be written, nor where more is `touched` than the
+/// users it knew of: then the batch is to be rolled back, and everybody goes the general way.
+pub fn may_stand(plain: Result<Plain>, touched: &Touched) -> Result<Option<Plain>> {
+    match plain {
+        Ok(plain) => Ok(touched.is_only_users().then_some(plain)),
+        Err(error) if error.is_about_a_row() => Ok(None),
+        Err(error) => Err(error),
     }
 }

@@ -124,7 +124,7 @@ impl Run<'_> {
     pub(super) async fn write_keys(&self, target: &Target) -> Result<keys::Counts> {
         let Some(texts) = self.keys else { return Ok(keys::Counts::default()) };
         let people: Vec<&str> = match self.scope {
-            Scope::These(touched) => touched.access_people().map(String::as_str).collect(),
+            Scope::These(touched) => touched.key_people().map(String::as_str).collect(),
             Scope::Touched | Scope::Everything => Vec::new(),
         };
         if people.is_empty() && matches!(self.scope, Scope::These(_)) {

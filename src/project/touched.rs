@@ -36,6 +36,8 @@ pub struct Touched {
     pub team_people: BTreeSet<String>,
     /// LiteLLM users whose API key or model access may have changed, although account, name and membership have not.
     pub access: BTreeSet<String>,
+    /// Those of all these whom no API key concerns: LiteLLM has none of theirs, and Open WebUI none of ours.
+    pub keyless: BTreeSet<String>,
     /// Teams whose people's access may have changed.
     pub access_teams: BTreeSet<String>,
     /// Organizations whose people's access may have changed.
@@ -92,6 +94,11 @@ impl Touched {
     /// those touched at all. With `all_access` set it is everybody there is, and this is not the whole list.
     pub fn access_people(&self) -> impl Iterator<Item = &String> {
         self.users.union(&self.access)
+    }
+
+    /// Everybody whose API key may have changed, as [`Self::access_people`].
+    pub fn key_people(&self) -> impl Iterator<Item = &String> {
+        self.access_people().filter(|user| !self.keyless.contains(*user))
     }
 
     /// How many accounts and groups the projection has to look at.
