@@ -11,13 +11,13 @@ use futures_util::future::join_all;
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Row, Statement};
 
-use crate::catalog::{Table, TableId};
+use crate::catalog::{TABLES, Table, TableId};
 use crate::decode::{Key, Value};
-use crate::error::{Error, Result, Side};
+use crate::error::Result;
 use crate::project::touched::Touched;
 use crate::sql::{self, Keys};
 use crate::stage::{Entry, Part, Segment};
-use crate::target::{QUICK, SLOW, Target, within};
+use crate::target::{QUICK, SLOW, Target};
 
 /// One statement with its parameters.
 #[derive(Debug)]
@@ -48,7 +48,7 @@ pub async fn prepare<'a>(target: &Target, part: &'a Part, keys: Keys) -> Result<
     }
     let mut prepared: Vec<(Work<'_>, Statement)> = Vec::with_capacity(work.len());
     for one in work {
-        let text = in_mode(&one.text, keys);
+        let text = one.in_mode(&one.text, keys);
         let statement = target.prepare(&text, &[]).await?;
         prepared.push((one, statement));
     }
@@ -90,7 +90,7 @@ impl Writes<'_> {
                 Err(error) if error.is_about_a_row() => {
                     let back = "rollback to savepoint piece; release savepoint piece";
                     target.execute("go back to a savepoint", back).await?;
-                    let statement = target.prepare(&in_mode(instead, self.keys), &[]).await?;
+                    let statement = target.prepare(&one.in_mode(instead, self.keys), &[]).await?;
                     // Every value of theirs was sent.
                     let unsent = vec![0; one.columns.first().map_or(0, Vec::len)];
                     one.run(target, &statement, Some(&unsent), self.keys).await?;
@@ -103,6 +103,13 @@ impl Writes<'_> {
 }
 
 impl Work<'_> {
+    fn in_mode(&self, text: &str, keys: Keys) -> String {
+        let text = in_mode(text, keys);
+        // Whoever is touched as a user is touched in their access too, and of these rows there may be many.
+        let is_user = TABLES.get(self.table).is_some_and(|table| table.mirror == "litellm_user");
+        if is_user && keys != Keys::Arrays { text + " where kind <> 'access'" } else { text }
+    }
+
     async fn run(
         &self,
         target: &Target,
@@ -241,14 +248,6 @@ fn collect(touched: &mut Touched, table: usize, rows: Vec<Row>) -> Result<()> {
     Ok(())
 }
 
-/// After a large batch: whether a row with unsent values was missing in the mirror.
-pub async fn check_missing(target: &Target) -> Result<()> {
-    let text = "select exists (select from touched where kind = 'missing')";
-    let work = target.client().query_one(text, &[]);
-    let row = within(Side::Target, "check the mirror", QUICK, work).await?;
-    if row.get(0) { Err(Error::MirrorLost { table: "a table" }) } else { Ok(()) }
-}
-
 /// Whose keys expired between two moments (`None`: ever): nothing in the stream says so.
 pub async fn expired(target: &Target, after: Option<SystemTime>, now: SystemTime) -> Result<Touched> {
     let statement = target.prepare(sql::EXPIRED_KEYS, &[Type::TIMESTAMPTZ, Type::TIMESTAMPTZ]).await?;
@@ -259,14 +258,33 @@ pub async fn expired(target: &Target, after: Option<SystemTime>, now: SystemTime
 }
 
 /// The second step of propagation: rosters entry by entry, people of a team, claims to freed e-mails.
-pub async fn propagate(target: &Target, touched: &mut Touched, keys: Keys) -> Result<()> {
+pub async fn propagate(target: &Target, touched: &mut Touched) -> Result<()> {
+    propagate_in(target, touched, Keys::Arrays).await
+}
+
+/// The same for what is noted in the temporary table `touched`. Says whether it noted more.
+pub async fn propagate_noted(target: &Target) -> Result<bool> {
+    let statement = target.prepare("select distinct kind from touched", &[]).await?;
+    let mut kinds = Touched::default();
+    for row in target.query("look at what is touched", SLOW, &statement, &[]).await? {
+        // The ids themselves stay where they are: one stands for all.
+        kinds.add(TABLES.len(), row.get(0), String::new())?;
+    }
+    propagate_in(target, &mut kinds, Keys::Touched).await?;
+    let leading =
+        [&kinds.rosters, &kinds.team_people, &kinds.access_teams, &kinds.access_organizations, &kinds.emails];
+    Ok(leading.iter().any(|ids| !ids.is_empty()))
+}
+
+/// What nothing leads to is not asked: each question reads all there is.
+async fn propagate_in(target: &Target, touched: &mut Touched, keys: Keys) -> Result<()> {
     let rosters = list(&touched.rosters);
     step(target, touched, keys, sql::TEAM_ROSTER, &rosters).await?;
     let team_people = list(&touched.team_people);
     step(target, touched, keys, sql::TEAM_PEOPLE, &team_people).await?;
     access_people(target, touched, keys).await?;
     let emails = list(&touched.emails);
-    if keys != Keys::Arrays || !emails.is_empty() {
+    if !emails.is_empty() {
         let text = sql::with_keys(sql::OUT_OF_STEP, keys, 1);
         let statement = target.prepare(&text, &[]).await?;
         let users = list(&touched.users);
@@ -279,7 +297,7 @@ pub async fn propagate(target: &Target, touched: &mut Touched, keys: Keys) -> Re
 /// Everybody in a team or under an organization whose access may have changed.
 async fn access_people(target: &Target, touched: &mut Touched, keys: Keys) -> Result<()> {
     let (teams, organizations) = (list(&touched.access_teams), list(&touched.access_organizations));
-    if keys == Keys::Arrays && teams.is_empty() && organizations.is_empty() {
+    if teams.is_empty() && organizations.is_empty() {
         return Ok(());
     }
     let text = sql::with_keys(sql::ACCESS_PEOPLE, keys, 1);
@@ -298,7 +316,7 @@ async fn step(
     text: &str,
     ids: &Vec<String>,
 ) -> Result<()> {
-    if keys == Keys::Arrays && ids.is_empty() {
+    if ids.is_empty() {
         return Ok(());
     }
     let text = sql::with_keys(text, keys, 1);

@@ -191,7 +191,7 @@ impl Applier {
             }
             None => None,
         };
-        mirror::propagate(target, &mut touched, Keys::Arrays).await?;
+        mirror::propagate(target, &mut touched).await?;
         watch.took(metrics::Stage::Mirror);
         failpoint::hit(failpoint::STAGED_NOT_PROJECTED)?;
         if touched.all_access {
@@ -245,13 +245,13 @@ impl Applier {
         // The pieces were written by look-ups, each small beside the tables. What follows is not.
         target.plan_large().await?;
         target.execute("analyze the touched keys", "analyze touched").await?;
-        mirror::propagate(target, &mut Touched::default(), Keys::Touched).await?;
-        mirror::check_missing(target).await?;
+        if mirror::propagate_noted(target).await? {
+            target.execute("analyze the touched keys", "analyze touched").await?;
+        }
         watch.took(metrics::Stage::Mirror);
         failpoint::hit(failpoint::STAGED_NOT_PROJECTED)?;
         let outcome = match &self.projection {
             Some(projection) => {
-                target.execute("analyze the touched keys", "analyze touched").await?;
                 let stamp = self.stamp(end.end_lsn);
                 projection.apply(target, Scope::Touched, stamp).await?
             }

@@ -96,7 +96,8 @@ impl std::fmt::Debug for Session {
 
 impl Session {
     /// Connects to the server `endpoint` leads to ([`super::Source::endpoint`]), without starting to stream. `start` is
-    /// where streaming would begin and what the source is told we have: the checkpoint, never anything else.
+    /// where streaming would begin and what the source is told we have: what the slot has confirmed, so that it loses nothing
+    /// before it is known whose history this is.
     pub async fn open(
         config: &Config,
         endpoint: &Endpoint,

@@ -63,6 +63,26 @@ async fn the_mirror_has_the_columns_of_the_catalog() {
     }
 }
 
+/// A function that is called row by row costs more than everything else about the row.
+#[tokio::test]
+async fn what_is_asked_of_every_row_is_inlined() {
+    let pair = Pair::new().await;
+    let config = pair.config();
+    schema::ensure(&Target::open(&config).await.unwrap(), &config).await.unwrap();
+    for call in
+        ["webui_user_id(token)", "webui_group_id('team', token)", "key_is_usable(blocked, expires, now())"]
+    {
+        let explain = format!(
+            "set search_path = litellm_webui_sync; explain (verbose, costs off) select {call} from litellm_key"
+        );
+        let plan: Vec<String> =
+            rows(&pair.target, &explain).await.into_iter().filter_map(|row| row[0].clone()).collect();
+        let name = call.split('(').next().unwrap();
+        assert!(plan.iter().any(|line| line.contains("litellm_key")), "{plan:?}");
+        assert!(!plan.iter().any(|line| line.contains(name)), "{plan:?}");
+    }
+}
+
 #[test]
 fn every_file_of_sql_is_named_in_sql_rs() {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("sql");
