@@ -16,7 +16,7 @@ with known as materialized (
                when p.user_id is null
                     or (select true from account h where h.email = p.email and not h.in_step limit 1) is true
                     or (select true from dead_letter l
-                         where l.kind in ('account', 'last_admin', 'api_key') and l.key = k.user_id limit 1) is true
+                         where l.kind in ('account', 'last_admin') and l.key = k.user_id limit 1) is true
                     or (select true from skipped s where s.user_id = k.user_id limit 1) is true then 'other'
                when a.user_id is null then case
                    when w.id is not null or au.id is not null or webui_user_id(k.user_id) <> 'usr_' || k.user_id
@@ -32,7 +32,8 @@ with known as materialized (
                then case when w.name = p.name then 'same' else 'renamed' end
                else 'other'
            end as kind,
-           (select true from litellm_key t where t.user_id = k.user_id limit 1) is true as has_key,
+           (select true from litellm_key t where t.user_id = k.user_id limit 1) is true
+               or (select true from dead_letter l where l.kind = 'api_key' and l.key = k.user_id limit 1) is true as has_key,
            -- Groups are the business of others: whoever may be in one, or is, goes the general way as well.
            (select true from team_roster r where r.user_id = k.user_id limit 1) is true
                or (select true from team_roster r where r.email = p.email limit 1) is true

@@ -161,7 +161,7 @@ impl Metrics {
         let copy_phase = make.int_gauges(
             "copy_phase",
             &["phase"],
-            "1 for what a copy is doing: idle, snapshot, copying, catching_up, merging",
+            "1 for what a copy is doing: idle, snapshot, copying, catching_up, merging, projecting",
         )?;
         let copy_rows = make.int_gauge("copy_rows", "Rows read by the copy that runs, or ran last")?;
         let copy_tables = make.int_gauge("copy_tables", "Tables it has to read")?;

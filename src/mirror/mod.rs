@@ -138,6 +138,10 @@ pub fn users_alone(part: &Part) -> Option<Vec<&str>> {
             [] => {}
             _ if table.touches.is_empty() => {}
             [only] if table.mirror == "litellm_user" && !only.truncate && only.moves.is_empty() => {
+                // Whoever goes leaves an e-mail to others.
+                if only.rows.values().any(|entry| *entry == Entry::Delete) {
+                    return None;
+                }
                 users.extend(only.rows.keys().filter_map(|key| key.parts().next()));
             }
             _ => return None,
@@ -262,8 +266,17 @@ pub async fn propagate(target: &Target, touched: &mut Touched) -> Result<()> {
     propagate_in(target, touched, Keys::Arrays).await
 }
 
-/// The same for what is noted in the temporary table `touched`. Says whether it noted more.
-pub async fn propagate_noted(target: &Target) -> Result<bool> {
+/// What [`propagate_noted`] found and did.
+#[derive(Debug, Clone, Copy)]
+pub struct Noted {
+    /// It noted more.
+    pub more: bool,
+    /// As [`Touched::all_access`].
+    pub all_access: bool,
+}
+
+/// The same for what is noted in the temporary table `touched`.
+pub async fn propagate_noted(target: &Target) -> Result<Noted> {
     let statement = target.prepare("select distinct kind from touched", &[]).await?;
     let mut kinds = Touched::default();
     for row in target.query("look at what is touched", SLOW, &statement, &[]).await? {
@@ -273,7 +286,7 @@ pub async fn propagate_noted(target: &Target) -> Result<bool> {
     propagate_in(target, &mut kinds, Keys::Touched).await?;
     let leading =
         [&kinds.rosters, &kinds.team_people, &kinds.access_teams, &kinds.access_organizations, &kinds.emails];
-    Ok(leading.iter().any(|ids| !ids.is_empty()))
+    Ok(Noted { more: leading.iter().any(|ids| !ids.is_empty()), all_access: kinds.all_access })
 }
 
 /// What nothing leads to is not asked: each question reads all there is.

@@ -245,8 +245,12 @@ impl Applier {
         // The pieces were written by look-ups, each small beside the tables. What follows is not.
         target.plan_large().await?;
         target.execute("analyze the touched keys", "analyze touched").await?;
-        if mirror::propagate_noted(target).await? {
+        let noted = mirror::propagate_noted(target).await?;
+        if noted.more {
             target.execute("analyze the touched keys", "analyze touched").await?;
+        }
+        if noted.all_access {
+            self.polled.ask_again();
         }
         watch.took(metrics::Stage::Mirror);
         failpoint::hit(failpoint::STAGED_NOT_PROJECTED)?;
