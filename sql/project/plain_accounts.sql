@@ -32,8 +32,6 @@ with known as materialized (
                then case when w.name = p.name then 'same' else 'renamed' end
                else 'other'
            end as kind,
-           (select true from litellm_key t where t.user_id = k.user_id limit 1) is true
-               or (select true from dead_letter l where l.kind = 'api_key' and l.key = k.user_id limit 1) is true as has_key,
            -- Groups are the business of others: whoever may be in one, or is, goes the general way as well.
            (select true from team_roster r where r.user_id = k.user_id limit 1) is true
                or (select true from team_roster r where r.email = p.email limit 1) is true
@@ -50,7 +48,7 @@ with known as materialized (
 ), alone as materialized (
     select not exists (select from known where kind = 'other' or in_group) as is_all
 ), fresh as materialized (
-    select user_id, id, email, name, role, has_key from known where kind = 'new'
+    select user_id, id, email, name, role from known where kind = 'new'
 ), renamed as materialized (
     select user_id, id, email, name, role, w_name, auth_active
       from known where kind = 'renamed' and (select is_all from alone)
@@ -76,4 +74,7 @@ with known as materialized (
 select (select count(*) from fresh) as created, (select count(*) from renamed) as renamed,
        coalesce((select array_agg(k.user_id) from known k, alone
                   where k.kind = 'other' or k.in_group or k.kind = 'renamed' and not is_all), '{}') as rest,
-       coalesce((select array_agg(user_id) from fresh where not has_key), '{}') as keyless
+       coalesce((select array_agg(f.user_id) from fresh f
+                  where (select true from litellm_key t where t.user_id = f.user_id limit 1) is not true
+                    and (select true from dead_letter l
+                          where l.kind = 'api_key' and l.key = f.user_id limit 1) is not true), '{}') as keyless

@@ -14,7 +14,7 @@ use crate::budgets::load::Namer;
 use crate::budgets::rules::Kind;
 use crate::budgets::{Budgets, Shown};
 use crate::config::Endpoint;
-use crate::error::{Result, Side, on};
+use crate::error::Result;
 use crate::postgres::{self, error_chain};
 use crate::source::Source;
 
@@ -65,13 +65,7 @@ async fn look_at_names(
         Some(source) => source,
         None => {
             let opened = Source::open_at(endpoint).await?;
-            let text = "set statement_timeout = '10s'; set lock_timeout = '1s'";
-            opened
-                .connection
-                .client
-                .batch_execute(text)
-                .await
-                .map_err(on(Side::Source, "limit statements"))?;
+            opened.limit("set statement_timeout = '10s'; set lock_timeout = '1s'").await?;
             source.insert(opened)
         }
     };

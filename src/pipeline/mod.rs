@@ -28,7 +28,7 @@ use crate::catalog::Lsn;
 use crate::checkpoint::{self, Checkpoint};
 use crate::config::Config;
 use crate::copies::{CopyKind, CopyPhase};
-use crate::error::{Error, Reaction, Result, Side, on};
+use crate::error::{Error, Reaction, Result};
 use crate::metrics::{Metrics, Publication};
 use crate::pause;
 use crate::poll;
@@ -486,8 +486,7 @@ impl Daemon {
         let read = async {
             let source = source.beside().await?;
             // What locks LiteLLM's tables must not keep a new leader from streaming.
-            let limited = source.connection.client.batch_execute("set lock_timeout = '2s'").await;
-            limited.map_err(on(Side::Source, "limit statements"))?;
+            source.limit("set lock_timeout = '2s'").await?;
             budgets::load::read(&source, &self.config, tables).await
         };
         match read.await {

@@ -129,6 +129,12 @@ impl Source {
         Ok(Self { connection, endpoint })
     }
 
+    /// Limits what statements of this session may cost LiteLLM: `settings` are `set` statements.
+    pub async fn limit(&self, settings: &str) -> Result<()> {
+        let limited = self.connection.client.batch_execute(settings).await;
+        limited.map_err(on(Side::Source, "limit statements"))
+    }
+
     /// The mirrored tables this LiteLLM has, by LiteLLM's name.
     pub async fn tables(&self, config: &Config) -> Result<BTreeMap<String, SourceTable>> {
         let names: Vec<&str> = TABLES.iter().map(|table| table.source).collect();
