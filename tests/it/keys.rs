@@ -175,6 +175,25 @@ async fn a_key_without_an_account_waits_for_it_and_a_locked_person_keeps_theirs(
 
 // ---------------------------------------------------------------- what people do themselves
 
+/// Nothing else in the batch: the short way makes the account, and must not take the person for one without keys.
+#[tokio::test]
+async fn who_comes_alone_gets_the_key_that_waited() {
+    let pair = Pair::new().await;
+    let _daemon = Daemon::start(&pair);
+    pair.litellm(&key("early", "ann")).await;
+    pair.settle().await;
+    for user in ["ann", "bob"] {
+        pair.litellm(&person(user, &format!("{user}@x.test"))).await;
+        pair.settle().await;
+    }
+    assert_in_step(&pair).await;
+    assert!(!held(&pair, "usr_ann").await.is_empty());
+    assert_eq!(held(&pair, "usr_bob").await, "");
+    pair.litellm(&key("late", "bob")).await;
+    pair.settle().await;
+    assert!(!held(&pair, "usr_bob").await.is_empty());
+}
+
 #[tokio::test]
 async fn a_key_a_person_made_is_never_replaced_or_removed() {
     for webui in BOTH {
