@@ -7,9 +7,6 @@
 //! database repaired by `prisma db push` has them in another order. A column this LiteLLM does
 //! not have yet is NULL in the mirror.
 
-/// A position in the source's WAL. The same type the target stores (`pg_lsn`).
-pub use tokio_postgres::types::PgLsn as Lsn;
-
 /// What happens to a value between LiteLLM's column and ours. Secrets end here (DESIGN section 4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -131,7 +128,7 @@ pub const TABLES: &[Table] = &[
         // API key or models, which spares a batch of such changes the look at them.
         touches: "select 'user', k_user_id from changed
                   union all
-                  select 'access', k_user_id from changed
+                  select 'rights', k_user_id from changed
                    where o_user_id is null
                       or (o_email, o_metadata, o_models, o_organization_id, o_user_role)
                          is distinct from (n_email, n_metadata, n_models, n_organization_id, n_user_role)
@@ -158,7 +155,7 @@ pub const TABLES: &[Table] = &[
         spending: &["spend", "max_budget", "soft_budget", "budget_reset_at", "metadata"],
         // `roster`: the roster is compared entry by entry (sql/mirror/team_roster.sql).
         // `team_people`: everybody in it, because their names or organization groups follow.
-        // `team_access`: everybody in it, because of the models.
+        // `team_rights`: everybody in it, because of the models.
         touches: "select 'team', k_team_id from changed
                   union all
                   select 'roster', k_team_id from changed
@@ -168,7 +165,7 @@ pub const TABLES: &[Table] = &[
                    where (o_team_id, o_team_alias, o_organization_id)
                          is distinct from (n_team_id, n_team_alias, n_organization_id)
                   union all
-                  select 'team_access', k_team_id from changed
+                  select 'team_rights', k_team_id from changed
                    where (o_team_id, o_organization_id, o_models, o_blocked, o_model_id, o_access_group_ids)
                          is distinct from
                          (n_team_id, n_organization_id, n_models, n_blocked, n_model_id, n_access_group_ids)",
@@ -185,7 +182,7 @@ pub const TABLES: &[Table] = &[
         spending: &["spend", "budget_id"],
         touches: "select 'organization', k_organization_id from changed
                   union all
-                  select 'organization_access', k_organization_id from changed
+                  select 'organization_rights', k_organization_id from changed
                    where (o_organization_id, o_models) is distinct from (n_organization_id, n_models)",
     },
     Table {
@@ -203,7 +200,7 @@ pub const TABLES: &[Table] = &[
         columns: &[column("user_id", Text), column("team_id", Text), column("budget_id", Text)],
         spending: &["spend", "budget_id"],
         // Not the membership (the roster is): a member's budget, for model access. A spend flush makes rows without one.
-        touches: "select 'access', k_user_id from changed where o_budget_id is distinct from n_budget_id",
+        touches: "select 'rights', k_user_id from changed where o_budget_id is distinct from n_budget_id",
     },
     Table {
         source: "LiteLLM_VerificationToken",
@@ -227,9 +224,9 @@ pub const TABLES: &[Table] = &[
         ],
         spending: &["spend", "max_budget", "budget_duration", "budget_reset_at", "budget_id", "metadata"],
         // Every mirrored column but two matters, and spend is none of them.
-        touches: "select 'access', o_user_id from changed where o_user_id is not null
+        touches: "select 'rights', o_user_id from changed where o_user_id is not null
                   union all
-                  select 'access', n_user_id from changed where n_user_id is not null",
+                  select 'rights', n_user_id from changed where n_user_id is not null",
     },
     Table {
         source: "LiteLLM_BudgetTable",
@@ -237,7 +234,7 @@ pub const TABLES: &[Table] = &[
         key_len: 1,
         columns: &[column("budget_id", Text), column("allowed_models", Array)],
         spending: &["max_budget", "soft_budget", "budget_reset_at", "temp_budget_increase", "temp_budget_expiry"],
-        touches: "select 'access', m.user_id from changed join litellm_team_membership m on m.budget_id = k_budget_id
+        touches: "select 'rights', m.user_id from changed join litellm_team_membership m on m.budget_id = k_budget_id
                    where o_allowed_models is distinct from n_allowed_models",
     },
     Table {
@@ -251,7 +248,7 @@ pub const TABLES: &[Table] = &[
             column("blocked", Text),
         ],
         spending: &[],
-        touches: "select 'all_access', '' from changed",
+        touches: "select 'all_rights', '' from changed",
     },
     Table {
         source: "LiteLLM_ModelTable",
@@ -259,7 +256,7 @@ pub const TABLES: &[Table] = &[
         key_len: 1,
         columns: &[column("id", Text), column("aliases", Json)],
         spending: &[],
-        touches: "select 'team_access', t.team_id from changed join litellm_team t on t.model_id = k_id",
+        touches: "select 'team_rights', t.team_id from changed join litellm_team t on t.model_id = k_id",
     },
     Table {
         source: "LiteLLM_AccessGroupTable",
@@ -273,10 +270,10 @@ pub const TABLES: &[Table] = &[
             column("assigned_key_ids", Tokens),
         ],
         spending: &[],
-        touches: "select 'team_access', t.team_id from changed
+        touches: "select 'team_rights', t.team_id from changed
                     join litellm_team t on k_access_group_id = any (t.access_group_ids)
                   union all
-                  select 'access', k.user_id from changed
+                  select 'rights', k.user_id from changed
                     join litellm_key k on k_access_group_id = any (k.access_group_ids) where k.user_id is not null",
     },
     Table {
@@ -290,7 +287,7 @@ pub const TABLES: &[Table] = &[
             column("blocked", Text),
         ],
         spending: &[],
-        touches: "select 'access', k.user_id from changed join litellm_key k on k.project_id = k_project_id
+        touches: "select 'rights', k.user_id from changed join litellm_key k on k.project_id = k_project_id
                    where k.user_id is not null",
     },
 ];

@@ -7,8 +7,7 @@ use std::io;
 
 use tokio_postgres::error::SqlState;
 
-use crate::catalog::Lsn;
-use crate::decode::message::DecodeError;
+use crate::position::Lsn;
 use crate::postgres::ConnectError;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,7 +57,7 @@ pub enum Error {
     #[error("another daemon is at work on this Open WebUI database")]
     LeaseHeld,
     #[error("cannot understand the stream from LiteLLM")]
-    Decode(#[from] DecodeError),
+    Decode(#[source] Box<dyn std::error::Error + Send + Sync>),
     #[error("the mirror of {table} has lost a row that LiteLLM updates")]
     MirrorLost { table: &'static str },
     #[error("the stream cannot be continued: {reason}")]

@@ -2,7 +2,7 @@
 //!
 //! Statements are complete as they stand, apart from `:name` places. They are psql variables
 //! (`\set users …` makes a file run by hand) and are filled in here: what a set of keys is read
-//! from (see [`Keys`]), and the pieces that depend on the layout of Open WebUI.
+//! from (see [`TouchedFrom`]), and the pieces that depend on the layout of Open WebUI.
 
 macro_rules! files {
     ($($(#[$doc:meta])* $name:ident = $path:literal;)*) => {
@@ -25,8 +25,8 @@ files! {
     DESIRED_MEMBER = "desired/4_member.sql";
     KEY = "desired/5_key.sql";
     ACCESS_VIEWS = "desired/6_access.sql";
-    ACCESS_OF_EMAIL = "access/of_email.sql";
-    ACCESS_IS_UNUSED = "access/is_unused.sql";
+    ACCESS_OF_EMAIL = "operate/access/of_email.sql";
+    ACCESS_IS_UNUSED = "project/access_is_unused.sql";
     ACCESS_OF_PEOPLE = "access/of_people.sql";
     ACCESS_OF_ORGANIZATIONS = "access/of_organizations.sql";
     ACCESS_OF_TEAMS = "access/of_teams.sql";
@@ -38,7 +38,7 @@ files! {
     MEMBER_NAMES = "budgets/member_names.sql";
     TEAM_ROSTER = "mirror/team_roster.sql";
     TEAM_PEOPLE = "mirror/team_people.sql";
-    ACCESS_PEOPLE = "mirror/access_people.sql";
+    RIGHTS_PEOPLE = "mirror/rights_people.sql";
     EMAIL_PEERS = "mirror/email_peers.sql";
     OUT_OF_STEP = "mirror/out_of_step.sql";
     EXPIRED_KEYS = "mirror/expired_keys.sql";
@@ -105,17 +105,17 @@ files! {
     TAKE_LEAD = "target/take_lead.sql";
     NEW_GENERATION = "target/new_generation.sql";
     ACCEPT_SOURCE = "target/accept_source.sql";
-    HEALED_LATELY = "target/healed_lately.sql";
+    HEALED_LATELY = "copy/healed_lately.sql";
     FAILED_LATELY = "target/failed_lately.sql";
     DEAD_LETTER = "target/dead_letter.sql";
-    CREATE_MINTING = "target/create_minting.sql";
+    CREATE_MINTING = "project/create_minting.sql";
     EXPIRED_THROUGH = "target/expired_through.sql";
-    COLUMNS = "target/columns.sql";
+    COLUMNS = "source/columns.sql";
     BREAK_LEASE = "target/break_lease.sql";
     LAYOUT = "target/layout.sql";
-    STORE_POLLED = "target/store_polled.sql";
-    STATUS = "target/status.sql";
-    PURGE_ACCOUNTS = "target/purge_accounts.sql";
+    STORE_POLLED = "pipeline/store_polled.sql";
+    STATUS = "observe/status.sql";
+    PURGE_ACCOUNTS = "operate/teardown/purge_accounts.sql";
     BRAKE_IS_OPEN = "target/brake_is_open.sql";
     BRAKE_WAITING = "target/brake_waiting.sql";
     BRAKE_USE_APPROVAL = "target/brake_use_approval.sql";
@@ -129,58 +129,58 @@ files! {
     HEARTBEAT = "target/heartbeat.sql";
     OLD_AUDIT = "target/old_audit.sql";
     AUDIT_TAIL = "target/audit_tail.sql";
-    ENTITIES = "target/entities.sql";
-    CREATE_TOUCHED = "target/create_touched.sql";
+    ENTITIES = "observe/entities.sql";
+    CREATE_TOUCHED = "mirror/create_touched.sql";
     PAUSE = "target/pause.sql";
     PAUSE_REASON = "target/pause_reason.sql";
     FAILURES_LIST = "target/failures_list.sql";
     FAILURES_RETRY = "target/failures_retry.sql";
     FAILURES_DISCARD = "target/failures_discard.sql";
     FAILURES_HISTORY = "target/failures_history.sql";
-    DOCTOR_API_KEYS = "doctor/api_keys.sql";
-    DOCTOR_SOURCE = "doctor/source.sql";
-    DOCTOR_SOURCE_TABLES = "doctor/source_tables.sql";
-    DOCTOR_TARGET = "doctor/target.sql";
-    DOCTOR_HAS_BOOKS = "doctor/has_books.sql";
-    DOCTOR_BOOKS = "doctor/books.sql";
-    DOCTOR_ADMINS = "doctor/admins.sql";
-    DOCTOR_SHARED_EMAILS = "doctor/shared_emails.sql";
-    DOCTOR_BRIDGE_SOURCE = "doctor/bridge_source.sql";
-    DOCTOR_BRIDGE_TARGET = "doctor/bridge_target.sql";
-    DOCTOR_BRIDGE_PASSWORDS = "doctor/bridge_passwords.sql";
-    PLAN_TARGET_LACKS = "plan/target_lacks.sql";
-    PLAN_BOOKS_VERSION = "plan/books_version.sql";
-    PLAN_NOTE = "plan/note.sql";
-    PLAN_NOTE_BOOKS = "plan/note_books.sql";
-    PLAN_MEMBERS_TABLE = "plan/members_table.sql";
-    PLAN_MEMBERS_JSON = "plan/members_json.sql";
-    PLAN_KEYS_TABLE = "plan/keys_table.sql";
-    PLAN_KEYS_COLUMN = "plan/keys_column.sql";
-    PLAN_GRANTS_TABLE = "plan/grants_table.sql";
-    PLAN_GRANTS_JSON = "plan/grants_json.sql";
-    PLAN_ACCOUNTS = "plan/accounts.sql";
-    PLAN_SKIPPED = "plan/skipped.sql";
-    PLAN_FAILURES = "plan/failures.sql";
-    PLAN_GROUPS = "plan/groups.sql";
-    PLAN_MEMBERS = "plan/members.sql";
-    PLAN_KEYS = "plan/keys.sql";
-    PLAN_MODELS = "plan/models.sql";
-    PLAN_GRANTS = "plan/grants.sql";
-    RESNAPSHOT_RECORD = "target/resnapshot_record.sql";
-    RESNAPSHOT_RUNS = "target/resnapshot_runs.sql";
-    RESNAPSHOT_PENDING = "target/resnapshot_pending.sql";
-    RESNAPSHOT_PROGRESS = "target/resnapshot_progress.sql";
-    RESNAPSHOT_LATER = "target/resnapshot_later.sql";
-    RESNAPSHOT_FINISH = "target/resnapshot_finish.sql";
-    RESNAPSHOT_RESULT = "target/resnapshot_result.sql";
-    RESNAPSHOT_DIFFERENCES = "target/resnapshot_differences.sql";
-    RESNAPSHOT_FOUND = "target/resnapshot_found.sql";
-    RESNAPSHOT_KEEP_DIFFERENCE = "target/resnapshot_keep_difference.sql";
-    VERIFY_DUE = "target/verify_due.sql";
-    LAST_VERIFY = "target/last_verify.sql";
-    PASSWORDS_WITHOUT = "passwords/without.sql";
-    PASSWORDS_STATE = "passwords/state.sql";
-    PASSWORDS_WRITE = "passwords/write.sql";
+    DOCTOR_API_KEYS = "operate/doctor/api_keys.sql";
+    DOCTOR_SOURCE = "operate/doctor/source.sql";
+    DOCTOR_SOURCE_TABLES = "operate/doctor/source_tables.sql";
+    DOCTOR_TARGET = "operate/doctor/target.sql";
+    DOCTOR_HAS_BOOKS = "operate/doctor/has_books.sql";
+    DOCTOR_BOOKS = "operate/doctor/books.sql";
+    DOCTOR_ADMINS = "operate/doctor/admins.sql";
+    DOCTOR_SHARED_EMAILS = "operate/doctor/shared_emails.sql";
+    DOCTOR_BRIDGE_SOURCE = "operate/doctor/bridge_source.sql";
+    DOCTOR_BRIDGE_TARGET = "operate/doctor/bridge_target.sql";
+    DOCTOR_BRIDGE_PASSWORDS = "operate/doctor/bridge_passwords.sql";
+    PLAN_TARGET_LACKS = "operate/plan/target_lacks.sql";
+    PLAN_BOOKS_VERSION = "operate/plan/books_version.sql";
+    PLAN_NOTE = "operate/plan/note.sql";
+    PLAN_NOTE_BOOKS = "operate/plan/note_books.sql";
+    PLAN_MEMBERS_TABLE = "operate/plan/members_table.sql";
+    PLAN_MEMBERS_JSON = "operate/plan/members_json.sql";
+    PLAN_KEYS_TABLE = "operate/plan/keys_table.sql";
+    PLAN_KEYS_COLUMN = "operate/plan/keys_column.sql";
+    PLAN_GRANTS_TABLE = "operate/plan/grants_table.sql";
+    PLAN_GRANTS_JSON = "operate/plan/grants_json.sql";
+    PLAN_ACCOUNTS = "operate/plan/accounts.sql";
+    PLAN_SKIPPED = "operate/plan/skipped.sql";
+    PLAN_FAILURES = "operate/plan/failures.sql";
+    PLAN_GROUPS = "operate/plan/groups.sql";
+    PLAN_MEMBERS = "operate/plan/members.sql";
+    PLAN_KEYS = "operate/plan/keys.sql";
+    PLAN_MODELS = "operate/plan/models.sql";
+    PLAN_GRANTS = "operate/plan/grants.sql";
+    RESNAPSHOT_RECORD = "copy/resnapshot_record.sql";
+    RESNAPSHOT_RUNS = "copy/resnapshot_runs.sql";
+    RESNAPSHOT_PENDING = "copy/resnapshot_pending.sql";
+    RESNAPSHOT_PROGRESS = "copy/resnapshot_progress.sql";
+    RESNAPSHOT_LATER = "copy/resnapshot_later.sql";
+    RESNAPSHOT_FINISH = "copy/resnapshot_finish.sql";
+    RESNAPSHOT_RESULT = "copy/resnapshot_result.sql";
+    RESNAPSHOT_DIFFERENCES = "copy/resnapshot_differences.sql";
+    RESNAPSHOT_FOUND = "copy/resnapshot_found.sql";
+    RESNAPSHOT_KEEP_DIFFERENCE = "copy/resnapshot_keep_difference.sql";
+    VERIFY_DUE = "copy/verify_due.sql";
+    LAST_VERIFY = "copy/last_verify.sql";
+    PASSWORDS_WITHOUT = "operate/passwords/without.sql";
+    PASSWORDS_STATE = "operate/passwords/state.sql";
+    PASSWORDS_WRITE = "operate/passwords/write.sql";
     SERVER = "source/server.sql";
     LEADER = "source/leader.sql";
     FAILOVER_SLOT = "source/failover_slot.sql";
@@ -230,11 +230,11 @@ pub fn among_temporary(text: &str) -> String {
 
 /// Where a statement reads touched keys from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Keys {
+pub enum TouchedFrom {
     /// Array parameters: a batch in memory.
     Arrays,
     /// The temporary table `touched`: a transaction too large for that.
-    Touched,
+    Table,
     /// Everything there is: the first projection, a changed policy, a reconcile.
     Everything,
     /// The temporary table `remaining`: the people of one of the two above whom `project/new_accounts.sql` left.
@@ -258,17 +258,17 @@ const KINDS: &[(&str, &str, &str)] = &[
     ("emails", "email", "(select email as id from account where not in_step)"),
     ("rosters", "roster", "(select team_id as id from litellm_team)"),
     ("team_people", "team_people", "(select team_id as id from litellm_team)"),
-    ("access_teams", "team_access", "(select team_id as id from litellm_team)"),
+    ("team_rights", "team_rights", "(select team_id as id from litellm_team)"),
     (
-        "access_organizations",
-        "organization_access",
+        "organization_rights",
+        "organization_rights",
         "(select organization_id as id from litellm_organization)",
     ),
 ];
 
 /// Fills in where the keys come from. Array parameters are numbered from `first_parameter`, in the order
 /// in which the kinds below lists those the text uses.
-pub fn with_keys(text: &str, keys: Keys, first_parameter: usize) -> String {
+pub fn with_keys(text: &str, keys: TouchedFrom, first_parameter: usize) -> String {
     let mut out = text.to_owned();
     let mut parameter = first_parameter;
     for (place, kind, everything) in KINDS {
@@ -277,10 +277,10 @@ pub fn with_keys(text: &str, keys: Keys, first_parameter: usize) -> String {
             continue;
         }
         let from = match keys {
-            Keys::Arrays => format!("unnest(${parameter}::text[])"),
-            Keys::Touched => format!("(select id from touched where kind = '{kind}')"),
-            Keys::Everything => (*everything).to_owned(),
-            Keys::Remaining => "(select id from remaining)".to_owned(),
+            TouchedFrom::Arrays => format!("unnest(${parameter}::text[])"),
+            TouchedFrom::Table => format!("(select id from touched where kind = '{kind}')"),
+            TouchedFrom::Everything => (*everything).to_owned(),
+            TouchedFrom::Remaining => "(select id from remaining)".to_owned(),
         };
         out = fill(&out, &marker, &from);
         let array = format!(":{}_array", place.trim_end_matches('s'));
@@ -348,7 +348,7 @@ mod tests {
     #[test]
     fn array_parameters_are_numbered_in_the_order_of_their_kinds() {
         let text = ":teams :organizations :users = any (:user_array) (:team_array)";
-        let filled = with_keys(text, Keys::Arrays, 4);
+        let filled = with_keys(text, TouchedFrom::Arrays, 4);
         assert_eq!(
             filled,
             "unnest($5::text[]) unnest($6::text[]) unnest($4::text[]) = any ($4::text[]) ($5::text[])"

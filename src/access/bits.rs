@@ -1,6 +1,6 @@
 //! A set of models, as one bit per known model. Pure.
 
-/// Which of the known models, by their place in the catalogue.
+/// Which of the known models, by their place in the known_models.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Bits(Vec<u64>);
 

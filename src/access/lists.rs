@@ -41,7 +41,7 @@ pub struct Deployment {
 
 /// What LiteLLM serves, and to whom a name means what.
 #[derive(Debug)]
-pub struct Catalogue {
+pub struct KnownModels {
     /// In order; the place of a name is its bit.
     names: Vec<String>,
     places: HashMap<String, usize>,
@@ -67,7 +67,7 @@ pub enum Place<'a> {
 /// A list that was resolved: its elements, and the team where that makes a difference.
 type ListKey = (Option<String>, bool, Vec<String>);
 
-impl Catalogue {
+impl KnownModels {
     /// `others` are names known without a row: from `/v1/models` and from the policy.
     pub fn new(deployments: &[Deployment], others: &[String]) -> Self {
         let is_name = |name: &str| is_usable(name) && !name.contains('*') && !SENTINELS.contains(&name);
@@ -100,7 +100,7 @@ impl Catalogue {
         };
         let places: HashMap<String, usize> =
             names.iter().enumerate().map(|(place, name)| (name.clone(), place)).collect();
-        let mut catalogue = Self {
+        let mut known_models = Self {
             common: Bits::none(names.len()),
             of_team: HashMap::new(),
             tags: HashMap::new(),
@@ -110,17 +110,17 @@ impl Catalogue {
             places,
         };
         for (team, name) in &served {
-            let Some(place) = catalogue.place(name) else { continue };
+            let Some(place) = known_models.place(name) else { continue };
             match team {
-                None => catalogue.common.insert(place),
+                None => known_models.common.insert(place),
                 Some(team) => {
-                    let none = Bits::none(catalogue.names.len());
-                    catalogue.of_team.entry((*team).to_owned()).or_insert(none).insert(place);
+                    let none = Bits::none(known_models.names.len());
+                    known_models.of_team.entry((*team).to_owned()).or_insert(none).insert(place);
                 }
             }
         }
-        catalogue.tag(deployments);
-        catalogue
+        known_models.tag(deployments);
+        known_models
     }
 
     /// A name has the tags of its deployments; one without a row of its own has those of the patterns that serve it.
@@ -308,7 +308,7 @@ fn compile(pattern: &str) -> Option<Regex> {
 mod tests {
     use super::*;
 
-    fn catalogue() -> Catalogue {
+    fn known_models() -> KnownModels {
         let row = |name: &str, tags: &[&str]| Deployment {
             name: name.to_owned(),
             tags: tags.iter().map(|tag| (*tag).to_owned()).collect(),
@@ -332,24 +332,27 @@ mod tests {
             scoped("t", "claude-3"),
         ];
         let others = ["openai/o1", "off", "model_name_t_1", "all-team-models", "poll*", "gpt-4"];
-        Catalogue::new(&rows, &others.map(str::to_owned))
+        KnownModels::new(&rows, &others.map(str::to_owned))
     }
 
     fn allowed(list: &[&str], place: Place<'_>) -> String {
-        let catalogue = catalogue();
+        let known_models = known_models();
         let list: Vec<String> = list.iter().map(|item| (*item).to_owned()).collect();
-        catalogue.named(&catalogue.allowed(&list, place)).join(" ")
+        known_models.named(&known_models.allowed(&list, place)).join(" ")
     }
 
     #[test]
     fn only_names_that_somebody_serves_are_known() {
-        let catalogue = catalogue();
-        assert_eq!(catalogue.names(), ["claude-3", "gpt-4", "openai/o1", "private"]);
-        assert_eq!(catalogue.named(&catalogue.served(Place::Anywhere)).join(" "), "claude-3 gpt-4 openai/o1");
-        assert_eq!(catalogue.named(&catalogue.served(Place::Team("t"))).len(), 4);
-        assert_eq!(catalogue.named(&catalogue.served(Place::Team("u"))).len(), 3);
+        let known_models = known_models();
+        assert_eq!(known_models.names(), ["claude-3", "gpt-4", "openai/o1", "private"]);
+        assert_eq!(
+            known_models.named(&known_models.served(Place::Anywhere)).join(" "),
+            "claude-3 gpt-4 openai/o1"
+        );
+        assert_eq!(known_models.named(&known_models.served(Place::Team("t"))).len(), 4);
+        assert_eq!(known_models.named(&known_models.served(Place::Team("u"))).len(), 3);
         let odd = ["a".repeat(513), "b\u{7}".to_owned(), String::new(), "fine".to_owned()];
-        assert_eq!(Catalogue::new(&[], &odd).names(), ["fine"]);
+        assert_eq!(KnownModels::new(&[], &odd).names(), ["fine"]);
     }
 
     #[test]
@@ -389,16 +392,16 @@ mod tests {
         assert!(compile("a*b*c*d*e*f*").is_some());
         let mut many: Vec<String> = (0..PATTERNS_OF_A_LIST).map(|i| format!("x{i}*")).collect();
         many.push("gpt*".to_owned());
-        assert_eq!(catalogue().named(&catalogue().allowed(&many, Anywhere)).len(), 0);
+        assert_eq!(known_models().named(&known_models().allowed(&many, Anywhere)).len(), 0);
     }
 
     #[test]
     fn a_list_allows_a_name_that_is_no_model() {
         let list = ["legacy".to_owned(), "old-*".to_owned()];
-        let catalogue = catalogue();
-        assert!(catalogue.allows(&list, "legacy", Place::Anywhere));
-        assert!(catalogue.allows(&list, "old-1", Place::Anywhere));
-        assert!(!catalogue.allows(&list, "gpt-4", Place::Anywhere));
-        assert!(catalogue.allows(&[], "whatever", Place::Anywhere));
+        let known_models = known_models();
+        assert!(known_models.allows(&list, "legacy", Place::Anywhere));
+        assert!(known_models.allows(&list, "old-1", Place::Anywhere));
+        assert!(!known_models.allows(&list, "gpt-4", Place::Anywhere));
+        assert!(known_models.allows(&[], "whatever", Place::Anywhere));
     }
 }

@@ -2,10 +2,9 @@
 //!
 //! Owns the rule: what LiteLLM's lists mean ([`lists`]), how the levels narrow each other ([`person`]), and the
 //! reading of both from our mirror ([`read`]). The first two are pure. Writes nothing, and knows no table of Open
-//! WebUI: `project::access` applies what is decided here, and the command `access` explains it ([`explain`]).
+//! WebUI: `project::models` applies what is decided here, and the command `access` explains it (`operate::access`).
 
 pub mod bits;
-pub mod explain;
 pub mod lists;
 pub mod person;
 pub mod read;

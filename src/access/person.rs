@@ -11,7 +11,7 @@
 use std::collections::HashMap;
 
 use super::bits::Bits;
-use super::lists::{Catalogue, Place};
+use super::lists::{KnownModels, Place};
 
 /// What of LiteLLM decides over one person.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -127,22 +127,22 @@ pub struct KeyLevel<'a> {
 const NO_DEFAULT: &str = "no-default-models";
 
 /// What the person may use.
-pub fn decide(catalogue: &Catalogue, person: &Person, rule: KeyRule) -> Bits {
-    let mut may = catalogue.none();
-    for path in paths(catalogue, person, rule) {
+pub fn decide(known_models: &KnownModels, person: &Person, rule: KeyRule) -> Bits {
+    let mut may = known_models.none();
+    for path in paths(known_models, person, rule) {
         may.widen(&path.allowed);
     }
     may
 }
 
 /// Every path of the person, the personal one first.
-pub fn paths<'a>(catalogue: &Catalogue, person: &'a Person, rule: KeyRule) -> Vec<Path<'a>> {
-    let mut paths = vec![personal_path(catalogue, person, rule)];
-    paths.extend(person.teams.iter().map(|team| team_path(catalogue, person, team, rule)));
+pub fn paths<'a>(known_models: &KnownModels, person: &'a Person, rule: KeyRule) -> Vec<Path<'a>> {
+    let mut paths = vec![personal_path(known_models, person, rule)];
+    paths.extend(person.teams.iter().map(|team| team_path(known_models, person, team, rule)));
     paths
 }
 
-fn personal_path<'a>(catalogue: &Catalogue, person: &'a Person, rule: KeyRule) -> Path<'a> {
+fn personal_path<'a>(known_models: &KnownModels, person: &'a Person, rule: KeyRule) -> Path<'a> {
     let keys: Vec<&Key> = person.keys.iter().filter(|key| key.fits && key.team.is_none()).collect();
     let closed = if person.models.iter().any(|model| model == NO_DEFAULT) {
         Some("the user's models say no-default-models")
@@ -152,16 +152,16 @@ fn personal_path<'a>(catalogue: &Catalogue, person: &'a Person, rule: KeyRule) -
         None
     };
     let anywhere = Place::Anywhere;
-    let mut levels = vec![level(What::Served, "", &[], catalogue.served(anywhere))];
+    let mut levels = vec![level(What::Served, "", &[], known_models.served(anywhere))];
     for organization in &person.organizations {
-        let allowed = catalogue.allowed(&organization.models, anywhere);
+        let allowed = known_models.allowed(&organization.models, anywhere);
         levels.push(level(What::Organization, &organization.id, &organization.models, (*allowed).clone()));
     }
-    let allowed = catalogue.allowed(&person.models, anywhere);
+    let allowed = known_models.allowed(&person.models, anywhere);
     levels.push(level(What::User, "", &person.models, (*allowed).clone()));
-    let mut allowed = catalogue.all();
+    let mut allowed = known_models.all();
     // One of the organizations is enough.
-    let mut organizations = catalogue.none();
+    let mut organizations = known_models.none();
     for level in &levels {
         if level.what == What::Organization {
             organizations.widen(&level.allowed);
@@ -172,36 +172,36 @@ fn personal_path<'a>(catalogue: &Catalogue, person: &'a Person, rule: KeyRule) -
     if !person.organizations.is_empty() {
         allowed.narrow(&organizations);
     }
-    finish(catalogue, Path { team: None, closed, levels, keys: None, allowed }, &keys, rule)
+    finish(known_models, Path { team: None, closed, levels, keys: None, allowed }, &keys, rule)
 }
 
-fn team_path<'a>(catalogue: &Catalogue, person: &'a Person, team: &'a Team, rule: KeyRule) -> Path<'a> {
+fn team_path<'a>(known_models: &KnownModels, person: &'a Person, team: &'a Team, rule: KeyRule) -> Path<'a> {
     let (place, anywhere) = (Place::Team(&team.id), Place::Anywhere);
     let closed = team.blocked.then_some("the team is blocked");
-    let mut levels = vec![level(What::Served, "", &[], catalogue.served(place))];
+    let mut levels = vec![level(What::Served, "", &[], known_models.served(place))];
     if let Some(organization) = &team.organization {
-        let allowed = catalogue.allowed(&organization.models, anywhere);
+        let allowed = known_models.allowed(&organization.models, anywhere);
         levels.push(level(What::Organization, &organization.id, &organization.models, (*allowed).clone()));
     }
     let list = team_list(team);
-    let allowed = catalogue.allowed(&list, place);
+    let allowed = known_models.allowed(&list, place);
     levels.push(level(What::Team, &team.id, &list, (*allowed).clone()));
     if !team.member_models.is_empty() {
-        let allowed = catalogue.allowed(&team.member_models, anywhere);
+        let allowed = known_models.allowed(&team.member_models, anywhere);
         levels.push(level(What::Member, &team.id, &team.member_models, (*allowed).clone()));
     }
     // Says that there is nothing outside of teams, and nothing about teams.
     if !person.models.iter().any(|model| model == NO_DEFAULT) {
-        let allowed = catalogue.allowed(&person.models, anywhere);
+        let allowed = known_models.allowed(&person.models, anywhere);
         levels.push(level(What::User, "", &person.models, (*allowed).clone()));
     }
-    let mut allowed = catalogue.all();
+    let mut allowed = known_models.all();
     for level in levels.iter().filter(|level| level.what != What::Team) {
         allowed.narrow(&level.allowed);
     }
     let keys: Vec<&Key> =
         person.keys.iter().filter(|key| key.fits && key.team.as_ref() == Some(&team.id)).collect();
-    finish(catalogue, Path { team: Some(team), closed, levels, keys: None, allowed }, &keys, rule)
+    finish(known_models, Path { team: Some(team), closed, levels, keys: None, allowed }, &keys, rule)
 }
 
 /// A team without a list is not limited, so its access groups add nothing to it.
@@ -214,7 +214,7 @@ fn team_list(team: &Team) -> Vec<String> {
 
 /// Puts the keys on top. Until here, `path.allowed` says nothing of the team's own list: a key's access groups may go
 /// beyond it.
-fn finish<'a>(catalogue: &Catalogue, mut path: Path<'a>, keys: &[&'a Key], rule: KeyRule) -> Path<'a> {
+fn finish<'a>(known_models: &KnownModels, mut path: Path<'a>, keys: &[&'a Key], rule: KeyRule) -> Path<'a> {
     let by_team =
         path.levels.iter().find(|level| level.what == What::Team).map(|level| level.allowed.clone());
     if keys.is_empty() && rule == KeyRule::Narrow {
@@ -222,10 +222,10 @@ fn finish<'a>(catalogue: &Catalogue, mut path: Path<'a>, keys: &[&'a Key], rule:
             path.allowed.narrow(&by_team);
         }
     } else {
-        let mut through = catalogue.none();
+        let mut through = known_models.none();
         let mut levels = Vec::with_capacity(keys.len());
         for key in keys {
-            let level = key_level(catalogue, path.team, key, by_team.as_ref());
+            let level = key_level(known_models, path.team, key, by_team.as_ref());
             through.widen(&level.allowed);
             levels.push(level);
         }
@@ -233,7 +233,7 @@ fn finish<'a>(catalogue: &Catalogue, mut path: Path<'a>, keys: &[&'a Key], rule:
         path.keys = Some(levels);
     }
     if path.closed.is_some() {
-        path.allowed = catalogue.none();
+        path.allowed = known_models.none();
     }
     path
 }
@@ -249,21 +249,21 @@ fn why_unusable(key: &Key) -> Option<&'static str> {
 }
 
 fn key_level<'a>(
-    catalogue: &Catalogue,
+    known_models: &KnownModels,
     team: Option<&Team>,
     key: &'a Key,
     by_team: Option<&Bits>,
 ) -> KeyLevel<'a> {
     let place = team.map_or(Place::Anywhere, |team| Place::Team(&team.id));
-    let own = own_lists(catalogue, team, key, place);
-    let mut by_team = by_team.cloned().unwrap_or_else(|| catalogue.all());
+    let own = own_lists(known_models, team, key, place);
+    let mut by_team = by_team.cloned().unwrap_or_else(|| known_models.all());
     if !key.override_models.is_empty() {
-        by_team.widen(&catalogue.allowed(&key.override_models, place));
+        by_team.widen(&known_models.allowed(&key.override_models, place));
     }
     let project = key.project.as_ref().filter(|project| !project.models.is_empty());
-    let project = project.map(|project| (*catalogue.allowed(&project.models, Place::Anywhere)).clone());
+    let project = project.map(|project| (*known_models.allowed(&project.models, Place::Anywhere)).clone());
     let closed = why_unusable(key);
-    let mut allowed = if closed.is_some() { catalogue.none() } else { own.clone() };
+    let mut allowed = if closed.is_some() { known_models.none() } else { own.clone() };
     allowed.narrow(&by_team);
     if let Some(project) = &project {
         allowed.narrow(project);
@@ -273,29 +273,29 @@ fn key_level<'a>(
 
 /// The key's own list and that of its access groups. Of a name it has an alias for, the alias's target is what one of them
 /// must allow.
-fn own_lists(catalogue: &Catalogue, team: Option<&Team>, key: &Key, place: Place<'_>) -> Bits {
+fn own_lists(known_models: &KnownModels, team: Option<&Team>, key: &Key, place: Place<'_>) -> Bits {
     if key.models.iter().any(|model| model == "all-team-models") {
-        return catalogue.all();
+        return known_models.all();
     }
-    let mut own = (*catalogue.allowed(&key.models, place)).clone();
+    let mut own = (*known_models.allowed(&key.models, place)).clone();
     if !key.group_models.is_empty() {
-        own.widen(&catalogue.allowed(&key.group_models, place));
+        own.widen(&known_models.allowed(&key.group_models, place));
     }
     // An alias of the team beats the key's list.
     for alias in team.iter().flat_map(|team| &team.aliases) {
-        if let Some(at) = catalogue.find(alias) {
+        if let Some(at) = known_models.find(alias) {
             own.insert(at);
         }
     }
     if key.aliases.is_empty() {
         return own;
     }
-    let mut judged = catalogue.none();
-    for (at, name) in catalogue.names().iter().enumerate() {
+    let mut judged = known_models.none();
+    for (at, name) in known_models.names().iter().enumerate() {
         let allows = match key.aliases.get(name) {
             Some(target) => {
-                catalogue.allows(&key.models, target, place)
-                    || !key.group_models.is_empty() && catalogue.allows(&key.group_models, target, place)
+                known_models.allows(&key.models, target, place)
+                    || !key.group_models.is_empty() && known_models.allows(&key.group_models, target, place)
                     || team.is_some_and(|team| team.aliases.contains(target))
             }
             None => own.contains(at),

@@ -8,7 +8,7 @@ use std::time::SystemTime;
 use serde_json::Value;
 use tokio_postgres::types::{ToSql, Type};
 
-use super::lists::{Catalogue, Deployment};
+use super::lists::{Deployment, KnownModels};
 use super::person::{Key, Organization, Person, Project, Team, fits_for_chat};
 use crate::error::Result;
 use crate::sql;
@@ -27,7 +27,7 @@ pub struct Known {
 }
 
 /// The models LiteLLM serves, by its rows and by what else is known.
-pub async fn catalogue(target: &Target) -> Result<Catalogue> {
+pub async fn known_models(target: &Target) -> Result<KnownModels> {
     let action = "read which models LiteLLM serves";
     let rows =
         target.prepare("select model_name, model_info::text, blocked from litellm_proxy_model", &[]).await?;
@@ -39,7 +39,7 @@ pub async fn catalogue(target: &Target) -> Result<Catalogue> {
         .map(|row| deployment(row.get(0), row.get(1), row.get::<_, Option<&str>>(2) == Some("t")))
         .collect();
     let others: Vec<String> = others?.iter().map(|row| row.get(0)).collect();
-    Ok(Catalogue::new(&deployments, &others))
+    Ok(KnownModels::new(&deployments, &others))
 }
 
 fn deployment(name: Option<String>, info: Option<&str>, blocked: bool) -> Deployment {

@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 use super::rules::{self, Increase, Kind, Micros, Standing};
 use crate::catalog::TableId;
 use crate::decode::message::TupleValue;
-use crate::decode::{Change, Key, Row, reduce};
+use crate::decode::{Change, Row, RowKey, reduce};
 
 /// 16 bytes of the SHA-256 of an id; the parts of a member's are joined by NUL.
 pub type Hash = [u8; 16];
@@ -101,7 +101,7 @@ pub fn hash(parts: impl IntoIterator<Item = impl AsRef<str>>) -> Hash {
     hash
 }
 
-fn hash_of_key(key: &Key) -> Hash {
+fn hash_of_key(key: &RowKey) -> Hash {
     hash(key.parts())
 }
 
@@ -127,7 +127,7 @@ impl Book {
     ///
     /// A stream that begins before the copy this book was made of repeats what the copy has. Then a row may move to where
     /// the copy has it already, and what is there knows more than a move can say.
-    pub fn row(&mut self, table: TableId, old: Option<&Key>, row: &Row<'_>) {
+    pub fn row(&mut self, table: TableId, old: Option<&RowKey>, row: &Row<'_>) {
         if row.spending().is_empty() {
             return;
         }
@@ -475,7 +475,7 @@ pub(super) mod tests {
         }
         raw.extend(spending);
         assert_eq!(spending.len(), id.table().spending.len(), "{table}");
-        let old = old.map(|old| Key::new(&[old]));
+        let old = old.map(|old| RowKey::new(&[old]));
         book.row(id, old.as_ref(), &decode::copied_row(id, raw));
     }
 

@@ -14,10 +14,10 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::catalog::Lsn;
-use crate::checkpoint::Checkpoint;
 use crate::config::policy;
 use crate::decode::{Change, reduce};
+use crate::position::Lsn;
+use crate::target::checkpoint::Checkpoint;
 use book::{Book, Hash};
 use rules::{Kind, Micros, Standing, State};
 

@@ -3,12 +3,12 @@
 use std::process::ExitCode;
 
 use super::finish;
-use crate::access::explain;
 use crate::config::Config;
+use crate::operate::access;
 
 /// Prints the report. 0: Open WebUI shows what LiteLLM allows; 3: it shows something else.
 pub(super) async fn access(config: &Config, email: &str, model: Option<&str>, json: bool) -> ExitCode {
-    let report = match explain::report(config, email, model).await {
+    let report = match access::report(config, email, model).await {
         Ok(report) => report,
         Err(error) => return finish(Err(error.into())),
     };

@@ -16,10 +16,10 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
 
-use crate::catalog::Lsn;
 use crate::config::{Config, Endpoint, Policy};
+use crate::observe::status::{self, StatusReport, Waited};
+use crate::position::Lsn;
 use crate::source::Source;
-use crate::status::{self, StatusReport, Waited};
 use crate::target::Target;
 
 const FIRST_PORT: u16 = 9466;

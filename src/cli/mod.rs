@@ -18,18 +18,18 @@ use std::time::Duration;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
-use crate::accept::{self, Accepted};
-use crate::brake;
 use crate::budgets::rules::Kind;
 use crate::config::{Config, Settings};
 use crate::error::Error;
-use crate::http;
+use crate::observe::http;
+use crate::observe::status::{self, Waited};
+use crate::operate::accept::{self, Accepted};
+use crate::operate::teardown::{self, Purge};
 use crate::postgres::error_chain;
-use crate::schema;
 use crate::source::{self, Source};
-use crate::status::{self, Waited};
 use crate::target::Target;
-use crate::teardown::{self, Purge};
+use crate::target::brake;
+use crate::target::schema;
 
 /// Keeps Open WebUI's accounts, groups and access true to LiteLLM.
 #[derive(Debug, Parser)]
@@ -349,7 +349,7 @@ async fn print_setup(
     }
     if which != Which::Source {
         let target = Target::open(config).await?;
-        let layout = crate::project::layout::find(&target, config).await?;
+        let layout = crate::target::layout::find(&target, config).await?;
         let role = target_role.unwrap_or_else(|| config.target.user.clone());
         print!("{}", schema::setup_sql(config, &role, &layout));
     }

@@ -9,11 +9,12 @@ use clap::Subcommand;
 use super::{say, terminal};
 use crate::catalog::TABLES;
 use crate::config::Config;
-use crate::doctor::{self, Verdict};
-use crate::failures;
-use crate::pause;
-use crate::resnapshot::{self, Request};
+use crate::copy::resnapshot;
+use crate::decode::request::Request;
+use crate::operate::doctor::{self, Verdict};
 use crate::target::Target;
+use crate::target::failures;
+use crate::target::pause;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Failures {

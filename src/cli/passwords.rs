@@ -8,7 +8,7 @@ use clap::Subcommand;
 
 use crate::config::Config;
 use crate::config::policy::Passwords as Policy;
-use crate::passwords;
+use crate::operate::passwords;
 use crate::target::Target;
 
 #[derive(Debug, Subcommand)]

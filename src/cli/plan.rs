@@ -3,7 +3,7 @@
 use std::io::IsTerminal;
 
 use crate::config::Config;
-use crate::plan::{self, table};
+use crate::operate::plan::{self, table};
 
 /// Prints what `run` would do.
 pub(super) async fn plan(config: &Config, all: bool, json: bool) -> anyhow::Result<()> {

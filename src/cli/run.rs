@@ -7,14 +7,14 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
-use crate::board::Board;
 use crate::budgets::Budgets;
 use crate::config::{Config, LogFormat};
-use crate::guard::Guard;
-use crate::http::{self, Pages};
-use crate::metrics::Metrics;
+use crate::observe::board::Board;
+use crate::observe::guard::Guard;
+use crate::observe::http::{self, Pages};
+use crate::observe::metrics::Metrics;
+use crate::observe::progress::Progress;
 use crate::pipeline::Daemon;
-use crate::progress::Progress;
 
 /// Starts the log on standard error. `RUST_LOG` overrides the level.
 pub(super) fn start_log(format: LogFormat, level: &str) {

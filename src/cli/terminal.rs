@@ -4,7 +4,7 @@
 
 use std::io::IsTerminal;
 
-use crate::status::StatusReport;
+use crate::observe::status::StatusReport;
 
 const BOLD: &str = "\x1b[1m";
 const DIM: &str = "\x1b[2m";

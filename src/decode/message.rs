@@ -70,6 +70,12 @@ pub enum DecodeError {
     NoKey { table: &'static str },
 }
 
+impl From<DecodeError> for crate::error::Error {
+    fn from(error: DecodeError) -> Self {
+        Self::Decode(Box::new(error))
+    }
+}
+
 /// Parses one pgoutput message.
 pub fn parse(data: &[u8]) -> Result<Message<'_>, DecodeError> {
     let mut buf = Cursor { data };

@@ -8,6 +8,7 @@
 
 pub mod message;
 pub mod reduce;
+pub mod request;
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -28,9 +29,9 @@ pub enum Value {
 
 /// A primary key: its columns' values joined by NUL, which no Postgres text can hold.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Key(Box<str>);
+pub struct RowKey(Box<str>);
 
-impl Key {
+impl RowKey {
     pub fn new(parts: &[&str]) -> Self {
         Self(parts.join("\0").into_boxed_str())
     }
@@ -94,7 +95,7 @@ impl<'a> Row<'a> {
     }
 
     /// The primary key, in the form the mirror stores it.
-    pub fn key(&self) -> Result<Key, DecodeError> {
+    pub fn key(&self) -> Result<RowKey, DecodeError> {
         key_of(self.table, &self.raw)
     }
 
@@ -128,12 +129,12 @@ pub enum Change<'a> {
     /// `old_key` is there only when the primary key changed.
     Update {
         table: TableId,
-        old_key: Option<Key>,
+        old_key: Option<RowKey>,
         row: Row<'a>,
     },
     Delete {
         table: TableId,
-        key: Key,
+        key: RowKey,
     },
     /// `count` tables were emptied; those of them that are mirrored.
     Truncate {
@@ -240,7 +241,7 @@ impl Decoder {
 
     /// An old tuple is sent when the key changed, and with `REPLICA IDENTITY FULL` always. Only
     /// its key columns are read: the others are "not sent", which looks like NULL.
-    fn key_if_moved(&self, oid: u32, old: &Tuple<'_>, new: &Row<'_>) -> Result<Option<Key>, DecodeError> {
+    fn key_if_moved(&self, oid: u32, old: &Tuple<'_>, new: &Row<'_>) -> Result<Option<RowKey>, DecodeError> {
         let Some((_, old)) = self.row(oid, old)? else { return Ok(None) };
         let old = old.key()?;
         Ok((old != new.key()?).then_some(old))
@@ -261,7 +262,7 @@ fn bind(table: Option<TableId>, names: &[&str]) -> Result<Relation, DecodeError>
     Ok(Relation { table, attributes })
 }
 
-fn key_of(table: TableId, raw: &[TupleValue<'_>]) -> Result<Key, DecodeError> {
+fn key_of(table: TableId, raw: &[TupleValue<'_>]) -> Result<RowKey, DecodeError> {
     let spec = table.table();
     let mut parts: Vec<String> = Vec::with_capacity(spec.key_len);
     for (column, value) in spec.key().iter().zip(raw) {
@@ -275,7 +276,7 @@ fn key_of(table: TableId, raw: &[TupleValue<'_>]) -> Result<Key, DecodeError> {
         });
     }
     let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
-    Ok(Key::new(&parts))
+    Ok(RowKey::new(&parts))
 }
 
 fn text(bytes: &[u8]) -> Result<&str, DecodeError> {
@@ -308,7 +309,7 @@ mod tests {
             &[b::text("scrypt:secret"), b::text(" Ann@Example.COM "), b::text("u1"), b::text("1.5")],
         );
         let Change::Insert { row, .. } = decoder.decode(&insert).unwrap() else { panic!("not an insert") };
-        assert_eq!(row.key().unwrap(), Key::new(&["u1"]));
+        assert_eq!(row.key().unwrap(), RowKey::new(&["u1"]));
         let values = row.values().unwrap();
         assert_eq!(values[2], Value::Text("ann@example.com".into()));
         assert_eq!(values[3], Value::Null, "a column this LiteLLM lacks is NULL");
@@ -327,7 +328,7 @@ mod tests {
         let Change::Update { old_key: Some(key), .. } = decoder.decode(&moved).unwrap() else {
             panic!("not a move")
         };
-        assert_eq!(key, Key::new(&["u0"]));
+        assert_eq!(key, RowKey::new(&["u0"]));
     }
 
     #[test]

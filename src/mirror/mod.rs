@@ -12,10 +12,10 @@ use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Row, Statement};
 
 use crate::catalog::{TABLES, Table, TableId};
-use crate::decode::{Key, Value};
+use crate::decode::{RowKey, Value};
 use crate::error::Result;
 use crate::project::touched::Touched;
-use crate::sql::{self, Keys};
+use crate::sql::{self, TouchedFrom};
 use crate::stage::{Entry, Part, Segment};
 use crate::target::{QUICK, SLOW, Target};
 
@@ -34,12 +34,12 @@ struct Work<'a> {
 #[derive(Debug)]
 pub struct Writes<'a> {
     prepared: Vec<(Work<'a>, Statement)>,
-    keys: Keys,
+    keys: TouchedFrom,
 }
 
-/// Prepares what `part` has to say. With [`Keys::Arrays`] the touched keys come back from
-/// [`Writes::send`]; with [`Keys::Touched`] they are left in the temporary table `touched`.
-pub async fn prepare<'a>(target: &Target, part: &'a Part, keys: Keys) -> Result<Writes<'a>> {
+/// Prepares what `part` has to say. With [`TouchedFrom::Arrays`] the touched keys come back from
+/// [`Writes::send`]; with [`TouchedFrom::Table`] they are left in the temporary table `touched`.
+pub async fn prepare<'a>(target: &Target, part: &'a Part, keys: TouchedFrom) -> Result<Writes<'a>> {
     let mut work = Vec::new();
     for (id, changes) in TableId::all().zip(&part.tables) {
         for segment in &changes.segments {
@@ -58,7 +58,7 @@ pub async fn prepare<'a>(target: &Target, part: &'a Part, keys: Keys) -> Result<
 impl Writes<'_> {
     /// Sends every statement without waiting for the one before; the server runs them in order.
     pub async fn send(&self, target: &Target) -> Result<Touched> {
-        if self.keys != Keys::Arrays {
+        if self.keys != TouchedFrom::Arrays {
             return self.send_in_turn(target).await;
         }
         let sent = self.prepared.iter().map(|(one, statement)| async move {
@@ -103,11 +103,11 @@ impl Writes<'_> {
 }
 
 impl Work<'_> {
-    fn in_mode(&self, text: &str, keys: Keys) -> String {
+    fn in_mode(&self, text: &str, keys: TouchedFrom) -> String {
         let text = in_mode(text, keys);
         // Whoever is touched as a user is touched in their access too, and of these rows there may be many.
         let is_user = TABLES.get(self.table).is_some_and(|table| table.mirror == "litellm_user");
-        if is_user && keys != Keys::Arrays { text + " where kind <> 'access'" } else { text }
+        if is_user && keys != TouchedFrom::Arrays { text + " where kind <> 'rights'" } else { text }
     }
 
     async fn run(
@@ -115,7 +115,7 @@ impl Work<'_> {
         target: &Target,
         statement: &Statement,
         unsent: Option<&Vec<i64>>,
-        keys: Keys,
+        keys: TouchedFrom,
     ) -> Result<Vec<Row>> {
         let mut parameters: Vec<&(dyn ToSql + Sync)> = Vec::new();
         for column in &self.columns {
@@ -151,7 +151,7 @@ pub fn users_alone(part: &Part) -> Option<Vec<&str>> {
     (!users.is_empty()).then_some(users)
 }
 
-fn segment_work<'a>(id: TableId, segment: &'a Segment, keys: Keys, work: &mut Vec<Work<'a>>) {
+fn segment_work<'a>(id: TableId, segment: &'a Segment, keys: TouchedFrom, work: &mut Vec<Work<'a>>) {
     let table = id.table();
     if segment.truncate {
         work.push(Work {
@@ -173,7 +173,7 @@ fn segment_work<'a>(id: TableId, segment: &'a Segment, keys: Keys, work: &mut Ve
         match entry {
             Entry::Delete => gone.push(key),
             // A small batch is better served by one statement than by two.
-            Entry::Insert(values) if keys != Keys::Arrays => new_rows.push((key, values)),
+            Entry::Insert(values) if keys != TouchedFrom::Arrays => new_rows.push((key, values)),
             Entry::Insert(values) | Entry::Upsert(values) => rows.push((key, values)),
         }
     }
@@ -202,9 +202,9 @@ fn segment_work<'a>(id: TableId, segment: &'a Segment, keys: Keys, work: &mut Ve
 /// The rows as one array per column, and for each row which of its values were not sent.
 fn row_columns<'a>(
     table: &Table,
-    mut rows: Vec<(&'a Key, &'a Vec<Value>)>,
+    mut rows: Vec<(&'a RowKey, &'a Vec<Value>)>,
 ) -> (Vec<Vec<Option<&'a str>>>, Vec<i64>) {
-    // Key order is what an index likes best.
+    // RowKey order is what an index likes best.
     rows.sort_unstable_by_key(|(key, _)| *key);
     let mut columns = vec![Vec::with_capacity(rows.len()); table.columns.len()];
     let mut unsent = Vec::with_capacity(rows.len());
@@ -225,7 +225,7 @@ fn row_columns<'a>(
     (columns, unsent)
 }
 
-fn key_columns<'a>(table: &Table, keys: impl Iterator<Item = &'a Key>) -> Vec<Vec<Option<&'a str>>> {
+fn key_columns<'a>(table: &Table, keys: impl Iterator<Item = &'a RowKey>) -> Vec<Vec<Option<&'a str>>> {
     let mut columns = vec![Vec::new(); table.key_len];
     for key in keys {
         for (column, part) in columns.iter_mut().zip(key.parts()) {
@@ -235,10 +235,10 @@ fn key_columns<'a>(table: &Table, keys: impl Iterator<Item = &'a Key>) -> Vec<Ve
     columns
 }
 
-fn in_mode(text: &str, keys: Keys) -> String {
+fn in_mode(text: &str, keys: TouchedFrom) -> String {
     match keys {
-        Keys::Arrays => text.to_owned(),
-        Keys::Touched | Keys::Everything | Keys::Remaining => {
+        TouchedFrom::Arrays => text.to_owned(),
+        TouchedFrom::Table | TouchedFrom::Everything | TouchedFrom::Remaining => {
             statements::into_touched(text).unwrap_or_else(|| text.to_owned())
         }
     }
@@ -263,7 +263,7 @@ pub async fn expired(target: &Target, after: Option<SystemTime>, now: SystemTime
 
 /// The second step of propagation: rosters entry by entry, people of a team, claims to freed e-mails.
 pub async fn propagate(target: &Target, touched: &mut Touched) -> Result<()> {
-    propagate_in(target, touched, Keys::Arrays).await
+    propagate_in(target, touched, TouchedFrom::Arrays).await
 }
 
 /// What [`propagate_noted`] found and did.
@@ -271,8 +271,8 @@ pub async fn propagate(target: &Target, touched: &mut Touched) -> Result<()> {
 pub struct Noted {
     /// It noted more.
     pub more: bool,
-    /// As [`Touched::all_access`].
-    pub all_access: bool,
+    /// As [`Touched::all_rights`].
+    pub all_rights: bool,
 }
 
 /// The same for what is noted in the temporary table `touched`.
@@ -283,49 +283,49 @@ pub async fn propagate_noted(target: &Target) -> Result<Noted> {
         // The ids themselves stay where they are: one stands for all.
         kinds.add(TABLES.len(), row.get(0), String::new())?;
     }
-    propagate_in(target, &mut kinds, Keys::Touched).await?;
+    propagate_in(target, &mut kinds, TouchedFrom::Table).await?;
     let leading =
-        [&kinds.rosters, &kinds.team_people, &kinds.access_teams, &kinds.access_organizations, &kinds.emails];
-    Ok(Noted { more: leading.iter().any(|ids| !ids.is_empty()), all_access: kinds.all_access })
+        [&kinds.rosters, &kinds.team_people, &kinds.team_rights, &kinds.organization_rights, &kinds.emails];
+    Ok(Noted { more: leading.iter().any(|ids| !ids.is_empty()), all_rights: kinds.all_rights })
 }
 
 /// What nothing leads to is not asked: each question reads all there is.
-async fn propagate_in(target: &Target, touched: &mut Touched, keys: Keys) -> Result<()> {
+async fn propagate_in(target: &Target, touched: &mut Touched, keys: TouchedFrom) -> Result<()> {
     let rosters = list(&touched.rosters);
     step(target, touched, keys, sql::TEAM_ROSTER, &rosters).await?;
     let team_people = list(&touched.team_people);
     step(target, touched, keys, sql::TEAM_PEOPLE, &team_people).await?;
-    access_people(target, touched, keys).await?;
+    rights_people(target, touched, keys).await?;
     let emails = list(&touched.emails);
     if !emails.is_empty() {
         let text = sql::with_keys(sql::OUT_OF_STEP, keys, 1);
         let statement = target.prepare(&text, &[]).await?;
         let users = list(&touched.users);
-        let parameters: &[&(dyn ToSql + Sync)] = if keys == Keys::Arrays { &[&users] } else { &[] };
+        let parameters: &[&(dyn ToSql + Sync)] = if keys == TouchedFrom::Arrays { &[&users] } else { &[] };
         target.query("mark accounts", patience(keys), &statement, parameters).await?;
     }
     step(target, touched, keys, sql::EMAIL_PEERS, &emails).await
 }
 
 /// Everybody in a team or under an organization whose access may have changed.
-async fn access_people(target: &Target, touched: &mut Touched, keys: Keys) -> Result<()> {
-    let (teams, organizations) = (list(&touched.access_teams), list(&touched.access_organizations));
+async fn rights_people(target: &Target, touched: &mut Touched, keys: TouchedFrom) -> Result<()> {
+    let (teams, organizations) = (list(&touched.team_rights), list(&touched.organization_rights));
     if teams.is_empty() && organizations.is_empty() {
         return Ok(());
     }
-    let text = sql::with_keys(sql::ACCESS_PEOPLE, keys, 1);
-    let text = if keys == Keys::Touched { in_mode(&text, keys) } else { text };
+    let text = sql::with_keys(sql::RIGHTS_PEOPLE, keys, 1);
+    let text = if keys == TouchedFrom::Table { in_mode(&text, keys) } else { text };
     let statement = target.prepare(&text, &[]).await?;
     let parameters: &[&(dyn ToSql + Sync)] =
-        if keys == Keys::Arrays { &[&teams, &organizations] } else { &[] };
+        if keys == TouchedFrom::Arrays { &[&teams, &organizations] } else { &[] };
     let rows = target.query("find whose access is touched", patience(keys), &statement, parameters).await?;
-    if keys == Keys::Arrays { collect(touched, 0, rows) } else { Ok(()) }
+    if keys == TouchedFrom::Arrays { collect(touched, 0, rows) } else { Ok(()) }
 }
 
 async fn step(
     target: &Target,
     touched: &mut Touched,
-    keys: Keys,
+    keys: TouchedFrom,
     text: &str,
     ids: &Vec<String>,
 ) -> Result<()> {
@@ -333,15 +333,15 @@ async fn step(
         return Ok(());
     }
     let text = sql::with_keys(text, keys, 1);
-    let text = if keys == Keys::Touched { in_mode(&text, keys) } else { text };
+    let text = if keys == TouchedFrom::Table { in_mode(&text, keys) } else { text };
     let statement = target.prepare(&text, &[]).await?;
-    let parameters: &[&(dyn ToSql + Sync)] = if keys == Keys::Arrays { &[ids] } else { &[] };
+    let parameters: &[&(dyn ToSql + Sync)] = if keys == TouchedFrom::Arrays { &[ids] } else { &[] };
     let rows = target.query("find who is touched", patience(keys), &statement, parameters).await?;
-    if keys == Keys::Arrays { collect(touched, 0, rows) } else { Ok(()) }
+    if keys == TouchedFrom::Arrays { collect(touched, 0, rows) } else { Ok(()) }
 }
 
-fn patience(keys: Keys) -> std::time::Duration {
-    if keys == Keys::Arrays { QUICK } else { SLOW }
+fn patience(keys: TouchedFrom) -> std::time::Duration {
+    if keys == TouchedFrom::Arrays { QUICK } else { SLOW }
 }
 
 fn list(ids: &std::collections::BTreeSet<String>) -> Vec<String> {

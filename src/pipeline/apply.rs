@@ -11,27 +11,28 @@ use tokio::sync::{mpsc, watch};
 
 use super::Daemon;
 use super::models::Polled;
-use crate::audit;
-use crate::board::SHOWN;
-use crate::brake;
-use crate::catalog::Lsn;
-use crate::checkpoint::{self, Checkpoint, PENDING};
-use crate::copies::CopyPhase;
+use crate::copy::register::CopyPhase;
+use crate::copy::resnapshot;
 use crate::error::{Error, Result, Side, on};
 use crate::failpoint;
-use crate::failures;
-use crate::metrics::{self, Metrics};
 use crate::mirror;
-use crate::pause;
-use crate::progress::{State, Status};
-use crate::project::access::Rules;
-use crate::project::layout;
+use crate::observe::board::SHOWN;
+use crate::observe::metrics::{self, Metrics};
+use crate::observe::progress::{State, Status};
+use crate::position::BatchEnd;
+use crate::position::Lsn;
+use crate::project::models::Rules;
 use crate::project::touched::Touched;
 use crate::project::{self, MANY, Outcome, Projection, Scope, Stamp};
-use crate::resnapshot;
-use crate::sql::{self, Keys};
-use crate::stage::{BatchEnd, Part};
+use crate::sql::{self, TouchedFrom};
+use crate::stage::Part;
 use crate::target::Target;
+use crate::target::audit;
+use crate::target::brake;
+use crate::target::checkpoint::{self, Checkpoint, PENDING};
+use crate::target::failures;
+use crate::target::layout;
+use crate::target::pause;
 
 const TICK: Duration = Duration::from_secs(1);
 const DEAD_LETTERS_EVERY: u64 = 5;
@@ -163,7 +164,7 @@ impl Applier {
         let target = &self.target;
         let mut watch = Watch::start(&self.daemon.metrics);
         let stamp = self.stamp(end.end_lsn);
-        let writes = mirror::prepare(target, part, Keys::Arrays).await?;
+        let writes = mirror::prepare(target, part, TouchedFrom::Arrays).await?;
         checkpoint::prepare(target).await?;
         let short = if maybe_plain { self.short_way(part).await? } else { None };
         // Sent together: the lock comes before the first write, and nothing is committed unless every
@@ -194,7 +195,7 @@ impl Applier {
         mirror::propagate(target, &mut touched).await?;
         watch.took(metrics::Stage::Mirror);
         failpoint::hit(failpoint::STAGED_NOT_PROJECTED)?;
-        if touched.all_access {
+        if touched.all_rights {
             self.polled.ask_again();
         }
         let outcome = match (&self.projection, plain) {
@@ -234,7 +235,7 @@ impl Applier {
             checkpoint::begin(target, self.epoch, self.end_lsn).await?;
             self.large = true;
         }
-        let writes = mirror::prepare(target, part, Keys::Touched).await?;
+        let writes = mirror::prepare(target, part, TouchedFrom::Table).await?;
         writes.send(target).await?;
         Ok(())
     }
@@ -249,7 +250,7 @@ impl Applier {
         if noted.more {
             target.execute("analyze the touched keys", "analyze touched").await?;
         }
-        if noted.all_access {
+        if noted.all_rights {
             self.polled.ask_again();
         }
         watch.took(metrics::Stage::Mirror);
@@ -337,12 +338,12 @@ impl Applier {
             self.expired_through = Some(now);
         }
         let touched = mirror::expired(target, self.expired_through, now).await?;
-        if !touched.has_access() {
+        if !touched.has_rights() {
             return Ok(());
         }
         target.execute("begin a batch for expired keys", "begin").await?;
         checkpoint::begin(target, self.epoch, self.end_lsn).await?;
-        if touched.access.len() > MANY {
+        if touched.rights.len() > MANY {
             target.plan_large().await?;
         }
         let stamp = Stamp { now, ..self.stamp(self.end_lsn) };
@@ -504,13 +505,13 @@ impl Applier {
             let kind: &str = row.get(0);
             match kind {
                 "account" | "last_admin" => touched.users.insert(row.get(1)),
-                "access" | "api_key" => touched.access.insert(row.get(1)),
-                "model" => !std::mem::replace(&mut touched.all_access, true),
+                "access" | "api_key" => touched.rights.insert(row.get(1)),
+                "model" => !std::mem::replace(&mut touched.all_rights, true),
                 "team" => touched.teams.insert(row.get(1)),
                 _ => touched.organizations.insert(row.get(1)),
             };
         }
-        if touched.is_empty() && !touched.has_access() {
+        if touched.is_empty() && !touched.has_rights() {
             return Ok(());
         }
         let target = &self.target;
@@ -574,7 +575,7 @@ impl Applier {
     async fn count_models(&self) -> Result<()> {
         let metrics = &self.daemon.metrics;
         if let Some(projection) = &self.projection {
-            let report = crate::status::models(&self.target, projection.layout()).await?;
+            let report = crate::observe::status::models(&self.target, projection.layout()).await?;
             metrics.models.set(report.known);
             metrics.public_models.set(i64::try_from(report.public.len()).unwrap_or(i64::MAX));
             self.daemon.board.set_models(report);

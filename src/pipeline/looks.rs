@@ -9,12 +9,12 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::Daemon;
-use crate::board::Budget;
 use crate::budgets::load::Namer;
 use crate::budgets::rules::Kind;
 use crate::budgets::{Budgets, Shown};
 use crate::config::Endpoint;
 use crate::error::Result;
+use crate::observe::board::Budget;
 use crate::postgres::{self, error_chain};
 use crate::source::Source;
 

@@ -10,6 +10,7 @@ mod apply;
 mod looks;
 mod models;
 mod monitor;
+pub mod poll;
 mod receive;
 
 use std::collections::BTreeMap;
@@ -20,22 +21,17 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::backfill;
-use crate::board::Board;
-use crate::brake;
 use crate::budgets::{self, Budgets};
-use crate::catalog::Lsn;
-use crate::checkpoint::{self, Checkpoint};
 use crate::config::Config;
-use crate::copies::{CopyKind, CopyPhase};
+use crate::copy::backfill;
+use crate::copy::register::{CopyKind, CopyPhase};
+use crate::copy::resnapshot;
 use crate::error::{Error, Reaction, Result};
-use crate::metrics::{Metrics, Publication};
-use crate::pause;
-use crate::poll;
+use crate::observe::board::Board;
+use crate::observe::metrics::{Metrics, Publication};
+use crate::observe::progress::{Progress, State};
+use crate::position::Lsn;
 use crate::postgres::error_chain;
-use crate::progress::{Progress, State};
-use crate::resnapshot;
-use crate::schema;
 use crate::source::overlap::Overlap;
 use crate::source::publication::columns_fingerprint;
 use crate::source::session::Session;
@@ -43,6 +39,10 @@ use crate::source::start::{Facts, Start, check, decide};
 use crate::source::{Source, SourceTable};
 use crate::stage::signatures::Signatures;
 use crate::target::Target;
+use crate::target::brake;
+use crate::target::checkpoint::{self, Checkpoint};
+use crate::target::pause;
+use crate::target::schema;
 
 /// What every task of the daemon shares.
 #[derive(Debug)]

@@ -6,13 +6,13 @@ use tokio::sync::{Notify, watch};
 use tokio_postgres::types::Type;
 
 use super::apply::Applier;
-use crate::checkpoint;
 use crate::error::{Result, Side, on};
-use crate::poll::Answer;
-use crate::project::access::Rules;
+use crate::pipeline::poll::Answer;
+use crate::project::models::Rules;
 use crate::project::touched::Touched;
 use crate::project::{Outcome, Scope};
 use crate::sql;
+use crate::target::checkpoint;
 use crate::target::{SLOW, Target};
 
 /// Puts the rules where the `access` command finds them.
@@ -23,7 +23,7 @@ pub(super) async fn publish(target: &Target, rules: &Rules) -> Result<()> {
     Ok(())
 }
 
-/// The applier's end of [`crate::poll`].
+/// The applier's end of [`crate::pipeline::poll`].
 #[derive(Debug)]
 pub(super) struct Polled {
     answers: watch::Receiver<Answer>,
@@ -64,7 +64,7 @@ impl Applier {
         }
         tracing::info!(models = names.len(), changed, "LiteLLM serves other models than before");
         let stamp = self.stamp(self.end_lsn);
-        let touched = Touched { all_access: true, ..Touched::default() };
+        let touched = Touched { all_rights: true, ..Touched::default() };
         let outcome = match &self.projection {
             Some(projection) => projection.apply(target, Scope::These(&touched), stamp).await?,
             None => Outcome::default(),

@@ -11,10 +11,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::Daemon;
 use crate::error::{Error, Result, Side};
-use crate::metrics::{Publication, WalRate};
+use crate::observe::metrics::{Publication, WalRate};
+use crate::observe::status::SlotReport;
 use crate::source::Source;
 use crate::source::publication::columns_fingerprint;
-use crate::status::SlotReport;
 use crate::target::Target;
 
 const SLOT_INTERVAL: Duration = Duration::from_secs(2);

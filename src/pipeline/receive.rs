@@ -10,12 +10,12 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::Daemon;
-use crate::catalog::Lsn;
 use crate::decode::Decoder;
+use crate::decode::request::{Request, is_barrier};
 use crate::error::{Error, Result, Side};
-use crate::metrics;
-use crate::resnapshot::Request;
-use crate::source::is_barrier;
+use crate::observe::metrics;
+use crate::position::Lsn;
+
 use crate::source::overlap::Overlap;
 use crate::source::session::{Frame, Session, WAL_SENDER_TIMEOUT};
 use crate::stage::signatures::Signatures;

@@ -4,6 +4,7 @@
 //! connection, what a failed attempt means, and quoting. Must not retry, and must not know what
 //! the statements mean. No error of this module repeats a password or a row.
 
+pub mod certificate;
 mod tls;
 
 use std::error::Error;
@@ -18,7 +19,6 @@ use tokio_postgres::error::{DbError, SqlState};
 use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage, Socket};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use crate::certificate;
 use crate::config::url::{Address, Endpoint, Host, SessionAttrs, SslMode};
 
 pub use tls::{TlsFileError, https_config};

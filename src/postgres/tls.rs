@@ -13,8 +13,8 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 
-use crate::certificate::{self, Noting};
 use crate::config::url::{SslMode, Tls};
+use crate::postgres::certificate::{self, Noting};
 
 /// A certificate or key file that cannot be used.
 #[derive(Debug, thiserror::Error)]

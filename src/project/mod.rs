@@ -8,9 +8,8 @@
 //! Everything is one difference, restricted to the touched keys: a batch, the first projection,
 //! a changed policy and the periodic reconcile all run the same statements.
 
-pub mod access;
-mod keys;
-pub mod layout;
+mod api_keys;
+pub mod models;
 mod outcome;
 mod plain;
 pub mod prefix;
@@ -22,12 +21,12 @@ use std::time::SystemTime;
 use tokio_postgres::Row;
 use tokio_postgres::types::{ToSql, Type};
 
-use crate::catalog::Lsn;
 use crate::config::policy::ApiKeys;
 use crate::error::{Error, Result, Side, describe_row_error, on};
-use crate::sql::{self, Keys, fill, with_keys};
+use crate::position::Lsn;
+use crate::sql::{self, TouchedFrom, fill, with_keys};
+use crate::target::layout::Layout;
 use crate::target::{QUICK, SLOW, Target};
-use layout::Layout;
 pub use outcome::Outcome;
 pub use plain::may_stand;
 use run::{KeyKinds, Moves, Run, Texts};
@@ -56,11 +55,11 @@ pub enum Scope<'a> {
 }
 
 impl Scope<'_> {
-    fn keys(self) -> Keys {
+    fn keys(self) -> TouchedFrom {
         match self {
-            Self::These(_) => Keys::Arrays,
-            Self::Touched => Keys::Touched,
-            Self::Everything => Keys::Everything,
+            Self::These(_) => TouchedFrom::Arrays,
+            Self::Touched => TouchedFrom::Table,
+            Self::Everything => TouchedFrom::Everything,
         }
     }
 }
@@ -69,7 +68,7 @@ impl Scope<'_> {
 #[derive(Debug)]
 pub struct Projection {
     layout: Layout,
-    access: access::Access,
+    access: models::Access,
     /// The short way for small batches.
     plain: String,
     arrays: Texts,
@@ -82,14 +81,14 @@ pub struct Projection {
 pub const MANY: usize = 5_000;
 
 impl Projection {
-    pub fn new(layout: Layout, api_keys: ApiKeys, models: access::Rules) -> Self {
+    pub fn new(layout: Layout, api_keys: ApiKeys, models: models::Rules) -> Self {
         let texts = |keys| Texts::new(&layout, api_keys, keys);
         Self {
-            access: access::Access::new(&layout, models),
+            access: models::Access::new(&layout, models),
             plain: fill(sql::PLAIN_ACCOUNTS, ":new_user", sql::NEW_USER),
-            arrays: texts(Keys::Arrays),
-            touched: texts(Keys::Touched),
-            everything: texts(Keys::Everything),
+            arrays: texts(TouchedFrom::Arrays),
+            touched: texts(TouchedFrom::Table),
+            everything: texts(TouchedFrom::Everything),
             layout,
         }
     }
@@ -103,7 +102,7 @@ impl Projection {
     pub async fn apply(&self, target: &Target, scope: Scope<'_>, stamp: Stamp) -> Result<Outcome> {
         if let Scope::These(touched) = scope
             && touched.is_empty()
-            && !touched.has_access()
+            && !touched.has_rights()
         {
             return Ok(Outcome::default());
         }

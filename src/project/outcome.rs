@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::run::AccountCounts;
-use super::{access, keys};
+use super::{api_keys, models};
 
 /// What a projection did.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -28,7 +28,7 @@ pub struct Outcome {
     /// Changes that were not applied because they would take the last admin away.
     pub kept_admins: i64,
     /// What became of people's models.
-    pub access: access::Changes,
+    pub access: models::Changes,
 }
 
 impl Outcome {
@@ -43,13 +43,13 @@ impl Outcome {
         self.departing = counts.departing;
     }
 
-    pub(super) fn count_keys(&mut self, counts: keys::Counts) {
+    pub(super) fn count_keys(&mut self, counts: api_keys::Counts) {
         self.keys_minted += counts.minted;
         self.keys_deleted += counts.deleted;
         self.stripped.extend(counts.unkeyed);
     }
 
-    pub(super) fn count_access(&mut self, (changes, stripped): (access::Changes, Vec<i64>)) {
+    pub(super) fn count_access(&mut self, (changes, stripped): (models::Changes, Vec<i64>)) {
         self.access.add(changes);
         self.stripped.extend(stripped);
     }

@@ -7,9 +7,9 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::layout::{Layout, Settings};
 use crate::error::{Error, Result, Side};
 use crate::sql;
+use crate::target::layout::{Layout, Settings};
 use crate::target::{QUICK, Target, within};
 
 /// The prefix with its dot, or nothing. `asked` is `models.prefix` of the policy; `litellm_url` tells LiteLLM's

@@ -5,12 +5,12 @@
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Row, Statement};
 
-use super::keys::{self, KeyTexts};
-use super::layout::{GroupMembers, Layout};
+use super::api_keys::{self, KeyTexts};
 use super::{MANY, Outcome, Scope, Stamp, only};
 use crate::config::policy::ApiKeys;
 use crate::error::Result;
-use crate::sql::{self, Keys, fill, with_keys};
+use crate::sql::{self, TouchedFrom, fill, with_keys};
+use crate::target::layout::{GroupMembers, Layout};
 use crate::target::{QUICK, SLOW, Target};
 
 #[derive(Debug)]
@@ -29,11 +29,11 @@ pub(super) struct Texts {
 }
 
 impl Texts {
-    pub(super) fn new(layout: &Layout, api_keys: ApiKeys, keys: Keys) -> Self {
+    pub(super) fn new(layout: &Layout, api_keys: ApiKeys, keys: TouchedFrom) -> Self {
         let email_holder = if layout.unique_email { sql::EMAIL_INDEXED } else { sql::EMAIL_SCAN };
         let difference = fill(sql::ACCOUNT_DIFFERENCE, ":email_holder", email_holder);
         // Where there are many, people who are simply new are dealt with before.
-        let rest = if keys == Keys::Arrays { keys } else { Keys::Remaining };
+        let rest = if keys == TouchedFrom::Arrays { keys } else { TouchedFrom::Remaining };
         let account =
             |text: &str, first| with_keys(&fill(text, ":account_difference", &difference), rest, first);
         let create = fill(sql::CREATE_ACCOUNTS, ":new_user", sql::NEW_USER);
@@ -42,8 +42,11 @@ impl Texts {
             GroupMembers::Table => (sql::MEMBERS_TABLE, "", ""),
             GroupMembers::Json => (sql::MEMBERS_JSON, ", user_ids", ", '[]'::json"),
         };
-        let desired =
-            if keys == Keys::Arrays { sql::DESIRED_MEMBERS_OF_KEYS } else { sql::DESIRED_MEMBERS_OF_ALL };
+        let desired = if keys == TouchedFrom::Arrays {
+            sql::DESIRED_MEMBERS_OF_KEYS
+        } else {
+            sql::DESIRED_MEMBERS_OF_ALL
+        };
         let difference = fill(sql::MEMBER_DIFFERENCE, ":desired_members", desired);
         let members = fill(members, ":member_difference", &difference);
         let members = fill(&members, ":member_audit", sql::MEMBER_AUDIT);
@@ -121,14 +124,14 @@ impl Run<'_> {
     }
 
     /// Keys of whoever may have won or lost the last usable one; nothing is sent where nobody did.
-    pub(super) async fn write_keys(&self, target: &Target) -> Result<keys::Counts> {
-        let Some(texts) = self.keys else { return Ok(keys::Counts::default()) };
+    pub(super) async fn write_keys(&self, target: &Target) -> Result<api_keys::Counts> {
+        let Some(texts) = self.keys else { return Ok(api_keys::Counts::default()) };
         let people: Vec<&str> = match self.scope {
             Scope::These(touched) => touched.key_people().map(String::as_str).collect(),
             Scope::Touched | Scope::Everything => Vec::new(),
         };
         if people.is_empty() && matches!(self.scope, Scope::These(_)) {
-            return Ok(keys::Counts::default());
+            return Ok(api_keys::Counts::default());
         }
         texts.apply(target, &people, self.stamp, self.patience()).await
     }

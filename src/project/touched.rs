@@ -7,11 +7,11 @@
 //! | an organization | its group |
 //! | an organization membership | the user |
 //! | a key, a member's budget | its owner's access (`access`) |
-//! | a team's models, state, aliases or access groups | the access of everybody in it (`access_teams`) |
-//! | an organization's models | the access of everybody under it (`access_organizations`) |
-//! | which models LiteLLM serves, or their tags | everybody's access (`all_access`) |
+//! | a team's models, state, aliases or access groups | the access of everybody in it (`team_rights`) |
+//! | an organization's models | the access of everybody under it (`organization_rights`) |
+//! | which models LiteLLM serves, or their tags | everybody's access (`all_rights`) |
 //!
-//! Whoever is touched as a user is touched in their access too ([`Touched::access_people`]). A spend flush changes no
+//! Whoever is touched as a user is touched in their access too ([`Touched::rights_people`]). A spend flush changes no
 //! mirrored column and touches nobody.
 //!
 //! The first step is the `touches` query of each table in [`crate::catalog`], the second one file each in
@@ -35,15 +35,15 @@ pub struct Touched {
     /// Teams that matter to everybody in them.
     pub team_people: BTreeSet<String>,
     /// LiteLLM users whose API key or model access may have changed, although account, name and membership have not.
-    pub access: BTreeSet<String>,
+    pub rights: BTreeSet<String>,
     /// Those of all these whom no API key concerns: LiteLLM has none of theirs, and Open WebUI none of ours.
     pub keyless: BTreeSet<String>,
     /// Teams whose people's access may have changed.
-    pub access_teams: BTreeSet<String>,
+    pub team_rights: BTreeSet<String>,
     /// Organizations whose people's access may have changed.
-    pub access_organizations: BTreeSet<String>,
+    pub organization_rights: BTreeSet<String>,
     /// Everybody's model access may have changed.
-    pub all_access: bool,
+    pub all_rights: bool,
 }
 
 impl Touched {
@@ -56,10 +56,10 @@ impl Touched {
             "email" => self.emails.insert(id),
             "roster" => self.rosters.insert(id),
             "team_people" => self.team_people.insert(id),
-            "access" => self.access.insert(id),
-            "team_access" => self.access_teams.insert(id),
-            "organization_access" => self.access_organizations.insert(id),
-            "all_access" => !std::mem::replace(&mut self.all_access, true),
+            "rights" => self.rights.insert(id),
+            "team_rights" => self.team_rights.insert(id),
+            "organization_rights" => self.organization_rights.insert(id),
+            "all_rights" => !std::mem::replace(&mut self.all_rights, true),
             "missing" => {
                 let table = TABLES.get(table).map_or("a table", |table| table.source);
                 return Err(Error::MirrorLost { table });
@@ -86,19 +86,19 @@ impl Touched {
     }
 
     /// Whether anybody's API key or models may have changed.
-    pub fn has_access(&self) -> bool {
-        self.all_access || !self.users.is_empty() || !self.access.is_empty()
+    pub fn has_rights(&self) -> bool {
+        self.all_rights || !self.users.is_empty() || !self.rights.is_empty()
     }
 
     /// Everybody whose API key or models may have changed, each once, in order: those touched in their access and
-    /// those touched at all. With `all_access` set it is everybody there is, and this is not the whole list.
-    pub fn access_people(&self) -> impl Iterator<Item = &String> {
-        self.users.union(&self.access)
+    /// those touched at all. With `all_rights` set it is everybody there is, and this is not the whole list.
+    pub fn rights_people(&self) -> impl Iterator<Item = &String> {
+        self.users.union(&self.rights)
     }
 
-    /// Everybody whose API key may have changed, as [`Self::access_people`].
+    /// Everybody whose API key may have changed, as [`Self::rights_people`].
     pub fn key_people(&self) -> impl Iterator<Item = &String> {
-        self.access_people().filter(|user| !self.keyless.contains(*user))
+        self.rights_people().filter(|user| !self.keyless.contains(*user))
     }
 
     /// How many accounts and groups the projection has to look at.

@@ -11,9 +11,11 @@ pub mod start;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::catalog::{Lsn, TABLES};
+use crate::catalog::TABLES;
 use crate::config::{Config, Endpoint};
+use crate::decode::request::MESSAGE_PREFIX;
 use crate::error::{Error, Result, Side, on};
+use crate::position::Lsn;
 use crate::postgres::{self, Connection, quote_ident};
 use crate::sql;
 use crate::target::{QUICK, within};
@@ -248,14 +250,6 @@ impl Source {
         let row = self.connection.client.query_one(text, &[&MESSAGE_PREFIX, &content]).await;
         Ok(row.map_err(on(Side::Source, "emit a message"))?.get(0))
     }
-}
-
-/// Prefix of our logical messages.
-pub const MESSAGE_PREFIX: &str = "litellm_webui_sync";
-
-/// Whether a message is a barrier: strictly parsed, because anybody may emit messages.
-pub fn is_barrier(prefix: &str, content: &[u8]) -> bool {
-    prefix == MESSAGE_PREFIX && content == b"barrier"
 }
 
 /// The SQL that prepares LiteLLM's database, for a DBA: least privileges for `role`.

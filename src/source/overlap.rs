@@ -10,7 +10,7 @@
 
 use std::time::SystemTime;
 
-use crate::catalog::Lsn;
+use crate::position::Lsn;
 
 /// What the stream must hold before the checkpoint.
 #[derive(Debug, Clone, Copy)]

@@ -11,10 +11,10 @@ use pgwire_replication::{
     Lsn as WireLsn, PgWireError, ReplicationClient, ReplicationConfig, ReplicationEvent, SslMode, TlsConfig,
 };
 
-use crate::catalog::Lsn;
 use crate::config::Config;
 use crate::config::url::{self, Endpoint, Host};
 use crate::error::{Error, Result, Side};
+use crate::position::{Identity, Lsn};
 
 /// How long the source's walsender waits for us, set for our connection only. It pings at half of
 /// it; a connection on which nothing arrives for the whole of it is dead.
@@ -64,14 +64,6 @@ pub enum Frame {
         lsn: Lsn,
         reply_requested: bool,
     },
-}
-
-/// Who the server says it is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Identity {
-    pub system_identifier: String,
-    pub timeline: i32,
-    pub wal_end: Lsn,
 }
 
 /// A slot just made, with the snapshot of its consistent point. The snapshot lives until the next

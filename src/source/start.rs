@@ -4,10 +4,10 @@
 //! from an error text.
 
 use super::SlotState;
-use super::session::Identity;
-use crate::catalog::Lsn;
-use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
+use crate::position::Identity;
+use crate::position::Lsn;
+use crate::target::checkpoint::Checkpoint;
 
 /// How to start, from what was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -127,7 +127,7 @@ pub fn decide(facts: &Facts<'_>) -> Result<Start> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::checkpoint::Generation;
+    use crate::target::checkpoint::Generation;
 
     fn checkpoint(end: u64) -> Checkpoint {
         Checkpoint {

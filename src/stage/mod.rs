@@ -12,10 +12,11 @@ pub mod signatures;
 use std::collections::{HashMap, HashSet};
 use std::time::SystemTime;
 
-use crate::catalog::{Lsn, TABLES, TableId};
+use crate::catalog::{TABLES, TableId};
 use crate::decode::message::DecodeError;
-use crate::decode::{Change, Key, Row, Value};
-use crate::resnapshot::Request;
+use crate::decode::request::Request;
+use crate::decode::{Change, Row, RowKey, Value};
+use crate::position::{BatchEnd, Lsn};
 use signatures::Signatures;
 
 /// What a batch makes of one row.
@@ -34,9 +35,9 @@ pub struct Segment {
     pub truncate: bool,
     /// Primary-key changes, old to new. A rotated LiteLLM key is one: the row keeps its unsent
     /// values under the new key, so it is moved and not inserted.
-    pub moves: Vec<(Key, Key)>,
-    moved: HashSet<Key>,
-    pub rows: HashMap<Key, Entry>,
+    pub moves: Vec<(RowKey, RowKey)>,
+    moved: HashSet<RowKey>,
+    pub rows: HashMap<RowKey, Entry>,
 }
 
 /// The changes of one table, in segments to be applied in order.
@@ -55,7 +56,7 @@ impl TableChanges {
         &mut self.segments[last]
     }
 
-    fn upsert(&mut self, key: Key, values: Vec<Value>, is_insert: bool) {
+    fn upsert(&mut self, key: RowKey, values: Vec<Value>, is_insert: bool) {
         let rows = &mut self.last().rows;
         // `u` adds nothing to what is already known of this key.
         let fold = |known: Vec<Value>, values: Vec<Value>| {
@@ -71,13 +72,13 @@ impl TableChanges {
         rows.insert(key, entry);
     }
 
-    fn delete(&mut self, key: Key) {
+    fn delete(&mut self, key: RowKey) {
         self.last().rows.insert(key, Entry::Delete);
     }
 
-    fn shift(&mut self, old: Key, new: Key) {
+    fn shift(&mut self, old: RowKey, new: RowKey) {
         let segment = self.last();
-        let touched = |key: &Key| segment.rows.contains_key(key) || segment.moved.contains(key);
+        let touched = |key: &RowKey| segment.rows.contains_key(key) || segment.moved.contains(key);
         if touched(&old) || touched(&new) {
             self.segments.push(Segment::default());
         }
@@ -90,25 +91,6 @@ impl TableChanges {
     fn truncate(&mut self) {
         // Nothing of this batch before it survives.
         self.segments = vec![Segment { truncate: true, ..Segment::default() }];
-    }
-}
-
-/// The end of a batch: everything up to `end_lsn` is in it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct BatchEnd {
-    pub end_lsn: Lsn,
-    /// Source transactions with at least one row change, and their row changes.
-    pub transactions: u64,
-    pub changes: u64,
-    /// When the source committed the last of them, and where it ended.
-    pub committed_at: Option<SystemTime>,
-    pub committed_end: Option<Lsn>,
-}
-
-impl BatchEnd {
-    /// Of a batch of our own, which no transaction of the source led to.
-    pub fn at(end_lsn: Lsn) -> Self {
-        Self { end_lsn, transactions: 0, changes: 0, committed_at: None, committed_end: None }
     }
 }
 
@@ -232,7 +214,7 @@ impl Stage {
     fn row(
         &mut self,
         table: TableId,
-        old_key: Option<Key>,
+        old_key: Option<RowKey>,
         row: &Row<'_>,
         size: usize,
         is_insert: bool,
@@ -398,8 +380,8 @@ mod tests {
         Value::Text(value.into())
     }
 
-    fn key(value: &str) -> Key {
-        Key::new(&[value])
+    fn key(value: &str) -> RowKey {
+        RowKey::new(&[value])
     }
 
     #[test]

@@ -14,7 +14,7 @@ use std::hash::{BuildHasherDefault, Hasher};
 use siphasher::sip128::{Hasher128, SipHasher13};
 
 use crate::catalog::TableId;
-use crate::decode::{Key, Row};
+use crate::decode::{Row, RowKey};
 
 /// Rows remembered at most, at 25 bytes each and a table that is at most seven eighths full.
 const CAPACITY: usize = 900_000;
@@ -55,7 +55,7 @@ impl Signatures {
         SipHasher13::new_with_keys(self.keys.0, self.keys.1)
     }
 
-    fn place(&self, table: TableId, key: &Key) -> u64 {
+    fn place(&self, table: TableId, key: &RowKey) -> u64 {
         let mut hasher = self.hasher();
         hasher.write_usize(table.0);
         hasher.write(key.as_str().as_bytes());
@@ -63,7 +63,7 @@ impl Signatures {
     }
 
     /// Whether the last row of this key looked exactly like `row`; remembers `row`.
-    pub fn is_known(&mut self, table: TableId, key: &Key, row: &Row<'_>) -> bool {
+    pub fn is_known(&mut self, table: TableId, key: &RowKey, row: &Row<'_>) -> bool {
         let mut hasher = self.hasher();
         row.signature(&mut hasher);
         hasher.write_usize(table.0);
@@ -75,7 +75,7 @@ impl Signatures {
         self.last.insert(place, signature) == Some(signature)
     }
 
-    pub fn forget(&mut self, table: TableId, key: &Key) {
+    pub fn forget(&mut self, table: TableId, key: &RowKey) {
         let place = self.place(table, key);
         self.last.remove(&place);
     }

@@ -1,6 +1,6 @@
 //! Invariant 8: no mass accident.
 
-use litellm_webui_sync::status::Waited;
+use litellm_webui_sync::observe::status::Waited;
 
 use crate::support::compare::assert_in_step;
 use crate::support::daemon::run;

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use litellm_webui_sync::budgets::{self, Budgets, load, rules};
-use litellm_webui_sync::catalog::Lsn;
-use litellm_webui_sync::checkpoint::{Checkpoint, Generation};
+use litellm_webui_sync::position::Lsn;
 use litellm_webui_sync::source::Source;
+use litellm_webui_sync::target::checkpoint::{Checkpoint, Generation};
 use testbed::{Cluster, ClusterOptions, Schema, churn, seed};
 
 use crate::support::daemon::{DaemonOptions, run};

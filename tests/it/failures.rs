@@ -3,7 +3,7 @@
 use crate::support::compare::assert_in_step;
 use crate::support::daemon::{DaemonOptions, run};
 use crate::support::{Daemon, Pair, change, eventually, people, person, team};
-use litellm_webui_sync::status::Waited;
+use litellm_webui_sync::observe::status::Waited;
 
 const RETRY: &str = "update litellm_webui_sync.dead_letter set last_seen = now() - interval '2 hours'";
 

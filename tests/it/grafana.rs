@@ -98,7 +98,7 @@ fn in_backticks(text: &str) -> impl Iterator<Item = String> {
 
 /// Every metric the daemon has, without the prefix.
 fn known() -> BTreeSet<String> {
-    let metrics = litellm_webui_sync::metrics::Metrics::new().unwrap();
+    let metrics = litellm_webui_sync::observe::metrics::Metrics::new().unwrap();
     metrics.described().iter().map(|one| one.name.trim_start_matches(PREFIX).to_owned()).collect()
 }
 

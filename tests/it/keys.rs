@@ -12,7 +12,7 @@ use crate::support::{
     Daemon, Pair, PairOptions, change, eventually, gone, key, people, person, quote, rekey, rows, team,
     token, unkey,
 };
-use litellm_webui_sync::status::Waited;
+use litellm_webui_sync::observe::status::Waited;
 
 const BOTH: [Schema; 2] = [Schema::OpenWebUi0_12_4, Schema::OpenWebUi0_6_30];
 const RETRY: &str = "update litellm_webui_sync.dead_letter set last_seen = now() - interval '2 hours'";

@@ -8,7 +8,7 @@ use crate::support::{
     ADMIN, Daemon, Pair, PairOptions, change, eventually, gone, organization, people, person, quote, roster,
     rostered, team,
 };
-use litellm_webui_sync::status::Waited;
+use litellm_webui_sync::observe::status::Waited;
 
 /// Statement: an account somebody made in Open WebUI itself.
 fn stranger(id: &str, email: &str, role: &str) -> String {

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use litellm_webui_sync::config::reference;
-use litellm_webui_sync::metrics::Metrics;
+use litellm_webui_sync::observe::metrics::Metrics;
 
 use crate::support::{Daemon, Pair, eventually, people};
 

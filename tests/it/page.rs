@@ -3,15 +3,15 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use litellm_webui_sync::board::{Board, Budget};
 use litellm_webui_sync::budgets::{Budgets, rules::State as BudgetState};
 use litellm_webui_sync::config::Secret;
 use litellm_webui_sync::config::policy::{Names, Policy};
 use litellm_webui_sync::error::Error;
-use litellm_webui_sync::guard::Guard;
-use litellm_webui_sync::http::{self, Pages};
-use litellm_webui_sync::metrics::Metrics;
-use litellm_webui_sync::progress::{Progress, State};
+use litellm_webui_sync::observe::board::{Board, Budget};
+use litellm_webui_sync::observe::guard::Guard;
+use litellm_webui_sync::observe::http::{self, Pages};
+use litellm_webui_sync::observe::metrics::Metrics;
+use litellm_webui_sync::observe::progress::{Progress, State};
 use serde_json::Value;
 use testbed::{Cluster, ClusterOptions, Mode};
 use tokio_util::sync::CancellationToken;

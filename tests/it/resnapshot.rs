@@ -1,8 +1,8 @@
 //! `resnapshot` and `verify`: drift that was made on purpose is found exactly, mended when asked, and never while a
 //! kill is in the way.
 
-use litellm_webui_sync::resnapshot::Request;
-use litellm_webui_sync::status::Waited;
+use litellm_webui_sync::decode::request::Request;
+use litellm_webui_sync::observe::status::Waited;
 use serde_json::{Value, json};
 use testbed::{Cluster, ClusterOptions};
 

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use litellm_webui_sync::catalog::TABLES;
-use litellm_webui_sync::schema;
 use litellm_webui_sync::target::Target;
+use litellm_webui_sync::target::schema;
 
 use crate::support::{Pair, rows};
 

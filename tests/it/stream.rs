@@ -7,7 +7,7 @@ use crate::support::compare::assert_in_step;
 use crate::support::{
     Daemon, Pair, PairOptions, change, eventually, gone, organization, people, person, rows, team,
 };
-use litellm_webui_sync::status::Waited;
+use litellm_webui_sync::observe::status::Waited;
 
 /// Too large for its page and not compressible: unchanged, it is not in the stream.
 const NOISE: &str = "(select string_agg(md5(i::text), '') from generate_series(1, 300) i)";

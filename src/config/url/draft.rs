@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use percent_encoding::percent_decode_str;
 
-use super::text::{Parts, decode_lossy, keyword_value, printable, search_path_of};
+use super::text::{Parts, decode_lossy, is_known_parameter, keyword_value, printable, search_path_of};
 use super::{Address, Endpoint, Host, Secret, SessionAttrs, SslMode, Tls};
 
 const DEFAULT_PORT: u16 = 5432;
@@ -469,60 +469,6 @@ const SSL_MODES: [(&str, SslMode); 6] = [
     ("verify-ca", SslMode::VerifyCa),
     ("verify-full", SslMode::VerifyFull),
 ];
-
-/// Parameters with a meaning here, or with an answer in [`Draft::refuse`].
-const UNDERSTOOD: [&str; 24] = [
-    "host",
-    "port",
-    "user",
-    "password",
-    "dbname",
-    "database",
-    "schema",
-    "options",
-    "connect_timeout",
-    "target_session_attrs",
-    "sslnegotiation",
-    "gssencmode",
-    "sslmode",
-    "ssl",
-    "sslaccept",
-    "channel_binding",
-    "sslrootcert",
-    "sslcert",
-    "sslkey",
-    "sslidentity",
-    "sslpassword",
-    "service",
-    "passfile",
-    "hostaddr",
-];
-
-/// Parameters that tune the product's own pool or driver, or that we set ourselves.
-const IGNORED: [&str; 18] = [
-    "application_name",
-    "fallback_application_name",
-    "client_encoding",
-    "connection_limit",
-    "pool_timeout",
-    "socket_timeout",
-    "pgbouncer",
-    "statement_cache_size",
-    "single_use_connections",
-    "prepared_statement_cache_size",
-    "prepare_threshold",
-    "keepalives",
-    "keepalives_idle",
-    "keepalives_interval",
-    "keepalives_count",
-    "tcp_user_timeout",
-    "sslcompression",
-    "sslsni",
-];
-
-pub(super) fn is_known_parameter(name: &str) -> bool {
-    UNDERSTOOD.contains(&name) || IGNORED.contains(&name)
-}
 
 /// The operating system's bundle of authorities; `None` leaves the built-in one.
 fn system_roots(env: &dyn Fn(&str) -> Option<String>) -> Option<PathBuf> {

@@ -2,7 +2,60 @@
 
 use percent_encoding::percent_decode_str;
 
-use super::draft::is_known_parameter;
+/// Parameters with a meaning here, or with an answer in `Draft::refuse`.
+const UNDERSTOOD: [&str; 24] = [
+    "host",
+    "port",
+    "user",
+    "password",
+    "dbname",
+    "database",
+    "schema",
+    "options",
+    "connect_timeout",
+    "target_session_attrs",
+    "sslnegotiation",
+    "gssencmode",
+    "sslmode",
+    "ssl",
+    "sslaccept",
+    "channel_binding",
+    "sslrootcert",
+    "sslcert",
+    "sslkey",
+    "sslidentity",
+    "sslpassword",
+    "service",
+    "passfile",
+    "hostaddr",
+];
+
+/// Parameters that tune the product's own pool or driver, or that we set ourselves.
+const IGNORED: [&str; 18] = [
+    "application_name",
+    "fallback_application_name",
+    "client_encoding",
+    "connection_limit",
+    "pool_timeout",
+    "socket_timeout",
+    "pgbouncer",
+    "statement_cache_size",
+    "single_use_connections",
+    "prepared_statement_cache_size",
+    "prepare_threshold",
+    "keepalives",
+    "keepalives_idle",
+    "keepalives_interval",
+    "keepalives_count",
+    "tcp_user_timeout",
+    "sslcompression",
+    "sslsni",
+];
+
+/// Whether a parameter of a URL is one that somebody's URLs have: honoured here, or without effect on us.
+pub(super) fn is_known_parameter(name: &str) -> bool {
+    UNDERSTOOD.contains(&name) || IGNORED.contains(&name)
+}
 
 /// A URL behind its `://`, cut where its parts meet, nothing decoded yet.
 pub(super) struct Parts<'a> {

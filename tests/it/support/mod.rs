@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use litellm_webui_sync::config::{Config, Endpoint, Policy};
-use litellm_webui_sync::status::{self, Waited};
+use litellm_webui_sync::observe::status::{self, Waited};
 use testbed::{Cluster, ClusterOptions, Schema, connect, execute, load, open_webui_admin};
 use tokio::sync::OnceCell;
 use tokio_postgres::SimpleQueryMessage;

@@ -1,2 +1,0 @@
--- Who is in which group (group_member). A piece of plan/note.sql.
-select distinct group_id::text as group_id, user_id::text as user_id from group_member

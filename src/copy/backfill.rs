@@ -1,0 +1,396 @@
+//! Copies LiteLLM's existing rows at a consistent point and merges them there.
+//!
+//! Owns the staging tables and table `backfill`. The first copy, a copy after a lost slot and (later) `resnapshot` are
+//! this one mechanism. It has no second way to write rows: the merge makes the mirror equal to the
+//! staging tables, and the projection is the ordinary difference over everything.
+//!
+//! Never with watermarks: in Postgres, commits become visible in another order than they stand in
+//! the WAL, so only a slot's exported snapshot is a point in the stream.
+//!
+//! A kill before the merge commits leaves the old state serving; the unfinished row of `backfill`
+//! then explains the slot, and the copy starts over with a new one.
+
+use std::collections::BTreeMap;
+use std::pin::pin;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use futures_util::{SinkExt, TryStreamExt};
+use serde::{Deserialize, Serialize};
+
+use crate::catalog::{Kind, Table, TableId};
+use crate::config::Config;
+use crate::copy::register::{Copies, CopyPhase};
+use crate::decode::message::TupleValue;
+use crate::decode::{self, Value};
+use crate::error::{Error, Result, Side, on};
+use crate::failpoint;
+use crate::mirror::statements;
+use crate::position::Lsn;
+use crate::postgres::quote_literal;
+use crate::source::session::{NewSlot, Session};
+use crate::source::{SLOT_PATIENCE, Source, SourceTable};
+use crate::sql::{self, TouchedFrom};
+use crate::stage::signatures::Signatures;
+use crate::target::checkpoint::{self, Generation};
+use crate::target::{SLOW, Target, within};
+
+/// What a copy starts from.
+#[derive(Debug)]
+pub struct Request<'a> {
+    pub reason: &'a str,
+    /// Nobody asked for it.
+    pub healing: bool,
+    /// Drop our old slot first.
+    pub drop_slot: bool,
+    pub system_identifier: &'a str,
+    pub timeline: i32,
+    pub database_oid: i64,
+    pub server_version: i32,
+    pub tables: &'a BTreeMap<String, SourceTable>,
+    pub columns_fingerprint: &'a str,
+    pub application_name: &'a str,
+    /// Where what happens is shown.
+    pub copies: &'a Copies,
+}
+
+/// How much the merge changed: zero unless something was missing.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Drift {
+    pub inserted: i64,
+    pub updated: i64,
+    pub deleted: i64,
+}
+
+/// Whether a copy of ours was begun and never finished.
+pub async fn is_unfinished(target: &Target, slot: &str) -> Result<bool> {
+    let text = "select exists (select from backfill where slot = $1 and finished_at is null)";
+    let row = target.client().query_one(text, &[&slot]).await;
+    Ok(row.map_err(on(Side::Target, "look for an unfinished copy"))?.get(0))
+}
+
+/// How often everything was copied to heal within the last hour, by whatever process.
+pub async fn healed_lately(target: &Target) -> Result<i64> {
+    let row = target.client().query_one(sql::HEALED_LATELY, &[]).await;
+    Ok(row.map_err(on(Side::Target, "count copies"))?.get(0))
+}
+
+/// Copies everything and installs the checkpoint. The Open WebUI rows are `pending` after it. Primes `signatures` with what was copied.
+pub async fn copy(
+    config: &Config,
+    source: &Source,
+    target: &Target,
+    request: &Request<'_>,
+    signatures: Option<&mut Signatures>,
+) -> Result<Drift> {
+    tracing::info!(reason = request.reason, "copying LiteLLM's rows");
+    let text = "insert into backfill (reason, slot, healing) values ($1, $2, $3) returning id";
+    let row = target.client().query_one(text, &[&request.reason, &config.slot, &request.healing]).await;
+    let id: i64 = row.map_err(on(Side::Target, "record the copy"))?.get(0);
+
+    if request.drop_slot {
+        source.drop_slot(&config.slot).await?;
+    }
+    // No transaction of ours is open on the target here: where both databases share a server, the
+    // slot would wait for it for ever.
+    let mut session = Session::open(config, &source.endpoint, request.application_name, Lsn::from(0)).await?;
+    let failover = request.server_version >= 170_000;
+    let created = tokio::select! {
+        created = session.create_slot(&config.slot, failover, SLOT_PATIENCE) => created,
+        error = stay_alive(target) => Err(error),
+    };
+    let slot = match created {
+        Err(Error::Silent { seconds, .. }) => {
+            let blockers = source.blockers().await;
+            source.terminate(request.application_name).await;
+            return Err(Error::SlotBlocked { seconds, blockers });
+        }
+        other => other?,
+    };
+    let copied = copy_at(config, source, target, request, (session, &slot), id, signatures).await;
+    if copied.is_err() {
+        // Nothing uses it yet, and it would make LiteLLM's server keep WAL for nobody. (After a kill, the next start does this.)
+        if let Err(error) = source.drop_slot(&config.slot).await {
+            tracing::warn!(
+                error = crate::postgres::error_chain(&error),
+                "could not drop the slot of a failed copy"
+            );
+        }
+    }
+    copied
+}
+
+/// Shows that the holder of the lease is alive while it waits; ends only with an error.
+pub async fn stay_alive(target: &Target) -> Error {
+    loop {
+        tokio::time::sleep(Duration::from_secs(4)).await;
+        if let Err(error) = target.execute("stay alive", "select 1").await {
+            return error;
+        }
+    }
+}
+
+/// Copies at the slot's snapshot, which `session` keeps alive, and merges.
+async fn copy_at(
+    config: &Config,
+    source: &Source,
+    target: &Target,
+    request: &Request<'_>,
+    (session, slot): (Session, &NewSlot),
+    id: i64,
+    mut signatures: Option<&mut Signatures>,
+) -> Result<Drift> {
+    let text = "update backfill set point = $2 where id = $1";
+    let noted = target.client().execute(text, &[&id, &slot.consistent_point]).await;
+    noted.map_err(on(Side::Target, "record the copy"))?;
+    failpoint::hit(failpoint::SLOT_WITHOUT_COPY)?;
+    let reader = open_snapshot(source, slot).await?;
+    for id in TableId::all() {
+        // Unlogged is enough: a crash of the target ends the session that would merge them.
+        make_staging(target, id, "unlogged").await?;
+        let signatures = signatures.as_deref_mut();
+        fill_staging(config, &reader, target, id, request.tables, signatures, request.copies).await?;
+    }
+    failpoint::hit(failpoint::COPIED_NOT_MERGED)?;
+    // The snapshot delays LiteLLM's own index builds: let it go before anything else.
+    drop(reader);
+    drop(session);
+
+    let generation = Generation {
+        id: uuid::Uuid::new_v4(),
+        system_identifier: request.system_identifier.to_owned(),
+        timeline: request.timeline,
+        database_oid: request.database_oid,
+        slot: config.slot.clone(),
+        consistent_point: slot.consistent_point,
+    };
+    request.copies.phase(CopyPhase::Merging);
+    let drift = merge(target, &generation, request.columns_fingerprint, id).await?;
+    let Drift { inserted, updated, deleted } = drift;
+    tracing::info!(inserted, updated, deleted, lsn = %slot.consistent_point, "merged the copy");
+    Ok(drift)
+}
+
+/// A reader at the snapshot of a slot, on the server that has it; the session that made the slot has to live until this
+/// returns.
+pub async fn open_snapshot(source: &Source, slot: &NewSlot) -> Result<Source> {
+    let reader = source.beside().await?;
+    let begin = format!(
+        "begin isolation level repeatable read read only; set transaction snapshot {};
+         set local idle_in_transaction_session_timeout = '60s'",
+        quote_literal(&slot.snapshot)
+    );
+    reader.connection.client.batch_execute(&begin).await.map_err(on(Side::Source, "open the snapshot"))?;
+    Ok(reader)
+}
+
+/// Makes one staging table anew. `kind`: `unlogged`, or nothing for one that survives a crash of the target.
+pub async fn make_staging(target: &Target, id: TableId, kind: &str) -> Result<()> {
+    let mirror = id.table().mirror;
+    let text =
+        format!("drop table if exists stage_{mirror}; create {kind} table stage_{mirror} (like {mirror})");
+    target.execute("prepare the staging tables", &text).await
+}
+
+/// Copies one table into its staging table. Gives the number of rows.
+pub async fn fill_staging(
+    config: &Config,
+    reader: &Source,
+    target: &Target,
+    id: TableId,
+    tables: &BTreeMap<String, SourceTable>,
+    signatures: Option<&mut Signatures>,
+    copies: &Copies,
+) -> Result<u64> {
+    let table = id.table();
+    let Some(found) = tables.get(table.source) else { return Ok(0) };
+    copies.table(table.source);
+    let columns: Vec<String> = found.columns.keys().cloned().collect();
+    let out = statements::copy_out(table, &config.litellm_schema, &columns);
+    let work = copy_table(reader, target, id, &out, signatures, copies);
+    // A target that no longer takes rows must not keep LiteLLM's snapshot open.
+    let rows = tokio::time::timeout(SLOW, work).await.map_err(|_| Error::Silent {
+        side: Side::Target,
+        action: "copy a table",
+        seconds: SLOW.as_secs(),
+    })??;
+    tracing::info!(table = table.source, rows, "copied");
+    Ok(rows)
+}
+
+/// Makes one mirror table equal to its staging table, in the open transaction.
+pub async fn merge_table(target: &Target, table: &Table) -> Result<Drift> {
+    let analyze = format!("analyze stage_{}", table.mirror);
+    target.execute("analyze the staging tables", &analyze).await?;
+    let text = statements::merge(table);
+    let work = target.client().query_one(&text, &[]);
+    let row = within(Side::Target, "merge a table", SLOW, work).await?;
+    Ok(Drift { inserted: row.get(0), updated: row.get(1), deleted: row.get(2) })
+}
+
+/// What follows from the mirror tables: rosters, and who is in step.
+pub async fn derive(target: &Target) -> Result<()> {
+    for text in [sql::TEAM_ROSTER, sql::OUT_OF_STEP] {
+        let text = sql::with_keys(text, TouchedFrom::Everything, 1);
+        within(Side::Target, "derive from the copy", SLOW, target.client().query(&text, &[])).await?;
+    }
+    Ok(())
+}
+
+async fn merge(target: &Target, generation: &Generation, fingerprint: &str, id: i64) -> Result<Drift> {
+    target.begin_large().await?;
+    let mut drift = Drift::default();
+    let mut filled = Vec::new();
+    for table in TableId::all().map(TableId::table) {
+        let Drift { inserted, updated, deleted } = merge_table(target, table).await?;
+        drift.inserted += inserted;
+        drift.updated += updated;
+        drift.deleted += deleted;
+        // Never an empty table: a plan made for one that is known to be empty reads all of it, for ever after.
+        if inserted + updated > 0 {
+            filled.push(table.mirror);
+        }
+    }
+    derive(target).await?;
+    checkpoint::install(target, generation, fingerprint).await?;
+    let text = "update backfill set finished_at = now() where id = $1 or finished_at is null and slot = $2";
+    let done = target.client().execute(text, &[&id, &generation.slot]).await;
+    done.map_err(on(Side::Target, "finish the copy"))?;
+    target.execute("commit the copy", "commit").await?;
+    for table in TableId::all().map(TableId::table) {
+        let text = format!("truncate stage_{}", table.mirror);
+        target.execute("clean up after the copy", &text).await?;
+    }
+    if filled.contains(&"litellm_team") {
+        filled.push("team_roster");
+    }
+    for table in filled {
+        target.execute("clean up after the copy", &format!("analyze {table}")).await?;
+    }
+    Ok(drift)
+}
+
+/// Streams one table through the same reduction as the stream, into its staging table.
+async fn copy_table(
+    reader: &Source,
+    target: &Target,
+    id: TableId,
+    copy_out: &str,
+    mut signatures: Option<&mut Signatures>,
+    copies: &Copies,
+) -> Result<u64> {
+    const CHUNK: usize = 64 * 1024;
+    let table = id.table();
+    let from = reader.connection.client.copy_out(copy_out).await.map_err(on(Side::Source, "copy a table"))?;
+    let into: tokio_postgres::CopyInSink<Bytes> = target
+        .client()
+        .copy_in(&statements::copy_in(table))
+        .await
+        .map_err(on(Side::Target, "fill a staging table"))?;
+    let (mut from, mut into) = (pin!(from), pin!(into));
+    let (mut line, mut out, mut rows, mut told) = (BytesMut::new(), BytesMut::new(), 0_u64, 0_u64);
+    while let Some(chunk) = from.try_next().await.map_err(on(Side::Source, "copy a table"))? {
+        line.extend_from_slice(&chunk);
+        while let Some(end) = line.iter().position(|byte| *byte == b'\n') {
+            let row = line.split_to(end + 1);
+            copy_row(id, table, row.get(..end).unwrap_or_default(), &mut out, signatures.as_deref_mut())?;
+            rows += 1;
+        }
+        if out.len() >= CHUNK {
+            copies.rows(rows - told);
+            told = rows;
+            into.send(out.split().freeze()).await.map_err(on(Side::Target, "fill a staging table"))?;
+        }
+    }
+    into.send(out.freeze()).await.map_err(on(Side::Target, "fill a staging table"))?;
+    into.finish().await.map_err(on(Side::Target, "fill a staging table"))?;
+    copies.rows(rows - told);
+    Ok(rows)
+}
+
+fn copy_row(
+    id: TableId,
+    table: &Table,
+    line: &[u8],
+    out: &mut BytesMut,
+    signatures: Option<&mut Signatures>,
+) -> Result<()> {
+    let fields: Vec<Option<Vec<u8>>> = line.split(|byte| *byte == b'\t').map(unescape).collect();
+    let raw: Vec<TupleValue<'_>> = fields
+        .iter()
+        .map(|field| field.as_ref().map_or(TupleValue::Null, |bytes| TupleValue::Text(bytes)))
+        .collect();
+    debug_assert_eq!(raw.len(), table.columns.len());
+    let row = decode::copied_row(id, raw);
+    let key = row.key()?;
+    if let Some(signatures) = signatures {
+        signatures.is_known(id, &key, &row);
+    }
+    for (place, (value, column)) in row.values()?.iter().zip(table.columns).enumerate() {
+        if place > 0 {
+            out.extend_from_slice(b"\t");
+        }
+        match (value, column.kind) {
+            (Value::Text(text), _) => escape(text.as_bytes(), out),
+            (Value::Null | Value::Unchanged, Kind::Token) => escape(key.as_str().as_bytes(), out),
+            (Value::Null | Value::Unchanged, _) => out.extend_from_slice(b"\\N"),
+        }
+    }
+    out.extend_from_slice(b"\n");
+    Ok(())
+}
+
+/// One field of COPY's text format; `None` is NULL.
+pub fn unescape(field: &[u8]) -> Option<Vec<u8>> {
+    if field == b"\\N" {
+        return None;
+    }
+    let mut out = Vec::with_capacity(field.len());
+    let mut bytes = field.iter();
+    while let Some(byte) = bytes.next() {
+        if *byte != b'\\' {
+            out.push(*byte);
+            continue;
+        }
+        out.push(match bytes.next() {
+            Some(b'b') => 8,
+            Some(b'f') => 12,
+            Some(b'n') => b'\n',
+            Some(b'r') => b'\r',
+            Some(b't') => b'\t',
+            Some(b'v') => 11,
+            Some(other) => *other,
+            None => b'\\',
+        });
+    }
+    Some(out)
+}
+
+fn escape(value: &[u8], out: &mut BytesMut) {
+    for byte in value {
+        match byte {
+            b'\\' => out.extend_from_slice(b"\\\\"),
+            b'\n' => out.extend_from_slice(b"\\n"),
+            b'\r' => out.extend_from_slice(b"\\r"),
+            b'\t' => out.extend_from_slice(b"\\t"),
+            other => out.extend_from_slice(&[*other]),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn copy_text_survives_both_directions() {
+        for text in ["", "\\N", "tab\tline\nback\\slash\r", "\u{8}\u{b}\u{c}", "plain"] {
+            let mut out = BytesMut::new();
+            escape(text.as_bytes(), &mut out);
+            assert!(!out.contains(&b'\t') && !out.contains(&b'\n'));
+            assert_eq!(unescape(&out).as_deref(), Some(text.as_bytes()), "{text:?}");
+        }
+        assert_eq!(unescape(b"\\N"), None);
+        assert_eq!(unescape(b"a\\b"), Some(b"a\x08".to_vec()));
+    }
+}

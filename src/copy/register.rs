@@ -1,0 +1,202 @@
+//! Copies of LiteLLM's rows, as they are shown: the one that runs, and how the last ones ended.
+//!
+//! Owns the numbers of this process; what is owed over restarts stands in the target ([`crate::copy::backfill`],
+//! [`crate::copy::resnapshot`]). Written by whoever copies, read by the pages and the metrics; knows no database.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use serde::Serialize;
+
+/// How often a copy that takes long says how far it is, in the log.
+const LOG_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Why LiteLLM's rows are copied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub enum CopyKind {
+    /// Nothing was copied before.
+    First,
+    /// The stream could not be continued.
+    Again,
+    /// `resnapshot` or `verify --repair`.
+    Resnapshot,
+    /// `verify`: nothing is changed.
+    Verify,
+}
+
+/// What a copy is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CopyPhase {
+    Idle,
+    /// Waiting for a snapshot: LiteLLM's own transactions may be in the way.
+    Snapshot,
+    Copying,
+    /// Following the stream up to the snapshot.
+    CatchingUp,
+    Merging,
+    /// Writing Open WebUI's rows for the first time.
+    Projecting,
+}
+
+impl CopyPhase {
+    pub const ALL: [Self; 6] =
+        [Self::Idle, Self::Snapshot, Self::Copying, Self::CatchingUp, Self::Merging, Self::Projecting];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::Snapshot => "snapshot",
+            Self::Copying => "copying",
+            Self::CatchingUp => "catching_up",
+            Self::Merging => "merging",
+            Self::Projecting => "projecting",
+        }
+    }
+
+    /// For people.
+    pub fn describe(self) -> &'static str {
+        match self {
+            Self::Idle => "nothing to do",
+            Self::Snapshot => "making a snapshot",
+            Self::Copying => "copying",
+            Self::CatchingUp => "catching up",
+            Self::Merging => "merging",
+            Self::Projecting => "writing Open WebUI's rows",
+        }
+    }
+}
+
+/// A copy on its way, or the last one that was.
+#[derive(Debug, Clone)]
+pub struct Copy {
+    pub kind: CopyKind,
+    pub reason: String,
+    /// `Idle`: it has ended.
+    pub phase: CopyPhase,
+    /// LiteLLM's name of the table being copied.
+    pub table: Option<&'static str>,
+    pub tables_done: usize,
+    pub tables: usize,
+    /// Copied so far, of all tables.
+    pub rows: u64,
+    pub since: SystemTime,
+    started: Instant,
+    logged: Instant,
+}
+
+/// A copy that ended well since this process started.
+#[derive(Debug, Clone)]
+pub struct FinishedCopy {
+    pub kind: CopyKind,
+    pub rows: u64,
+    pub took: Duration,
+    pub at: SystemTime,
+}
+
+/// What is known of them.
+#[derive(Debug, Clone, Default)]
+pub struct Known {
+    /// The one that runs, or ran last.
+    pub latest: Option<Copy>,
+    /// The last that ended did not end well.
+    pub failed: bool,
+    pub last_good: Option<FinishedCopy>,
+}
+
+impl Known {
+    pub fn running(&self) -> Option<&Copy> {
+        self.latest.as_ref().filter(|copy| copy.phase != CopyPhase::Idle)
+    }
+}
+
+#[derive(Debug, Default)]
+pub struct Copies(Mutex<Known>);
+
+impl Copies {
+    fn lock(&self) -> MutexGuard<'_, Known> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Copy)) {
+        if let Some(copy) = &mut self.lock().latest
+            && copy.phase != CopyPhase::Idle
+        {
+            change(copy);
+        }
+    }
+
+    pub fn known(&self) -> Known {
+        self.lock().clone()
+    }
+
+    /// A copy begins; it has to read this many tables.
+    pub fn begin(&self, kind: CopyKind, reason: &str, tables: usize) {
+        let now = Instant::now();
+        self.lock().latest = Some(Copy {
+            kind,
+            reason: reason.to_owned(),
+            phase: CopyPhase::Snapshot,
+            table: None,
+            tables_done: 0,
+            tables,
+            rows: 0,
+            since: SystemTime::now(),
+            started: now,
+            logged: now,
+        });
+    }
+
+    /// The next of the tables is copied.
+    pub fn table(&self, table: &'static str) {
+        self.change(|copy| {
+            copy.phase = CopyPhase::Copying;
+            copy.tables_done += usize::from(copy.table.is_some());
+            copy.table = Some(table);
+        });
+    }
+
+    /// So many more rows of the table are copied. Says so in the log now and then.
+    pub fn rows(&self, more: u64) {
+        self.change(|copy| {
+            copy.rows += more;
+            if copy.logged.elapsed() < LOG_INTERVAL {
+                return;
+            }
+            copy.logged = Instant::now();
+            let Copy { table, tables_done, tables, rows, started, .. } = copy;
+            let per_second = *rows / started.elapsed().as_secs().max(1);
+            tracing::info!(
+                table = table.unwrap_or_default(),
+                tables_done,
+                tables,
+                rows,
+                per_second,
+                "still copying"
+            );
+        });
+    }
+
+    /// The tables are copied; what follows takes as long as it takes.
+    pub fn phase(&self, phase: CopyPhase) {
+        self.change(|copy| {
+            copy.phase = phase;
+            copy.table = None;
+            copy.tables_done = copy.tables;
+        });
+    }
+
+    /// The one that runs is over, if one does. `done`: as it should be.
+    pub fn end(&self, done: bool) {
+        let mut known = self.lock();
+        let Some(copy) = known.latest.as_mut().filter(|copy| copy.phase != CopyPhase::Idle) else { return };
+        copy.phase = CopyPhase::Idle;
+        let Copy { kind, rows, started, .. } = *copy;
+        known.failed = !done;
+        if done {
+            let (took, at) = (started.elapsed(), SystemTime::now());
+            known.last_good = Some(FinishedCopy { kind, rows, took, at });
+        }
+    }
+}

@@ -1,0 +1,368 @@
+//! `plan`: what `run` would do, worked out without doing it.
+//!
+//! LiteLLM's rows are read in one read-only transaction, Open WebUI's are copied into temporary tables, and the ordinary
+//! projection runs on the copies (`shadow`). What differs afterwards is the plan: there is no second set of rules that
+//! could say something else than what is done. Owns nothing in either database, and writes no row of anybody's: it needs
+//! to read both, and to make temporary tables in Open WebUI's.
+//!
+//! Where a daemon has run before, its books are copied as well, and the plan is what a full difference would change with
+//! the policy that was given: the way to try a policy out.
+
+mod shadow;
+pub mod table;
+
+use std::time::SystemTime;
+
+use serde::Serialize;
+use tokio_postgres::Row;
+use tokio_postgres::types::{ToSql, Type};
+
+use crate::catalog::TableId;
+use crate::config::Config;
+use crate::copy::backfill;
+use crate::copy::register::Copies;
+use crate::error::{Error, Result, Side, on};
+use crate::observe::status;
+use crate::operate::doctor::bridge;
+use crate::pipeline::poll;
+use crate::position::Lsn;
+use crate::project::models::Rules;
+use crate::project::{Outcome, Projection, Scope, Stamp};
+use crate::source::Source;
+use crate::sql;
+use crate::target::layout;
+use crate::target::schema;
+use crate::target::{QUICK, SLOW, Target, within};
+
+/// What would be done. The JSON of `plan --json` is this struct.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Plan {
+    /// A daemon has run here before.
+    pub has_run: bool,
+    /// The shape of Open WebUI's tables.
+    pub layout: String,
+    /// What somebody should know before.
+    pub notes: Vec<String>,
+    /// Rows read of LiteLLM's tables.
+    pub litellm: Vec<Copied>,
+    pub accounts: Vec<Account>,
+    pub skipped: Vec<Skipped>,
+    /// Dead letters: who or what could not be written.
+    pub failures: Vec<Failure>,
+    pub groups: Vec<Group>,
+    pub members: Vec<Member>,
+    pub keys: Vec<Key>,
+    pub models: Vec<Model>,
+    pub grants: Vec<Grant>,
+    /// Models everybody sees in Open WebUI although LiteLLM limits them.
+    pub public_models: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Copied {
+    pub table: &'static str,
+    pub rows: u64,
+}
+
+/// An account that would be made or changed. What would differ has an `old_…`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Account {
+    /// create, adopt, link, update, lock or unlock.
+    pub action: String,
+    /// LiteLLM's id.
+    pub user_id: Option<String>,
+    pub webui_id: String,
+    pub email: Option<String>,
+    pub name: Option<String>,
+    pub role: Option<String>,
+    pub old_email: Option<String>,
+    pub old_name: Option<String>,
+    pub old_role: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Skipped {
+    pub user_id: String,
+    pub email: Option<String>,
+    pub reason: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Failure {
+    /// account, team, organization, api_key, access, model or last_admin.
+    pub kind: String,
+    pub key: String,
+    pub email: Option<String>,
+    pub reason: String,
+    /// It would leave somebody with more access than LiteLLM gives them.
+    pub critical: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Group {
+    /// create, use (it was there before us), rename or remove.
+    pub action: String,
+    /// organization, team or models.
+    pub kind: String,
+    pub webui_id: String,
+    pub name: Option<String>,
+    pub old_name: Option<String>,
+    /// How many we would have there.
+    pub members: i64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Member {
+    /// join or leave.
+    pub action: String,
+    pub group_id: String,
+    pub group: Option<String>,
+    pub webui_id: String,
+    pub email: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Key {
+    /// mint or delete.
+    pub action: String,
+    pub webui_id: String,
+    pub email: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Model {
+    /// create, activate, retire or take (it is public, and would not be).
+    pub action: String,
+    pub model_id: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Grant {
+    /// grant or revoke.
+    pub action: String,
+    pub model_id: String,
+    /// user or group.
+    pub principal_type: String,
+    pub principal_id: String,
+    /// The account's e-mail or the group's name.
+    pub principal: Option<String>,
+}
+
+impl Plan {
+    /// Whether nothing would be written in Open WebUI.
+    pub fn is_empty(&self) -> bool {
+        self.accounts.is_empty()
+            && self.groups.iter().all(|group| group.action == "use")
+            && self.members.is_empty()
+            && self.keys.is_empty()
+            && self.models.is_empty()
+            && self.grants.is_empty()
+    }
+}
+
+/// Works out what `run` would do.
+///
+/// # Errors
+/// When a database cannot be reached or read, or the projection would stop.
+pub async fn make(config: &Config) -> Result<Plan> {
+    let mut plan = Plan::default();
+    let source = Source::open(config).await?;
+    let target = Target::open_temporary(config).await?;
+    check_rights(config, &source, &target).await?;
+    if bridge::find(&source, config).await?.is_at_work() {
+        plan.notes.push(
+            "a trigger bridge writes to Open WebUI from LiteLLM's database: `litellm-webui-sync doctor` says how to remove it first"
+                .to_owned(),
+        );
+    }
+    let layout = layout::find(&target, config).await?;
+    plan.layout = layout.describe();
+    shadow::make(&target, config, &layout, &mut plan).await?;
+    copy(config, &source, &target, &mut plan).await?;
+    drop(source);
+    schema::write_policy(&target, config).await?;
+    ask_for_models(config, &target, &mut plan).await?;
+
+    let rules = Rules::find(&target, config, &layout).await?;
+    let text = "update policy set model_prefix = $1, group_min = $2";
+    let done = target.client().execute(text, &[&rules.prefix, &rules.group_min]).await;
+    done.map_err(on(Side::Target, "write the policy"))?;
+    let projection = Projection::new(layout.clone(), config.policy.api_keys, rules);
+    target.begin_large().await?;
+    // Nothing is written, so what fails is shown, however much it is.
+    let stamp = Stamp { now: SystemTime::now(), lsn: Lsn::from(0), audit_each: false, failures: u32::MAX };
+    let outcome = projection.apply(&target, Scope::Everything, stamp).await?;
+    shadow::note(&target, &layout, "is").await?;
+    read(&target, &mut plan).await?;
+    plan.public_models = status::models(&target, &layout).await?.public;
+    look_ahead(config, &target, &outcome, &mut plan).await?;
+    // The temporary tables would go with the session anyway.
+    target.execute("end the plan", "rollback").await?;
+    Ok(plan)
+}
+
+/// Everything that is missing, at once.
+async fn check_rights(config: &Config, source: &Source, target: &Target) -> Result<()> {
+    let tables = source.tables(config).await?;
+    let names: Vec<&str> = tables.keys().map(String::as_str).collect();
+    let client = &source.connection.client;
+    let rows = client.query(sql::DOCTOR_SOURCE_TABLES, &[&config.litellm_schema, &names]).await;
+    let lacking: Vec<String> = rows
+        .map_err(on(Side::Source, "examine LiteLLM's tables"))?
+        .iter()
+        .filter(|row| !row.get::<_, bool>("readable"))
+        .map(|row| format!("select on {}", row.get::<_, &str>("table_name")))
+        .collect();
+    if !lacking.is_empty() {
+        return Err(Error::Lacking { side: Side::Source, what: lacking.join(", ") });
+    }
+    let parameters: &[&(dyn ToSql + Sync)] = &[&config.webui_schema];
+    let work = target.client().query(sql::PLAN_TARGET_LACKS, parameters);
+    let rows = within(Side::Target, "examine Open WebUI's tables", QUICK, work).await?;
+    let lacking: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+    if lacking.is_empty() {
+        return Ok(());
+    }
+    Err(Error::Lacking { side: Side::Target, what: lacking.join(", ") })
+}
+
+/// LiteLLM's rows at one point in time, through the same reduction as a first copy.
+async fn copy(config: &Config, source: &Source, target: &Target, plan: &mut Plan) -> Result<()> {
+    // An old snapshot keeps LiteLLM's server from cleaning up: not for long.
+    let begin = "begin isolation level repeatable read read only; set local idle_in_transaction_session_timeout = '60s';
+                 set local statement_timeout = '300s'";
+    let client = &source.connection.client;
+    within(Side::Source, "begin to read", QUICK, client.batch_execute(begin)).await?;
+    let tables = source.tables(config).await?;
+    // Nobody looks at this one.
+    let copies = Copies::default();
+    for id in TableId::all() {
+        let mirror = id.table().mirror;
+        let text = format!("create temporary table stage_{mirror} (like {mirror})");
+        target.execute("prepare the staging tables", &text).await?;
+        let rows = backfill::fill_staging(config, source, target, id, &tables, None, &copies).await?;
+        plan.litellm.push(Copied { table: id.table().source, rows });
+    }
+    within(Side::Source, "end reading", QUICK, client.batch_execute("rollback")).await?;
+    for table in TableId::all().map(TableId::table) {
+        backfill::merge_table(target, table).await?;
+        target.execute("analyze the copies", &format!("analyze {}", table.mirror)).await?;
+    }
+    backfill::derive(target).await?;
+    target.execute("analyze the copies", "analyze team_roster").await
+}
+
+/// What LiteLLM's `/v1/models` names, where `run` would ask it.
+async fn ask_for_models(config: &Config, target: &Target, plan: &mut Plan) -> Result<()> {
+    let Some(api) = &config.models_api else { return Ok(()) };
+    let names = match poll::once(api).await {
+        Ok(names) => names,
+        Err(reason) => {
+            plan.notes.push(format!(
+                "LiteLLM's /v1/models gave no answer ({reason}): models that are only in its config.yaml are missing here"
+            ));
+            return Ok(());
+        }
+    };
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let statement = target.prepare(sql::STORE_POLLED, &[Type::TEXT_ARRAY]).await?;
+    target.query("keep the models LiteLLM named", SLOW, &statement, &[&names]).await?;
+    Ok(())
+}
+
+/// What would keep `run` from doing it.
+async fn look_ahead(config: &Config, target: &Target, outcome: &Outcome, plan: &mut Plan) -> Result<()> {
+    let text = "select exists (select from was_account where role = 'admin'), (select count(*) from account where active)";
+    let row = target.client().query_one(text, &[]).await;
+    let row = row.map_err(on(Side::Target, "look for an admin"))?;
+    if !plan.has_run && !row.get::<_, bool>(0) {
+        plan.notes.push(
+            "Open WebUI has no admin yet: `run` writes nothing before somebody has signed up there"
+                .to_owned(),
+        );
+    }
+    let (departing, stripped) = outcome.losing();
+    let limits = &config.policy.brake;
+    let share = (row.get::<_, i64>(1) + departing) * i64::from(limits.percent) / 100;
+    if departing + stripped > share.max(i64::from(limits.people)) {
+        plan.notes.push(format!(
+            "{} people would be locked out, or lose groups, models or keys: the brake would hold this until it is approved",
+            departing + stripped
+        ));
+    }
+    Ok(())
+}
+
+async fn read(target: &Target, plan: &mut Plan) -> Result<()> {
+    let rows = async |text: &str| -> Result<Vec<Row>> {
+        within(Side::Target, "read the plan", SLOW, target.client().query(text, &[])).await
+    };
+    for row in rows(sql::PLAN_ACCOUNTS).await? {
+        plan.accounts.push(Account {
+            action: row.get("action"),
+            user_id: row.get("user_id"),
+            webui_id: row.get("webui_id"),
+            email: row.get("email"),
+            name: row.get("name"),
+            role: row.get("role"),
+            old_email: row.get("old_email"),
+            old_name: row.get("old_name"),
+            old_role: row.get("old_role"),
+        });
+    }
+    for row in rows(sql::PLAN_SKIPPED).await? {
+        plan.skipped.push(Skipped {
+            user_id: row.get("user_id"),
+            email: row.get("email"),
+            reason: row.get("reason"),
+        });
+    }
+    for row in rows(sql::PLAN_FAILURES).await? {
+        plan.failures.push(Failure {
+            kind: row.get("kind"),
+            key: row.get("key"),
+            email: row.get("email"),
+            reason: row.get("reason"),
+            critical: row.get("critical"),
+        });
+    }
+    for row in rows(sql::PLAN_GROUPS).await? {
+        plan.groups.push(Group {
+            action: row.get("action"),
+            kind: row.get("kind"),
+            webui_id: row.get("webui_id"),
+            name: row.get("name"),
+            old_name: row.get("old_name"),
+            members: row.get("members"),
+        });
+    }
+    for row in rows(sql::PLAN_MEMBERS).await? {
+        plan.members.push(Member {
+            action: row.get("action"),
+            group_id: row.get("group_id"),
+            group: row.get("group_name"),
+            webui_id: row.get("webui_id"),
+            email: row.get("email"),
+        });
+    }
+    for row in rows(sql::PLAN_KEYS).await? {
+        plan.keys.push(Key {
+            action: row.get("action"),
+            webui_id: row.get("webui_id"),
+            email: row.get("email"),
+        });
+    }
+    for row in rows(sql::PLAN_MODELS).await? {
+        plan.models.push(Model { action: row.get("action"), model_id: row.get("model_id") });
+    }
+    for row in rows(sql::PLAN_GRANTS).await? {
+        plan.grants.push(Grant {
+            action: row.get("action"),
+            model_id: row.get("model_id"),
+            principal_type: row.get("principal_type"),
+            principal_id: row.get("principal_id"),
+            principal: row.get("principal"),
+        });
+    }
+    Ok(())
+}

@@ -1,0 +1,180 @@
+//! A copy of Open WebUI's tables and of our own, in temporary tables: the projection runs on it as on the real ones.
+//!
+//! Owns which tables and columns are copied. Reads Open WebUI's tables and our schema; writes temporary tables only.
+//! In a session of [`Target::open_temporary`] every statement of the projection means these, because none of them
+//! names a schema.
+
+use tokio_postgres::types::ToSql;
+
+use super::Plan;
+use crate::config::Config;
+use crate::error::{Error, Result, Side, on};
+use crate::postgres::quote_ident;
+use crate::sql::{self, fill};
+use crate::target::layout::{ApiKeys, GroupMembers, Layout, ModelAccess};
+use crate::target::schema;
+use crate::target::{QUICK, Target, within};
+
+/// What is not read, and what stands for it: secrets, pictures, and documents that nothing of ours looks at.
+const STAND_INS: &[(&str, &str, &str)] = &[
+    ("user", "profile_image_url", "''"),
+    ("user", "profile_banner_image_url", "null"),
+    ("user", "settings", "null"),
+    ("user", "oauth", "null"),
+    ("user", "variables", "null"),
+    ("auth", "password", "''"),
+    ("auth", "mfa", "null"),
+    ("auth", "session_stamp", "null"),
+    ("api_key", "data", "null"),
+    ("model", "meta", "'{}'"),
+    ("model", "params", "'{}'"),
+];
+
+/// What a projection reads of our books besides the mirror.
+const BOOKS: &[&str] = &[
+    "policy",
+    "account",
+    "group_link",
+    "member",
+    "dead_letter",
+    "skipped",
+    "other_model",
+    "model_set",
+    "effective_access",
+    "model_row",
+    "access_group",
+    "access_member",
+    "model_grant",
+    "minted_key",
+];
+
+/// Copies what there is: Open WebUI's rows, and our books if a daemon has run here. Notes how all was before.
+pub(super) async fn make(target: &Target, config: &Config, layout: &Layout, plan: &mut Plan) -> Result<()> {
+    let mut tables = vec!["user", "auth", "group", "model"];
+    if layout.group_members == GroupMembers::Table {
+        tables.push("group_member");
+    }
+    if layout.api_keys == ApiKeys::Table {
+        tables.push("api_key");
+    }
+    if layout.model_access == ModelAccess::Table {
+        tables.push("access_grant");
+    }
+    let action = "look at Open WebUI's tables";
+    let parameters: &[&(dyn ToSql + Sync)] = &[&config.webui_schema, &tables];
+    let work = target.client().query(sql::COLUMNS, parameters);
+    let columns: Vec<(String, String)> = within(Side::Target, action, QUICK, work)
+        .await?
+        .iter()
+        .map(|row| (row.get("table_name"), row.get("column_name")))
+        .collect();
+    schema::make_temporary(target).await?;
+    let known = books_version(target, config).await?;
+    // One point in time. It ends before anything else is done, so that no lock of ours is in Open WebUI's way.
+    target.execute("begin to copy", "begin isolation level repeatable read").await?;
+    for table in tables {
+        let mine: Vec<&str> =
+            columns.iter().filter(|(name, _)| name == table).map(|(_, column)| column.as_str()).collect();
+        target.execute("copy Open WebUI's rows", &copy(&config.webui_schema, table, &mine)).await?;
+    }
+    if known {
+        plan.has_run = true;
+        for table in BOOKS {
+            let text = format!(
+                "truncate {table}; insert into {table} select * from {}.{table}; analyze {table}",
+                quote_ident(&config.schema)
+            );
+            target.execute("copy our books", &text).await?;
+        }
+    }
+    target.execute("end copying", "commit").await?;
+    target.execute("note how it was", sql::PLAN_NOTE_BOOKS).await?;
+    note(target, layout, "was").await
+}
+
+/// Notes how Open WebUI's tables are now, as `was_…` or `is_…`.
+pub(super) async fn note(target: &Target, layout: &Layout, when: &str) -> Result<()> {
+    let members = match layout.group_members {
+        GroupMembers::Table => sql::PLAN_MEMBERS_TABLE,
+        GroupMembers::Json => sql::PLAN_MEMBERS_JSON,
+    };
+    let keys = match layout.api_keys {
+        ApiKeys::Table => sql::PLAN_KEYS_TABLE,
+        ApiKeys::Column => sql::PLAN_KEYS_COLUMN,
+    };
+    let (grants, is_public) = match layout.model_access {
+        ModelAccess::Table => (
+            sql::PLAN_GRANTS_TABLE,
+            "exists (select from access_grant a where a.resource_type = 'model' and a.resource_id = m.id \
+             and a.principal_type = 'user' and a.principal_id = '*')",
+        ),
+        ModelAccess::Json => {
+            (sql::PLAN_GRANTS_JSON, "json_typeof(coalesce(m.access_control, 'null')) = 'null'")
+        }
+    };
+    let mut text = sql::PLAN_NOTE.to_owned();
+    for (place, with) in
+        [(":members_of", members), (":keys_of", keys), (":grants_of", grants), (":is_public", is_public)]
+    {
+        text = fill(&text, place, with);
+    }
+    for table in ["account", "group", "member", "key", "model", "grant"] {
+        text = fill(&text, &format!(":note_{table}"), &format!("{when}_{table}"));
+    }
+    target.execute("note what there is", &text).await
+}
+
+/// The statements that make the copy of one table, with its constraints and indexes: what cannot be written there cannot
+/// be written here.
+fn copy(schema: &str, table: &str, columns: &[&str]) -> String {
+    let stand_in = |column: &str| {
+        STAND_INS.iter().find(|(of, name, _)| *of == table && *name == column).map(|(_, _, value)| *value)
+    };
+    let names: Vec<String> = columns.iter().map(|column| quote_ident(column)).collect();
+    let values: Vec<String> = columns
+        .iter()
+        .map(|column| stand_in(column).map_or_else(|| quote_ident(column), str::to_owned))
+        .collect();
+    let (schema, table) = (quote_ident(schema), quote_ident(table));
+    format!(
+        "create temporary table {table} (like {schema}.{table} including defaults including constraints including indexes);
+         insert into pg_temp.{table} ({}) select {} from {schema}.{table}; analyze pg_temp.{table}",
+        names.join(", "),
+        values.join(", ")
+    )
+}
+
+/// Whether a daemon has run here.
+///
+/// # Errors
+/// When its books are of another release.
+async fn books_version(target: &Target, config: &Config) -> Result<bool> {
+    let action = "look for our schema";
+    let client = target.client();
+    let row = client.query_opt(sql::PLAN_BOOKS_VERSION, &[&config.schema]).await;
+    let Some(row) = row.map_err(on(Side::Target, action))? else { return Ok(false) };
+    let text = format!("select coalesce(max(version), 0) from {}", row.get::<_, &str>(0));
+    let found: i32 = client.query_one(&text, &[]).await.map_err(on(Side::Target, action))?.get(0);
+    let known = i32::try_from(sql::MIGRATIONS.len()).unwrap_or(i32::MAX);
+    if found > known {
+        return Err(Error::NewerSchema { found, known });
+    }
+    if found < known {
+        return Err(Error::OlderSchema { found, known });
+    }
+    Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_are_not_copied() {
+        let text = copy("public", "auth", &["id", "password"]);
+        assert!(
+            text.contains(r#"insert into pg_temp."auth" ("id", "password") select "id", '' from"#),
+            "{text}"
+        );
+    }
+}

@@ -1,0 +1,144 @@
+//! `teardown`: takes away what we made.
+//!
+//! The slot and the publication always; with `purge` also exactly the Open WebUI rows the ledger
+//! names, and our schema. Rows we adopted get back what they had.
+
+use crate::config::Config;
+use crate::error::{Error, Result, Side, on};
+use crate::postgres::quote_ident;
+use crate::source::Source;
+use crate::source::publication::drop_publication_sql;
+use crate::sql;
+use crate::target::Target;
+use crate::target::checkpoint;
+use crate::target::layout::{self, ApiKeys, GroupMembers, ModelAccess};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purge {
+    /// Keep every Open WebUI row and our schema; a later `run` copies afresh.
+    Nothing,
+    /// Our rows and our schema; accounts with chats are locked and kept.
+    Rows,
+    /// Accounts with chats too.
+    People,
+}
+
+/// What was taken away, for a person.
+pub type Lines = Vec<String>;
+
+/// Adds to `lines` what it did, as it does it.
+///
+/// # Errors
+/// When a daemon still runs, or something cannot be removed.
+pub async fn teardown(config: &Config, purge: Purge, lines: &mut Lines) -> Result<()> {
+    let source = Source::open(config).await?;
+    let slot = source.slot(&config.slot).await?;
+    let ours = Some(config.source.database.as_str());
+    if slot.as_ref().is_some_and(|slot| slot.active && slot.database.as_deref() == ours) {
+        return Err(Error::Usage(format!("slot \"{}\" is in use: stop the daemon first", config.slot)));
+    }
+    // Only now, with nobody on the slot: whoever holds the lease and does nothing is ended.
+    let target = Target::open(config).await?;
+    if !target.take_lease(&config.schema).await? {
+        return Err(Error::Usage(
+            "a daemon is at work on this Open WebUI database: stop it first".to_owned(),
+        ));
+    }
+    match slot {
+        Some(slot) if slot.database.as_deref() != ours => {
+            lines
+                .push(format!("kept slot {}, which belongs to another database of that server", config.slot));
+        }
+        Some(_) => {
+            source.drop_slot(&config.slot).await?;
+            lines.push(format!("dropped slot {}", config.slot));
+        }
+        None => lines.push(format!("there was no slot {}", config.slot)),
+    }
+    let drop = drop_publication_sql(&config.publication);
+    match source.connection.client.batch_execute(&drop).await {
+        Ok(()) => lines.push(format!("dropped publication {}", config.publication)),
+        // A DBA made it, so a DBA drops it; the rest is ours to do.
+        Err(error) if error.code().is_some_and(|code| code.code() == "42501") => {
+            lines.push(format!(
+                "kept publication {}, which is not ours: its owner can run: {drop}",
+                config.publication
+            ));
+        }
+        Err(error) => return Err(on(Side::Source, "drop the publication")(error)),
+    }
+
+    let text =
+        "select exists (select from pg_catalog.pg_tables where schemaname = $1 and tablename = 'checkpoint')";
+    let row = target.client().query_one(text, &[&config.schema]).await;
+    if !row.map_err(on(Side::Target, "look at our schema"))?.get::<_, bool>(0) {
+        return Ok(());
+    }
+    if purge == Purge::Nothing {
+        // Without a checkpoint the next run copies everything and merges it; the ledger stays.
+        checkpoint::forget(&target).await?;
+        let text = "delete from backfill where finished_at is null";
+        target.execute("forget an unfinished copy", text).await?;
+        lines.push(
+            "kept every Open WebUI row and our schema; the next run copies LiteLLM's rows afresh".to_owned(),
+        );
+        return Ok(());
+    }
+    target.begin_large().await?;
+    purge_rows(&target, config, purge, lines).await?;
+    let text = format!("drop schema {} cascade", quote_ident(&config.schema));
+    target.execute("drop our schema", &text).await?;
+    target.execute("commit the teardown", "commit").await?;
+    lines.push(format!("dropped schema {}", config.schema));
+    Ok(())
+}
+
+async fn purge_rows(target: &Target, config: &Config, purge: Purge, lines: &mut Lines) -> Result<()> {
+    let layout = layout::find(target, config).await?;
+    let client = target.client();
+    let action = "remove our rows";
+    // Before the accounts: theirs would go with them, uncounted.
+    let keys = match layout.api_keys {
+        ApiKeys::Table => sql::KEYS_TABLE_PURGE,
+        ApiKeys::Column => sql::KEYS_COLUMN_PURGE,
+    };
+    let removed = client.execute(keys, &[]).await.map_err(on(Side::Target, action))?;
+    lines.push(format!("removed {removed} API keys"));
+    let models = match layout.model_access {
+        ModelAccess::Table => sql::PURGE_MODELS_TABLE,
+        ModelAccess::Json => sql::PURGE_MODELS_JSON,
+    };
+    let row = client.query_one(models, &[]).await.map_err(on(Side::Target, action))?;
+    let (models, groups, grants): (i64, i64, i64) = (row.get(0), row.get(1), row.get(2));
+    lines.push(format!("removed {models} models, {groups} access groups, {grants} grants"));
+    let members = match layout.group_members {
+        GroupMembers::Table => {
+            "delete from group_member gm using member m
+              where gm.group_id = m.group_id collate \"default\" and gm.user_id = m.user_id collate \"default\""
+        }
+        GroupMembers::Json => {
+            "update \"group\" g set user_ids = webui_user_ids(g.user_ids, '{}', l.ids)
+               from (select group_id, array_agg(user_id) as ids from member group by group_id) l
+              where g.id = l.group_id collate \"default\""
+        }
+    };
+    let removed = client.execute(members, &[]).await.map_err(on(Side::Target, action))?;
+    lines.push(match layout.group_members {
+        GroupMembers::Table => format!("removed {removed} group members"),
+        GroupMembers::Json => format!("removed our members from {removed} groups"),
+    });
+    let text = format!(
+        "delete from \"group\" g using group_link c
+          where g.id = c.webui_id collate \"default\" and c.origin = 'created' and not ({})",
+        layout.group_references()
+    );
+    let removed = client.execute(&text, &[]).await.map_err(on(Side::Target, action))?;
+    lines.push(format!("removed {removed} groups (those something else refers to stay)"));
+    let row = client.query_one(sql::PURGE_ACCOUNTS, &[&(purge == Purge::People)]).await;
+    let row = row.map_err(on(Side::Target, action))?;
+    let (deleted, locked, restored): (i64, i64, i64) = (row.get(0), row.get(1), row.get(2));
+    lines.push(format!(
+        "deleted {deleted} accounts, locked {locked} that have chats, restored {restored} adopted ones"
+    ));
+    Ok(())
+}

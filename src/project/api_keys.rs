@@ -1,0 +1,199 @@
+//! Personal API keys: who gets one, the minting, and who loses theirs.
+//!
+//! Never sees the value of a key: the target's server makes it from its own strong randomness inside the statement that
+//! writes it, because a server that logs slow statements logs their parameters as well. Our ledger gets its SHA-256. Who is to have a key is SQL
+//! (`sql/project/key_difference.sql`), how Open WebUI keeps it too (`sql/layout/api_key/`). Never begins or commits.
+
+use std::time::Duration;
+
+use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::{Row, Statement};
+
+use super::{Outcome, Stamp, bury, only, within_budget};
+use crate::error::{Result, Side, on};
+use crate::sql::{self, TouchedFrom, fill};
+use crate::target::layout::{ApiKeys, Layout};
+use crate::target::{SLOW, Target};
+
+/// People minted for at once: all that is ever in memory.
+const AT_ONCE: i64 = 1_000;
+
+/// What was done about keys.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub(super) struct Counts {
+    pub(super) minted: i64,
+    pub(super) deleted: i64,
+    /// Active people whose key LiteLLM took back, not those whose LiteLLM key expired: hashes of their Open WebUI ids.
+    pub(super) unkeyed: Vec<i64>,
+}
+
+/// The statements of one layout and one source of keys.
+#[derive(Debug)]
+pub(super) struct KeyTexts {
+    keys: TouchedFrom,
+    owners: &'static str,
+    difference: String,
+    mint: String,
+}
+
+/// People to mint for: three columns of one length.
+#[derive(Debug, Default)]
+struct Waiting {
+    ids: Vec<String>,
+    user_ids: Vec<String>,
+    newest: Vec<String>,
+}
+
+impl KeyTexts {
+    pub(super) fn new(layout: &Layout, keys: TouchedFrom) -> Self {
+        let (held, delete, mint) = match layout.api_keys {
+            ApiKeys::Table => (sql::KEYS_TABLE_HELD, sql::KEYS_TABLE_DELETE, sql::KEYS_TABLE_MINT),
+            ApiKeys::Column => (sql::KEYS_COLUMN_HELD, sql::KEYS_COLUMN_DELETE, sql::KEYS_COLUMN_MINT),
+        };
+        let owners = match keys {
+            TouchedFrom::Arrays => "unnest($4::text[])",
+            // Whoever is new waits for a key as well.
+            TouchedFrom::Table | TouchedFrom::Remaining => {
+                "(select id from touched where kind in ('rights', 'user') and id in (select user_id from key_concern))"
+            }
+            TouchedFrom::Everything => "(select user_id as id from key_concern)",
+        };
+        let (later, in_memory) =
+            if keys == TouchedFrom::Arrays { ("", "true") } else { (sql::MINT_LATER, "false") };
+        let mut difference = sql::KEY_DIFFERENCE.to_owned();
+        for (place, with) in [
+            (":key_owners", owners),
+            (":held_keys", held),
+            (":delete_keys", delete),
+            (":mint_later", later),
+            (":in_memory", in_memory),
+        ] {
+            difference = fill(&difference, place, with);
+        }
+        Self {
+            keys,
+            owners,
+            difference,
+            mint: fill(&fill(mint, ":mint_books", sql::MINT_BOOKS), ":new_key", sql::NEW_KEY),
+        }
+    }
+
+    /// To be called before the statements are sent together with others: one that still had to be prepared would be
+    /// overtaken by them.
+    pub(super) async fn prepare(&self, target: &Target) -> Result<Statement> {
+        if self.keys != TouchedFrom::Arrays {
+            target.execute("prepare for many keys", sql::CREATE_MINTING).await?;
+        }
+        target.prepare(&self.difference, &[Type::TIMESTAMPTZ, Type::PG_LSN]).await
+    }
+
+    /// Applies the difference for `people` (LiteLLM's ids), or for all that the texts name.
+    pub(super) async fn apply(
+        &self,
+        target: &Target,
+        people: &[&str],
+        stamp: Stamp,
+        patience: Duration,
+    ) -> Result<Counts> {
+        let statement = self.prepare(target).await?;
+        let Stamp { now, lsn, audit_each, .. } = stamp;
+        let mut parameters: Vec<&(dyn ToSql + Sync)> = vec![&now, &lsn, &audit_each];
+        if self.keys == TouchedFrom::Arrays {
+            parameters.push(&people);
+        }
+        let row = only(target.query("compare API keys", patience, &statement, &parameters).await?)?;
+        let mut counts = Counts { minted: 0, deleted: row.get("deleted"), unkeyed: row.get("unkeyed") };
+        if self.keys == TouchedFrom::Arrays {
+            let waiting =
+                Waiting { ids: row.get("ids"), user_ids: row.get("user_ids"), newest: row.get("newest") };
+            counts.minted = self.mint(target, &waiting, stamp, patience).await?;
+            return Ok(counts);
+        }
+        let next = target.prepare(sql::NEXT_TO_MINT, &[]).await?;
+        let mut last = String::new();
+        loop {
+            let rows = target.query("read who gets a key", patience, &next, &[&last, &AT_ONCE]).await?;
+            let waiting = Waiting::of(&rows);
+            let Some(id) = waiting.ids.last() else { return Ok(counts) };
+            last.clone_from(id);
+            counts.minted += self.mint(target, &waiting, stamp, patience).await?;
+        }
+    }
+
+    /// The same where something failed: halves `people` until what fails is one person's key, which becomes a dead
+    /// letter. Apart from their accounts, because it must not keep anybody from being locked.
+    pub(super) async fn apply_each(
+        &self,
+        target: &Target,
+        people: &[&str],
+        stamp: Stamp,
+        outcome: &mut Outcome,
+    ) -> Result<()> {
+        let mut queue = vec![people];
+        while let Some(next) = queue.pop() {
+            target.execute("set a savepoint", "savepoint project").await?;
+            let error = match self.apply(target, next, stamp, SLOW).await {
+                Ok(counts) => {
+                    target.execute("release a savepoint", "release savepoint project").await?;
+                    outcome.count_keys(counts);
+                    continue;
+                }
+                Err(error) if error.is_about_a_row() => error,
+                Err(error) => return Err(error),
+            };
+            let back = "rollback to savepoint project; release savepoint project";
+            target.execute("go back to a savepoint", back).await?;
+            match next {
+                [] => {}
+                [one] => {
+                    bury(target, ("api_key", one, "SYNC_API_KEY"), &error, stamp).await?;
+                    outcome.failed += 1;
+                    within_budget(outcome, &error, stamp)?;
+                }
+                more => {
+                    let (left, right) = more.split_at(more.len() / 2);
+                    queue.extend([right, left]);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn mint(
+        &self,
+        target: &Target,
+        waiting: &Waiting,
+        stamp: Stamp,
+        patience: Duration,
+    ) -> Result<i64> {
+        if waiting.ids.is_empty() {
+            return Ok(0);
+        }
+        let Stamp { now, lsn, audit_each, .. } = stamp;
+        let statement = target.prepare(&self.mint, &[Type::TIMESTAMPTZ, Type::PG_LSN]).await?;
+        let at_once = usize::try_from(AT_ONCE).unwrap_or(usize::MAX);
+        let chunks = waiting.ids.chunks(at_once).zip(waiting.user_ids.chunks(at_once));
+        let mut minted = 0;
+        for ((ids, user_ids), newest) in chunks.zip(waiting.newest.chunks(at_once)) {
+            let parameters: &[&(dyn ToSql + Sync)] = &[&now, &lsn, &audit_each, &ids, &user_ids, &newest];
+            let row = only(target.query("write API keys", patience, &statement, parameters).await?)?;
+            minted += row.get::<_, i64>("minted");
+        }
+        Ok(minted)
+    }
+
+    /// Whom the texts name, where they are not in memory: for the search of a key that cannot be written.
+    pub(super) async fn people(&self, target: &Target) -> Result<Vec<String>> {
+        let text = format!("select distinct id from {} as g(id)", self.owners);
+        let rows =
+            target.client().query(&text, &[]).await.map_err(on(Side::Target, "list owners of keys"))?;
+        Ok(rows.iter().map(|row| row.get(0)).collect())
+    }
+}
+
+impl Waiting {
+    fn of(rows: &[Row]) -> Self {
+        let column = |name: &str| rows.iter().map(|row| row.get(name)).collect();
+        Self { ids: column("id"), user_ids: column("user_id"), newest: column("newest") }
+    }
+}

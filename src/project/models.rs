@@ -1,0 +1,553 @@
+//! Gives each person exactly the models they may use: model rows, access groups, members and grants.
+//!
+//! Owns the order of that part of the projection. What people may use is decided in [`crate::access`]; the difference
+//! is SQL (`sql/project/`, `sql/layout/`), restricted to whoever is touched. Never begins or commits.
+//!
+//! People with the same set of models form an access group, and the grants hang on that; a set fewer than
+//! [`Rules::group_min`] people share is granted to them directly.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio_postgres::Row;
+use tokio_postgres::types::{ToSql, Type};
+
+use super::{Outcome, Scope, Stamp, bury, only, prefix, within_budget};
+use crate::access::bits::Bits;
+use crate::access::lists::KnownModels;
+use crate::access::person::{KeyRule, decide};
+use crate::access::{ModelSet, read};
+use crate::config::Config;
+use crate::config::policy::{KeyPolicy, PublicModels};
+use crate::error::Result;
+use crate::sql::{self, fill};
+use crate::target::layout::{GroupMembers, Layout, ModelAccess};
+use crate::target::{QUICK, SLOW, Target};
+
+/// What the policy and Open WebUI's connections say about models.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rules {
+    pub keys: KeyRule,
+    /// How many people with the same models make a group.
+    pub group_min: i32,
+    /// What Open WebUI puts before LiteLLM's names.
+    pub prefix: String,
+    /// Take away what is public in Open WebUI.
+    pub take_public: bool,
+}
+
+impl Rules {
+    /// The policy's and Open WebUI's word on models.
+    pub async fn find(target: &Target, config: &Config, layout: &Layout) -> Result<Self> {
+        let url = config.models_api.as_ref().map(|api| api.url.to_string());
+        Ok(Self {
+            keys: match config.policy.access.keys {
+                KeyPolicy::Narrow => KeyRule::Narrow,
+                KeyPolicy::Required => KeyRule::Required,
+            },
+            group_min: config.policy.grants.group_min,
+            prefix: prefix::find(target, layout, &config.policy.models.prefix, url.as_deref()).await?,
+            take_public: config.policy.models.public == PublicModels::Take,
+        })
+    }
+}
+
+/// What one projection did.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Changes {
+    /// People whose models changed.
+    pub people: i64,
+    pub models: i64,
+    pub groups: i64,
+    pub members_added: i64,
+    pub members_removed: i64,
+    pub grants_added: i64,
+    pub grants_removed: i64,
+}
+
+impl Changes {
+    pub(super) fn add(&mut self, other: Self) {
+        self.people += other.people;
+        self.models += other.models;
+        self.groups += other.groups;
+        self.members_added += other.members_added;
+        self.members_removed += other.members_removed;
+        self.grants_added += other.grants_added;
+        self.grants_removed += other.grants_removed;
+    }
+}
+
+/// Who to look at.
+#[derive(Debug)]
+struct People {
+    ids: Vec<String>,
+    /// These are all there are, and every set and every row is looked at too.
+    everybody: bool,
+}
+
+/// A person and what they are to have.
+type Decided = (String, Option<Arc<ModelSet>>);
+
+/// More people than this are planned for like everybody.
+const MANY: usize = 300;
+/// How many people are read at a time, and how many are written.
+const CHUNK: usize = 2_000;
+const PART: usize = 20_000;
+
+#[derive(Debug)]
+pub(super) struct Access {
+    rules: Rules,
+    texts: Texts,
+    /// The models LiteLLM serves, until one changes.
+    known_models: Mutex<Option<Known>>,
+}
+
+/// The models LiteLLM serves. `unused`: there are none, and nobody was ever given one, so there is nothing to do for
+/// anybody: an installation without models must not pay for them.
+#[derive(Debug, Clone)]
+struct Known {
+    known_models: Arc<KnownModels>,
+    unused: bool,
+}
+
+#[derive(Debug)]
+struct Texts {
+    models: String,
+    take: &'static str,
+    groups: String,
+    members: String,
+    grants: String,
+}
+
+impl Texts {
+    fn new(layout: &Layout) -> Self {
+        let (members, group_columns, group_values) = match layout.group_members {
+            GroupMembers::Table => (sql::ACCESS_MEMBERS_TABLE, "", ""),
+            GroupMembers::Json => (sql::ACCESS_MEMBERS_JSON, ", user_ids", ", '[]'::json"),
+        };
+        let (grants, take, model_columns, model_values) = match layout.model_access {
+            ModelAccess::Table => (sql::GRANTS_TABLE, sql::TAKE_MODELS_TABLE, "", ""),
+            // NULL there would be public.
+            ModelAccess::Json => (
+                sql::GRANTS_JSON,
+                sql::TAKE_MODELS_JSON,
+                ", access_control",
+                ", webui_access_control('{}', '{}', '{}', '{}', '{}')",
+            ),
+        };
+        let extra = |text: &str, columns, values| {
+            fill(&fill(text, ":extra_columns", columns), ":extra_values", values)
+        };
+        Self {
+            models: extra(sql::MODEL_ROWS, model_columns, model_values),
+            take,
+            groups: extra(sql::ACCESS_GROUPS, group_columns, group_values),
+            members: fill(
+                &fill(members, ":access_member_difference", sql::ACCESS_MEMBER_DIFFERENCE),
+                ":json_changes",
+                sql::JSON_CHANGES,
+            ),
+            grants: fill(grants, ":grant_difference", sql::GRANT_DIFFERENCE),
+        }
+    }
+}
+
+/// What `store_access.sql` says follows.
+#[derive(Debug, Default)]
+struct Follows {
+    people: Vec<String>,
+    /// Sets that have a group from now on, and those of them that are new; sets that have none.
+    grouped: Vec<String>,
+    new_groups: Vec<String>,
+    ungrouped: Vec<String>,
+    former_groups: Vec<String>,
+    stripped: Vec<i64>,
+}
+
+impl Access {
+    pub(super) fn new(layout: &Layout, rules: Rules) -> Self {
+        Self { rules, texts: Texts::new(layout), known_models: Mutex::default() }
+    }
+
+    /// Applies the difference for whoever is touched, after the accounts.
+    pub(super) async fn apply(
+        &self,
+        target: &Target,
+        scope: Scope<'_>,
+        stamp: Stamp,
+        outcome: &mut Outcome,
+    ) -> Result<()> {
+        let models_may_differ = match scope {
+            Scope::These(touched) if !touched.has_rights() => return Ok(()),
+            Scope::These(touched) => touched.all_rights,
+            Scope::Everything | Scope::Touched => true,
+        };
+        if models_may_differ {
+            self.forget_models();
+        }
+        let Known { known_models, unused } = self.known_models(target).await?;
+        if unused {
+            return Ok(());
+        }
+        let People { mut ids, everybody } = people(target, scope).await?;
+        if ids.is_empty() && !everybody {
+            return Ok(());
+        }
+        let many = everybody || ids.len() > MANY;
+        if many {
+            target.plan_large().await?;
+        }
+        if everybody {
+            self.model_rows(target, &known_models, stamp, outcome).await?;
+        }
+        self.decide_and_write(target, &known_models, &ids, everybody, stamp, outcome).await?;
+        // Listed part by part: a transaction of any size has to fit in little memory.
+        while matches!(scope, Scope::Touched)
+            && !everybody
+            && let Some(last) = ids.last()
+        {
+            ids = touched_after(target, last).await?;
+            self.decide_and_write(target, &known_models, &ids, false, stamp, outcome).await?;
+        }
+        if many && matches!(scope, Scope::These(touched) if touched.len() <= super::MANY) {
+            // What is still to come in this batch concerns few.
+            target.plan_small().await?;
+        }
+        Ok(())
+    }
+
+    async fn decide_and_write(
+        &self,
+        target: &Target,
+        known_models: &KnownModels,
+        ids: &[String],
+        everybody: bool,
+        stamp: Stamp,
+        outcome: &mut Outcome,
+    ) -> Result<()> {
+        let decided = self.decide(target, known_models, ids, everybody, stamp).await?;
+        if decided.is_empty() && !everybody {
+            return Ok(());
+        }
+        // Sent together; released with the transaction.
+        let savepoint = target.execute("set a savepoint", "savepoint access");
+        let (savepoint, attempt) = tokio::join!(savepoint, self.write(target, &decided, everybody, stamp));
+        savepoint?;
+        match attempt {
+            Ok(done) => outcome.count_access(done),
+            Err(error) if error.is_about_a_row() => {
+                go_back(target).await?;
+                self.bisect(target, decided, stamp, outcome).await?;
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    /// Read anew when next needed.
+    pub(super) fn forget_models(&self) {
+        *self.known_models.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    async fn known_models(&self, target: &Target) -> Result<Known> {
+        let known = self.known_models.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(known) = known {
+            return Ok(known);
+        }
+        let known_models = Arc::new(read::known_models(target).await?);
+        let unused = known_models.names().is_empty() && {
+            let statement = target.prepare(sql::ACCESS_IS_UNUSED, &[]).await?;
+            only(target.query("look for models", QUICK, &statement, &[]).await?)?.get(0)
+        };
+        let read = Known { known_models, unused };
+        *self.known_models.lock().unwrap_or_else(PoisonError::into_inner) = Some(read.clone());
+        Ok(read)
+    }
+
+    /// What each person is to have, for those for whom that is news.
+    async fn decide(
+        &self,
+        target: &Target,
+        known_models: &KnownModels,
+        ids: &[String],
+        everybody: bool,
+        stamp: Stamp,
+    ) -> Result<Vec<Decided>> {
+        let mut sets: HashMap<Bits, Option<Arc<ModelSet>>> = HashMap::new();
+        let mut decided = Vec::new();
+        for chunk in ids.chunks(CHUNK) {
+            let ids: Vec<&str> = chunk.iter().map(String::as_str).collect();
+            for (id, known) in read::people(target, &ids, stamp.now).await? {
+                let set = match &known.webui_id {
+                    Some(_) => {
+                        let may = decide(known_models, &known.person, self.rules.keys);
+                        sets.entry(may)
+                            .or_insert_with_key(|may| self.set(known_models, may).map(Arc::new))
+                            .clone()
+                    }
+                    None => None,
+                };
+                let has = known.has.as_ref().map(|(hash, account)| (hash, account));
+                let wants = set.as_ref().map(|set| &set.hash).zip(known.webui_id.as_ref());
+                if everybody || has != wants || known.failed {
+                    decided.push((id, set));
+                }
+            }
+        }
+        decided.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+        Ok(decided)
+    }
+
+    fn set(&self, known_models: &KnownModels, may: &Bits) -> Option<ModelSet> {
+        let prefix = &self.rules.prefix;
+        ModelSet::new(known_models.named(may).into_iter().map(|name| format!("{prefix}{name}")).collect())
+    }
+
+    /// The rows of the models. One that cannot be written becomes a dead letter, and the others are written.
+    async fn model_rows(
+        &self,
+        target: &Target,
+        known_models: &KnownModels,
+        stamp: Stamp,
+        outcome: &mut Outcome,
+    ) -> Result<()> {
+        let ids: Vec<String> =
+            known_models.names().iter().map(|name| format!("{}{name}", self.rules.prefix)).collect();
+        let types = [Type::TIMESTAMPTZ, Type::PG_LSN, Type::BOOL, Type::TEXT_ARRAY, Type::TEXT_ARRAY];
+        let statement = target.prepare(&self.texts.models, &types).await?;
+        let Stamp { now, lsn, audit_each, .. } = stamp;
+        let mut queue: Vec<&[String]> = vec![&ids];
+        while let Some(some) = queue.pop() {
+            target.execute("set a savepoint", "savepoint access").await?;
+            let parameters: &[&(dyn ToSql + Sync)] = &[&now, &lsn, &audit_each, &ids, &some];
+            match target.query("write model rows", SLOW, &statement, parameters).await {
+                Ok(rows) => {
+                    target.execute("release a savepoint", "release savepoint access").await?;
+                    let row = only(rows)?;
+                    outcome.access.models += row.get::<_, i64>(0) + row.get::<_, i64>(1);
+                }
+                Err(error) if error.is_about_a_row() => {
+                    go_back(target).await?;
+                    if let [id] = some {
+                        bury(target, ("model", id, "SYNC_MODEL"), &error, stamp).await?;
+                        outcome.failed += 1;
+                        within_budget(outcome, &error, stamp)?;
+                    } else if some.is_empty() {
+                        return Err(error);
+                    } else {
+                        let (left, right) = some.split_at(some.len() / 2);
+                        queue.extend([right, left]);
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        if self.rules.take_public {
+            let statement = target.prepare(self.texts.take, &[Type::TEXT_ARRAY]).await?;
+            target.query("take public models back", SLOW, &statement, &[&ids]).await?;
+        }
+        Ok(())
+    }
+
+    /// Halves until what fails is one person.
+    async fn bisect(
+        &self,
+        target: &Target,
+        decided: Vec<Decided>,
+        stamp: Stamp,
+        outcome: &mut Outcome,
+    ) -> Result<()> {
+        let mut queue: Vec<&[Decided]> = if decided.len() > 1 {
+            let (left, right) = decided.split_at(decided.len() / 2);
+            vec![right, left]
+        } else {
+            vec![&decided]
+        };
+        while let Some(some) = queue.pop() {
+            target.execute("set a savepoint", "savepoint access").await?;
+            match self.write(target, some, false, stamp).await {
+                Ok(done) => {
+                    target.execute("release a savepoint", "release savepoint access").await?;
+                    outcome.count_access(done);
+                }
+                Err(error) if error.is_about_a_row() => {
+                    go_back(target).await?;
+                    if let [(id, _)] = some {
+                        bury(target, ("access", id, "SYNC_MODELS"), &error, stamp).await?;
+                        outcome.failed += 1;
+                        within_budget(outcome, &error, stamp)?;
+                    } else {
+                        let (left, right) = some.split_at(some.len() / 2);
+                        queue.extend([right, left]);
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Stores what people are to have, and brings Open WebUI in line with it. Gives what it changed, and who lost their last
+    /// model.
+    async fn write(
+        &self,
+        target: &Target,
+        decided: &[Decided],
+        everybody: bool,
+        stamp: Stamp,
+    ) -> Result<(Changes, Vec<i64>)> {
+        let Stamp { now, lsn, audit_each, .. } = stamp;
+        let follows = self.store(target, decided, everybody, stamp).await?;
+        let mut changes =
+            Changes { people: i64::try_from(decided.len()).unwrap_or(i64::MAX), ..Changes::default() };
+        if follows.people.is_empty() && !everybody {
+            return Ok((changes, follows.stripped));
+        }
+        let group_ids =
+            |sets: &[String]| sets.iter().map(|set| format!("grp_models_{set}")).collect::<Vec<_>>();
+        // Groups looked at as a whole: all of them, or those that go.
+        let whole = group_ids(if everybody { &follows.grouped } else { &follows.former_groups });
+        let mut granted = group_ids(if everybody { &follows.grouped } else { &follows.new_groups });
+        granted.extend(group_ids(&follows.former_groups));
+        let has_groups = everybody || !follows.new_groups.is_empty() || !follows.former_groups.is_empty();
+        let made = if everybody { &follows.grouped } else { &follows.new_groups };
+
+        let stamped = [Type::TIMESTAMPTZ, Type::PG_LSN, Type::BOOL, Type::TEXT_ARRAY, Type::TEXT_ARRAY];
+        let listed = [Type::TIMESTAMPTZ, Type::TEXT_ARRAY, Type::TEXT_ARRAY];
+        let groups = target.prepare(&self.texts.groups, &stamped).await?;
+        let members = target.prepare(&self.texts.members, &listed).await?;
+        let grants = target.prepare(&self.texts.grants, &listed).await?;
+        let removal = [Type::TIMESTAMPTZ, Type::PG_LSN, Type::TEXT_ARRAY];
+        let removal = target.prepare(sql::REMOVE_ACCESS_GROUPS, &removal).await?;
+        let patience = if decided.len() > MANY || everybody { SLOW } else { QUICK };
+        if has_groups {
+            let parameters: &[&(dyn ToSql + Sync)] = &[&now, &lsn, &audit_each, made, &follows.former_groups];
+            let rows = target.query("write access groups", patience, &groups, parameters).await?;
+            changes.groups += only(rows)?.get::<_, i64>(0);
+        }
+        let for_members: [&(dyn ToSql + Sync); 3] = [&now, &follows.people, &whole];
+        let for_grants: [&(dyn ToSql + Sync); 3] = [&now, &follows.people, &granted];
+        let for_removal: [&(dyn ToSql + Sync); 3] = [&now, &lsn, &follows.ungrouped];
+        let (members, grants, removed) = tokio::join!(
+            target.query("write members of access groups", patience, &members, &for_members),
+            target.query("write grants", patience, &grants, &for_grants),
+            async {
+                if follows.ungrouped.is_empty() {
+                    return Ok(Vec::new());
+                }
+                target.query("remove access groups", patience, &removal, &for_removal).await
+            },
+        );
+        let (members, grants) = (only(members?)?, only(grants?)?);
+        removed?;
+        changes.members_added = members.get(0);
+        changes.members_removed = members.get(1);
+        changes.grants_added = grants.get(0);
+        changes.grants_removed = grants.get(1);
+        Ok((changes, follows.stripped))
+    }
+
+    async fn store(
+        &self,
+        target: &Target,
+        decided: &[Decided],
+        everybody: bool,
+        stamp: Stamp,
+    ) -> Result<Follows> {
+        let types = [
+            Type::TIMESTAMPTZ,
+            Type::PG_LSN,
+            Type::BOOL,
+            Type::TEXT_ARRAY,
+            Type::TEXT_ARRAY,
+            Type::TEXT_ARRAY,
+            Type::TEXT_ARRAY,
+            Type::TEXT_ARRAY,
+            Type::INT4,
+            Type::BOOL,
+        ];
+        let statement = target.prepare(sql::STORE_ACCESS, &types).await?;
+        let users: Vec<&str> = decided.iter().map(|(user, _)| user.as_str()).collect();
+        let hashes: Vec<Option<&str>> =
+            decided.iter().map(|(_, set)| set.as_ref().map(|set| set.hash.as_str())).collect();
+        let sets: BTreeSet<&ModelSet> = decided.iter().filter_map(|(_, set)| set.as_deref()).collect();
+        let set_hashes: Vec<&str> = sets.iter().map(|set| set.hash.as_str()).collect();
+        let names: Vec<String> = sets.iter().map(|set| set.name()).collect();
+        let models: Vec<String> =
+            sets.iter().map(|set| serde_json::Value::from(set.models.as_slice()).to_string()).collect();
+        let Stamp { now, lsn, audit_each, .. } = stamp;
+        let group_min = self.rules.group_min;
+        let parameters: &[&(dyn ToSql + Sync)] =
+            &[&now, &lsn, &audit_each, &users, &hashes, &set_hashes, &names, &models, &group_min, &everybody];
+        let patience = if decided.len() > MANY || everybody { SLOW } else { QUICK };
+        let rows = target.query("store who may use what", patience, &statement, parameters).await?;
+        Ok(follows(&rows))
+    }
+}
+
+fn follows(rows: &[Row]) -> Follows {
+    let mut follows = Follows::default();
+    for row in rows {
+        let id: String = row.get(1);
+        match row.get(0) {
+            "person" => follows.people.push(id),
+            "stripped" => follows.stripped.extend(row.get::<_, Option<i64>>(4)),
+            _ => {
+                let (wants, has): (bool, bool) = (row.get(2), row.get(3));
+                if wants && !has {
+                    follows.new_groups.push(id.clone());
+                }
+                if has && !wants {
+                    follows.former_groups.push(id.clone());
+                }
+                if wants { follows.grouped.push(id) } else { follows.ungrouped.push(id) }
+            }
+        }
+    }
+    follows
+}
+
+/// Who to look at. Who has neither an account nor models needs no look: there is nothing to give and nothing to take.
+async fn people(target: &Target, scope: Scope<'_>) -> Result<People> {
+    let everybody = match scope {
+        Scope::Everything => true,
+        Scope::These(touched) => touched.all_rights,
+        Scope::Touched => {
+            let text = "select exists (select from touched where kind = 'all_rights')";
+            let statement = target.prepare(text, &[]).await?;
+            only(target.query("look for changed models", SLOW, &statement, &[]).await?)?.get(0)
+        }
+    };
+    if let (Scope::These(touched), false) = (scope, everybody) {
+        return Ok(People { ids: touched.rights_people().cloned().collect(), everybody });
+    }
+    if !everybody {
+        // See touched_after.
+        return Ok(People { ids: touched_after(target, "").await?, everybody });
+    }
+    let text = "select coalesce(array_agg(user_id order by user_id), '{}')
+                  from (select user_id from account union select user_id from effective_access) known";
+    let statement = target.prepare(text, &[]).await?;
+    // One array: a row each would take several times the memory.
+    let row = only(target.query("list whose access is touched", SLOW, &statement, &[]).await?)?;
+    Ok(People { ids: row.get(0), everybody })
+}
+
+/// The next people of the temporary table `touched`, after one of them.
+async fn touched_after(target: &Target, last: &str) -> Result<Vec<String>> {
+    let text = "select coalesce(array_agg(id order by id), '{}')
+                  from (select distinct t.id from touched t
+                         where t.kind in ('user', 'rights') and t.id > $1
+                           and (exists (select from account a where a.user_id = t.id)
+                                or exists (select from effective_access e where e.user_id = t.id))
+                         order by t.id limit $2) next";
+    let statement = target.prepare(text, &[Type::TEXT, Type::INT8]).await?;
+    let part = i64::try_from(PART).unwrap_or(i64::MAX);
+    let rows = target.query("list whose access is touched", SLOW, &statement, &[&last, &part]).await?;
+    Ok(only(rows)?.get(0))
+}
+
+async fn go_back(target: &Target) -> Result<()> {
+    let back = "rollback to savepoint access; release savepoint access";
+    target.execute("go back to a savepoint", back).await
+}

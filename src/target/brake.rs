@@ -1,0 +1,72 @@
+//! No mass accident (DESIGN invariant 8): a batch that would lock out unusually many people is held until approved.
+//!
+//! Owns the table `brake`. Counts nobody itself: the projection says how many people a batch departs or strips of
+//! their groups. Never commits; a batch that is held is rolled back here, because what raises the brake must stay.
+
+use crate::config::policy;
+use crate::error::{Error, Result, Side, on};
+use crate::position::Lsn;
+use crate::sql;
+use crate::target::Target;
+
+const ACTION: &str = "hold a batch against the brake";
+
+/// Whether a batch of an earlier session is held, approved or not.
+pub async fn is_open(target: &Target) -> Result<bool> {
+    let row = target.client().query_one(sql::BRAKE_IS_OPEN, &[]).await;
+    Ok(row.map_err(on(Side::Target, "look at the brake"))?.get(0))
+}
+
+/// The brake that waits for an approval, as the error that holds us.
+pub async fn waiting(target: &Target) -> Result<Option<Error>> {
+    let row = target.client().query_opt(sql::BRAKE_WAITING, &[]).await;
+    let row = row.map_err(on(Side::Target, "look at the brake"))?;
+    Ok(row.map(|row| Error::Brake { id: row.get(0), people: row.get(1), active: row.get(2) }))
+}
+
+/// Holds the open transaction against the limits. `departing` people it locks out, `stripped` people it leaves
+/// without any group of ours, `end_lsn` the end of its batch. `was_open`: an older brake may be released by it.
+/// `resnapshot`: whose merge it is, if it is no batch of the stream.
+///
+/// # Errors
+/// [`Error::Brake`] when it must wait for an approval; the transaction is rolled back then.
+pub async fn hold(
+    target: &Target,
+    limits: &policy::Brake,
+    (departing, stripped): (i64, i64),
+    end_lsn: Lsn,
+    was_open: bool,
+    resnapshot: Option<i64>,
+) -> Result<()> {
+    let people = departing + stripped;
+    let client = target.client();
+    let mut usual = i64::from(limits.people);
+    let mut active = 0;
+    if people > usual {
+        // Those who depart are marked already; before, they were active.
+        let row = client.query_one("select count(*) from account where active", &[]).await;
+        active = row.map_err(on(Side::Target, ACTION))?.get::<_, i64>(0) + departing;
+        usual = usual.max(active * i64::from(limits.percent) / 100);
+    }
+    if people <= usual {
+        if was_open {
+            let done = client.execute(sql::BRAKE_RELEASE, &[&end_lsn]).await;
+            done.map_err(on(Side::Target, "release the brake"))?;
+        }
+        return Ok(());
+    }
+    let row = client.query_opt(sql::BRAKE_USE_APPROVAL, &[&people, &usual, &resnapshot]).await;
+    if row.map_err(on(Side::Target, ACTION))?.is_some() {
+        return Ok(());
+    }
+    client.batch_execute("rollback").await.map_err(on(Side::Target, ACTION))?;
+    let row = client.query_one(sql::BRAKE_RAISE, &[&end_lsn, &people, &active, &resnapshot]).await;
+    let id = row.map_err(on(Side::Target, ACTION))?.get(0);
+    Err(Error::Brake { id, people, active })
+}
+
+/// Lets the held batch `id` pass. Gives the number of people it is about, or `None` if no such batch is held.
+pub async fn approve(target: &Target, id: i64) -> Result<Option<i32>> {
+    let row = target.client().query_opt(sql::BRAKE_APPROVE, &[&id]).await;
+    Ok(row.map_err(on(Side::Target, "approve a batch"))?.map(|row| row.get(0)))
+}

@@ -1,0 +1,224 @@
+//! The checkpoint row: where we are, exactly.
+//!
+//! Owns table `checkpoint`; no other module names it. The row is written in the transaction that
+//! applies what it covers, and locked and compared at the start of each batch: a stale leader,
+//! whose epoch is old, finds no row and cannot commit.
+
+use std::time::{Duration, SystemTime};
+
+use tokio_postgres::Row;
+use tokio_postgres::types::{ToSql, Type};
+
+use crate::error::{Error, Result, Side, on};
+use crate::position::{BatchEnd, Identity, Lsn};
+use crate::sql;
+use crate::target::{QUICK, Target};
+
+/// How long writing nothing but an idle position may take.
+const IDLE_PATIENCE: Duration = Duration::from_secs(2);
+
+/// `projected_with` of a target whose Open WebUI rows were not made yet.
+pub const PENDING: &str = "pending";
+
+/// Identity of the source and of one life of the slot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Generation {
+    pub id: uuid::Uuid,
+    pub system_identifier: String,
+    pub timeline: i32,
+    pub database_oid: i64,
+    pub slot: String,
+    pub consistent_point: Lsn,
+}
+
+#[derive(Debug, Clone)]
+pub struct Checkpoint {
+    pub generation: Generation,
+    /// Everything committed before this is applied.
+    pub end_lsn: Lsn,
+    pub transactions_applied: i64,
+    pub changes_applied: i64,
+    pub epoch: i64,
+    pub projected_with: String,
+    pub committed_at: Option<SystemTime>,
+    /// Where that transaction ended.
+    pub committed_end: Option<Lsn>,
+    /// Keys that expired before this have had their effect.
+    pub expired_through: Option<SystemTime>,
+    /// The mirrored columns of the source as they were (see [`crate::source`]).
+    pub columns_fingerprint: String,
+    /// Why the stream must not go on from here.
+    pub copy_because: Option<String>,
+}
+
+fn from_row(row: &Row) -> Checkpoint {
+    let id: String = row.get("generation");
+    Checkpoint {
+        generation: Generation {
+            id: id.parse().unwrap_or_default(),
+            system_identifier: row.get("system_identifier"),
+            timeline: row.get("timeline"),
+            database_oid: row.get("database_oid"),
+            slot: row.get("slot"),
+            consistent_point: row.get("consistent_point"),
+        },
+        end_lsn: row.get("end_lsn"),
+        transactions_applied: row.get("transactions_applied"),
+        changes_applied: row.get("changes_applied"),
+        epoch: row.get("epoch"),
+        projected_with: row.get("projected_with"),
+        committed_at: row.get("committed_at"),
+        committed_end: row.get("committed_end"),
+        expired_through: row.get("expired_through"),
+        columns_fingerprint: row.get("columns_fingerprint"),
+        copy_because: row.get("copy_because"),
+    }
+}
+
+/// Reads the checkpoint, after whoever may still be writing it has finished.
+pub async fn read(target: &Target) -> Result<Option<Checkpoint>> {
+    let rows = crate::target::within(
+        Side::Target,
+        "read the checkpoint",
+        QUICK,
+        target.client().query(sql::READ_CHECKPOINT, &[]),
+    )
+    .await?;
+    Ok(rows.first().map(from_row))
+}
+
+/// Makes us the leader, once the slot is ours. Whoever led before cannot commit any more.
+pub async fn take_lead(target: &Target, known: &Checkpoint, timeline: i32) -> Result<i64> {
+    let row = target
+        .client()
+        .query_opt(sql::TAKE_LEAD, &[&known.epoch, &known.end_lsn, &timeline])
+        .await
+        .map_err(on(Side::Target, "take the lead"))?;
+    row.map(|row| row.get(0)).ok_or(Error::Superseded)
+}
+
+/// Forgets the position: the next start copies everything into a new generation.
+pub async fn forget(target: &Target) -> Result<()> {
+    target.execute("forget the position", "delete from checkpoint").await
+}
+
+/// Makes the next start copy everything, and says why: called before the publication is changed, so that a crash in
+/// between cannot leave a gap that nobody remembers.
+/// Only this generation: whoever led in between may have made a new one.
+pub async fn distrust(target: &Target, generation: uuid::Uuid, because: &str) -> Result<()> {
+    let text =
+        "update checkpoint set copy_because = coalesce(copy_because, $2) where generation = $1::text::uuid";
+    let done = target.client().execute(text, &[&generation.to_string(), &because]).await;
+    done.map_err(on(Side::Target, "mark the mirror as outdated"))?;
+    Ok(())
+}
+
+/// Takes another source as ours, to be copied by the next start. `false`: there is no checkpoint, so nothing to replace.
+pub async fn accept(
+    target: &Target,
+    identity: &Identity,
+    database_oid: i64,
+    slot: &str,
+    because: &str,
+) -> Result<bool> {
+    let Identity { system_identifier, timeline, .. } = identity;
+    let parameters: &[&(dyn ToSql + Sync)] = &[system_identifier, timeline, &database_oid, &slot, &because];
+    let done = target.client().execute(sql::ACCEPT_SOURCE, parameters).await;
+    Ok(done.map_err(on(Side::Target, "accept another source"))? == 1)
+}
+
+/// Moves the position of an idle or uneventful stretch: one statement, nothing but the checkpoint.
+pub async fn advance(target: &Target, epoch: i64, from: Lsn, end: BatchEnd) -> Result<()> {
+    let types =
+        [Type::INT8, Type::PG_LSN, Type::PG_LSN, Type::INT8, Type::INT8, Type::TIMESTAMPTZ, Type::PG_LSN];
+    let statement = target.prepare(sql::ADVANCE, &types).await?;
+    let transactions = i64::try_from(end.transactions).unwrap_or(i64::MAX);
+    let changes = i64::try_from(end.changes).unwrap_or(i64::MAX);
+    let rows = target
+        .query(
+            "advance the checkpoint",
+            // An idle position is often asked for by a source that shuts down and waits for us: where the
+            // target cannot be written, get out of its way.
+            if end.transactions == 0 { IDLE_PATIENCE } else { QUICK },
+            &statement,
+            &[&epoch, &from, &end.end_lsn, &transactions, &changes, &end.committed_at, &end.committed_end],
+        )
+        .await?;
+    if rows.is_empty() { Err(Error::Superseded) } else { Ok(()) }
+}
+
+/// Prepares the lock, so that [`begin`] sends it at once and in its place.
+pub async fn prepare(target: &Target) -> Result<()> {
+    target.prepare(sql::BEGIN_BATCH, &[]).await.map(|_| ())
+}
+
+/// Begins a batch: locks the row and proves that we still lead. Meant to be sent together with the
+/// batch's first statements; the result must be looked at before anything is committed.
+pub async fn begin(target: &Target, epoch: i64, end_lsn: Lsn) -> Result<()> {
+    let statement = target.prepare(sql::BEGIN_BATCH, &[]).await?;
+    let rows = target.query("lock the checkpoint", QUICK, &statement, &[&epoch, &end_lsn]).await?;
+    if rows.is_empty() { Err(Error::Superseded) } else { Ok(()) }
+}
+
+/// Writes up to when expired keys were looked for, in the transaction that projects their owners.
+pub async fn expired_through(target: &Target, epoch: i64, now: SystemTime) -> Result<()> {
+    let done = target.client().execute(sql::EXPIRED_THROUGH, &[&epoch, &now]).await;
+    done.map_err(on(Side::Target, "write up to when keys expired"))?;
+    Ok(())
+}
+
+/// Writes the checkpoint of the batch, in its transaction, and commits.
+pub async fn commit(target: &Target, epoch: i64, end: BatchEnd, projected_with: &str) -> Result<()> {
+    let types =
+        [Type::INT8, Type::PG_LSN, Type::INT8, Type::INT8, Type::TIMESTAMPTZ, Type::PG_LSN, Type::TEXT];
+    let statement = target.prepare(sql::END_BATCH, &types).await?;
+    let transactions = i64::try_from(end.transactions).unwrap_or(i64::MAX);
+    let changes = i64::try_from(end.changes).unwrap_or(i64::MAX);
+    let BatchEnd { committed_at, committed_end, .. } = end;
+    let write = async {
+        let client = target.client();
+        client
+            .execute(
+                &statement,
+                &[
+                    &epoch,
+                    &end.end_lsn,
+                    &transactions,
+                    &changes,
+                    &committed_at,
+                    &committed_end,
+                    &projected_with,
+                ],
+            )
+            .await
+            .map_err(on(Side::Target, "write the checkpoint"))
+    };
+    // Sent together. COMMIT of a failed transaction answers "ROLLBACK" and no error, so it counts
+    // only if the statement before it was fine.
+    let (written, committed) = tokio::join!(write, target.execute("commit a batch", "commit"));
+    if written? != 1 {
+        return Err(Error::Superseded);
+    }
+    committed
+}
+
+/// Installs the checkpoint of a copy at its consistent point, in the transaction of the merge.
+pub async fn install(target: &Target, generation: &Generation, fingerprint: &str) -> Result<i64> {
+    let row = target
+        .client()
+        .query_one(
+            sql::NEW_GENERATION,
+            &[
+                &generation.id.to_string(),
+                &generation.system_identifier,
+                &generation.timeline,
+                &generation.database_oid,
+                &generation.slot,
+                &generation.consistent_point,
+                &fingerprint,
+            ],
+        )
+        .await
+        .map_err(on(Side::Target, "install the checkpoint"))?;
+    Ok(row.get(0))
+}

@@ -1,0 +1,218 @@
+//! Open WebUI's database as we meet it, and all that is ours in it.
+//!
+//! This file owns the session: its settings and the cache of prepared statements. It does not know what any statement
+//! means; retries nothing. Each file beside it owns one table or one question: the checkpoint, our schema, the layout of
+//! Open WebUI's tables, the brake, pauses, the audit, dead letters. None of them decides who should have what.
+
+pub mod audit;
+pub mod brake;
+pub mod checkpoint;
+pub mod failures;
+pub mod layout;
+pub mod pause;
+pub mod schema;
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::{Client, Row, Statement};
+
+use crate::config::Config;
+use crate::error::{Error, Result, Side, on};
+use crate::postgres::{self, Connection, quote_ident};
+use crate::sql;
+
+/// Settings of every session of ours on the target.
+///
+/// `plan_cache_mode` and the `enable_*` switches are for batches: a plan that looks rows up by
+/// index, made once, whatever the tables held at that moment. A plan made while the tables were
+/// empty would otherwise scan them for ever after. Large work resets them ([`Target::begin_large`]).
+fn settings(config: &Config, our_schema: &str) -> Vec<(&'static str, String)> {
+    let path = format!("{our_schema},{}", quote_ident(&config.webui_schema));
+    [
+        ("search_path", path.as_str()),
+        ("TimeZone", "UTC"),
+        ("DateStyle", "ISO"),
+        ("client_min_messages", "warning"),
+        ("synchronous_commit", "on"),
+        // A dead leader's locks end in bounded time.
+        ("idle_in_transaction_session_timeout", "120s"),
+        ("lock_timeout", "10s"),
+        // A leader that vanished without a word lets go of its lease and its locks as soon as its slot does.
+        ("tcp_keepalives_idle", "5"),
+        ("tcp_keepalives_interval", "2"),
+        ("tcp_keepalives_count", "3"),
+        ("tcp_user_timeout", "15s"),
+        // A session of ours that was dropped stops its running statement too.
+        ("client_connection_check_interval", "2s"),
+        // Parameters of a statement that fails hold people's data, and API keys in the clear: not for the server's log.
+        ("log_parameter_max_length_on_error", "0"),
+        ("jit", "off"),
+        ("plan_cache_mode", "force_generic_plan"),
+        ("enable_seqscan", "off"),
+        ("enable_hashjoin", "off"),
+        ("enable_mergejoin", "off"),
+        ("enable_material", "off"),
+    ]
+    .map(|(name, value)| (name, value.to_owned()))
+    .to_vec()
+}
+
+/// One session.
+#[derive(Debug)]
+pub struct Target {
+    connection: Connection,
+    prepared: Mutex<HashMap<String, Statement>>,
+    /// Everything of ours is temporary here.
+    temporary: bool,
+}
+
+impl Target {
+    pub async fn open(config: &Config) -> Result<Self> {
+        Self::open_with(config, &quote_ident(&config.schema), false).await
+    }
+
+    /// A session in which everything of ours is temporary, and every unqualified name means a temporary object first: what
+    /// is made here goes with the session.
+    pub async fn open_temporary(config: &Config) -> Result<Self> {
+        Self::open_with(config, "pg_temp", true).await
+    }
+
+    async fn open_with(config: &Config, our_schema: &str, temporary: bool) -> Result<Self> {
+        let settings = settings(config, our_schema);
+        let settings: Vec<(&str, &str)> = settings.iter().map(|(n, v)| (*n, v.as_str())).collect();
+        let connection = postgres::connect(&config.target, "litellm-webui-sync", &settings)
+            .await
+            .map_err(|source| Error::Connect { side: Side::Target, source })?;
+        Ok(Self { connection, prepared: Mutex::default(), temporary })
+    }
+
+    pub fn client(&self) -> &Client {
+        &self.connection.client
+    }
+
+    /// Prepares `text` once per session. `types` are needed where the server cannot infer them.
+    pub async fn prepare(&self, text: &str, types: &[Type]) -> Result<Statement> {
+        let known = self.prepared.lock().unwrap_or_else(PoisonError::into_inner).get(text).cloned();
+        if let Some(statement) = known {
+            return Ok(statement);
+        }
+        let there = self.text(text);
+        let work = self.connection.client.prepare_typed(&there, types);
+        let statement = within(Side::Target, "prepare a statement", QUICK, work).await?;
+        let mut prepared = self.prepared.lock().unwrap_or_else(PoisonError::into_inner);
+        prepared.insert(text.to_owned(), statement.clone());
+        Ok(statement)
+    }
+
+    /// Takes the lease, for the life of this session: only one daemon at a time prepares, copies or leads. The slot
+    /// alone does not say so, because nobody holds it while rows are copied. To be asked only while the slot is free: a
+    /// holder that has done nothing for a while is ended, with its transaction and its locks.
+    pub async fn take_lease(&self, schema: &str) -> Result<bool> {
+        if self.try_lease(schema).await? {
+            return Ok(true);
+        }
+        let client = &self.connection.client;
+        let ended =
+            within(Side::Target, "take the lease", QUICK, client.query(sql::BREAK_LEASE, &[&schema])).await?;
+        if ended.is_empty() {
+            return Ok(false);
+        }
+        tracing::warn!("ended the session of a leader that had stopped working");
+        for _ in 0..LEASE_TRIES {
+            if self.try_lease(schema).await? {
+                return Ok(true);
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        Ok(false)
+    }
+
+    async fn try_lease(&self, schema: &str) -> Result<bool> {
+        let text = "select pg_try_advisory_lock(hashtext('litellm_webui_sync'), hashtext($1))";
+        let client = &self.connection.client;
+        let row = within(Side::Target, "take the lease", QUICK, client.query_one(text, &[&schema])).await?;
+        Ok(row.get(0))
+    }
+
+    /// `server_version_num`.
+    pub async fn server_version(&self) -> Result<i32> {
+        let text = "select current_setting('server_version_num')::int";
+        let work = self.connection.client.query_one(text, &[]);
+        Ok(within(Side::Target, "ask for the server's version", QUICK, work).await?.get(0))
+    }
+
+    /// Runs a statement without parameters.
+    pub async fn execute(&self, action: &'static str, text: &str) -> Result<()> {
+        let text = self.text(text);
+        let run = self.connection.client.batch_execute(&text);
+        within(Side::Target, action, SLOW, run).await
+    }
+
+    fn text<'a>(&self, text: &'a str) -> Cow<'a, str> {
+        if self.temporary { Cow::Owned(sql::among_temporary(text)) } else { Cow::Borrowed(text) }
+    }
+
+    /// Runs a prepared statement and returns its rows.
+    pub async fn query(
+        &self,
+        action: &'static str,
+        patience: Duration,
+        statement: &Statement,
+        parameters: &[&(dyn ToSql + Sync)],
+    ) -> Result<Vec<Row>> {
+        within(Side::Target, action, patience, self.connection.client.query(statement, parameters)).await
+    }
+
+    /// Begins a transaction whose statements handle many rows: planned for what the tables hold now.
+    pub async fn begin_large(&self) -> Result<()> {
+        self.execute("begin a large batch", "begin").await?;
+        self.plan_large().await
+    }
+
+    /// From here to the end of the transaction, statements are planned for many rows.
+    pub async fn plan_large(&self) -> Result<()> {
+        self.execute(
+            "plan for many rows",
+            "set local plan_cache_mode = force_custom_plan; set local enable_seqscan = on;
+             set local enable_hashjoin = on; set local enable_mergejoin = on; set local enable_material = on;
+             set local work_mem = '256MB'",
+        )
+        .await
+    }
+
+    /// From here on, statements are planned as ever again: undoes [`Self::plan_large`].
+    pub async fn plan_small(&self) -> Result<()> {
+        self.execute(
+            "plan for few rows",
+            "set local plan_cache_mode to default; set local enable_seqscan to default;
+             set local enable_hashjoin to default; set local enable_mergejoin to default;
+             set local enable_material to default; set local work_mem to default",
+        )
+        .await
+    }
+}
+
+/// How often a lease is asked for again while the session that held it ends.
+const LEASE_TRIES: u32 = 20;
+/// How long a statement of a small batch may take before the connection counts as dead: a link that was cut
+/// silently never answers.
+pub const QUICK: Duration = Duration::from_secs(20);
+/// The same for statements over everything there is.
+pub const SLOW: Duration = Duration::from_secs(900);
+
+/// Waits for `work`, but not for ever.
+pub async fn within<T>(
+    side: Side,
+    action: &'static str,
+    patience: Duration,
+    work: impl Future<Output = std::result::Result<T, tokio_postgres::Error>>,
+) -> Result<T> {
+    match tokio::time::timeout(patience, work).await {
+        Ok(result) => result.map_err(on(side, action)),
+        Err(_) => Err(Error::Silent { side, action, seconds: patience.as_secs() }),
+    }
+}

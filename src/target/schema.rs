@@ -1,0 +1,206 @@
+//! Our own schema in the target: migrations forward, and the views with the mapping rules.
+//!
+//! Owns table `schema_version`. Nothing it creates refers to an object of Open WebUI, so Open
+//! WebUI's own migrations never meet it.
+
+use sha2::{Digest, Sha256};
+
+use crate::config::Config;
+use crate::error::{Error, Result, Side, on};
+use crate::postgres::quote_ident;
+use crate::sql;
+use crate::target::Target;
+use crate::target::layout::{ApiKeys, GroupMembers, Layout, ModelAccess};
+
+/// Serialises starters. Any constant will do; this one spells "lws".
+const LOCK: i64 = 0x006c_7773;
+
+/// Brings the schema to what this program needs. Two starters at once do no harm; a schema made by a newer
+/// program is refused.
+pub async fn ensure(target: &Target, config: &Config) -> Result<()> {
+    let client = target.client();
+    let known = i32::try_from(sql::MIGRATIONS.len()).unwrap_or(i32::MAX);
+    let action = "look at our schema";
+    let exists: bool = client
+        .query_one(
+            "select exists (select from pg_catalog.pg_namespace where nspname = $1)",
+            &[&config.schema],
+        )
+        .await
+        .map_err(on(Side::Target, action))?
+        .get(0);
+    if !exists {
+        // Not "if not exists": that asks for the right to create schemas even where a DBA made it.
+        let text = format!("create schema {}", quote_ident(&config.schema));
+        match client.batch_execute(&text).await {
+            // Somebody was quicker, or just as quick: then the catalog's own index objects.
+            Err(error) if error.code().is_some_and(|code| ["42P06", "23505"].contains(&code.code())) => {}
+            other => other.map_err(on(Side::Target, "create our schema"))?,
+        }
+    }
+    let action = "migrate our schema";
+    client
+        .batch_execute(&format!("begin; select pg_advisory_xact_lock({LOCK})"))
+        .await
+        .map_err(on(Side::Target, action))?;
+    let result = migrate(target, config, known).await;
+    let end = if result.is_ok() { "commit" } else { "rollback" };
+    client.batch_execute(end).await.map_err(on(Side::Target, action))?;
+    result
+}
+
+async fn migrate(target: &Target, config: &Config, known: i32) -> Result<()> {
+    let client = target.client();
+    let action = "migrate our schema";
+    let has_versions: bool = client
+        .query_one(
+            "select exists (select from pg_catalog.pg_tables where schemaname = $1 and tablename = 'schema_version')",
+            &[&config.schema],
+        )
+        .await
+        .map_err(on(Side::Target, action))?
+        .get(0);
+    if !has_versions {
+        let text = "create table schema_version (version integer primary key, installed_at timestamptz not null default now());
+                    create table installed_views (one boolean primary key default true check (one), digest text not null)";
+        client.batch_execute(text).await.map_err(on(Side::Target, action))?;
+    }
+    let found: i32 = client
+        .query_one("select coalesce(max(version), 0) from schema_version", &[])
+        .await
+        .map_err(on(Side::Target, action))?
+        .get(0);
+    if found > known {
+        return Err(Error::NewerSchema { found, known });
+    }
+    for (version, text) in (1..).zip(sql::MIGRATIONS) {
+        if version <= found {
+            continue;
+        }
+        // The row first: a concurrent starter that slipped past the lock collides here.
+        client
+            .execute("insert into schema_version (version) values ($1)", &[&version])
+            .await
+            .map_err(on(Side::Target, action))?;
+        client.batch_execute(text).await.map_err(on(Side::Target, action))?;
+        tracing::info!(version, "migrated our schema");
+    }
+    install_views(target).await
+}
+
+async fn install_views(target: &Target) -> Result<()> {
+    let client = target.client();
+    let action = "install the views";
+    let text = sql::VIEWS.concat();
+    let digest: String = Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
+    let installed = client
+        .query_opt("select 1 from installed_views where digest = $1", &[&digest])
+        .await
+        .map_err(on(Side::Target, action))?;
+    if installed.is_some() {
+        return Ok(());
+    }
+    // A view whose columns change cannot be replaced.
+    let drop = "drop view if exists key_concern, access_key, access_team, access_organization, access_person, personal_key,
+                                   desired_member, team_person, desired_group, desired_account, profile, person";
+    client.batch_execute(drop).await.map_err(on(Side::Target, action))?;
+    client.batch_execute(&text).await.map_err(on(Side::Target, action))?;
+    client
+        .execute(
+            "insert into installed_views (digest) values ($1) on conflict (one) do update set digest = excluded.digest",
+            &[&digest],
+        )
+        .await
+        .map_err(on(Side::Target, action))?;
+    Ok(())
+}
+
+/// Makes everything of ours in a session where it is temporary.
+pub async fn make_temporary(target: &Target) -> Result<()> {
+    for text in sql::MIGRATIONS {
+        target.execute("make temporary tables", text).await?;
+    }
+    target.execute("make temporary views", &sql::VIEWS.concat()).await
+}
+
+/// Writes the policy where the views read it.
+pub async fn write_policy(target: &Target, config: &Config) -> Result<()> {
+    use crate::config::policy::{Adopt, Demote, NameFormat, Relink};
+    let accounts = &config.policy.accounts;
+    target
+        .client()
+        .execute(
+            "update policy set account_adopt = $1, adopt_admins = $2, relink = $3, demote_always = $4, name_with_team = $5",
+            &[
+                &(accounts.adopt == Adopt::Adopt),
+                &accounts.adopt_admins,
+                &(accounts.relink == Relink::Link),
+                &(accounts.demote == Demote::Always),
+                &(accounts.name == NameFormat::TeamUser),
+            ],
+        )
+        .await
+        .map_err(on(Side::Target, "write the policy"))?;
+    let text = "with gone as (
+                    delete from other_model where origin = 'policy' and name <> all ($1::text[])
+                )
+                insert into other_model (name, origin) select distinct name, 'policy' from unnest($1::text[]) n(name)
+                on conflict do nothing";
+    let done = target.client().execute(text, &[&config.policy.models.extra]).await;
+    done.map_err(on(Side::Target, "write the policy"))?;
+    if config.models_api.is_none() {
+        // Nobody asks any more, so nobody will say what has gone since.
+        target.execute("write the policy", "delete from other_model where origin = 'polled'").await?;
+    }
+    Ok(())
+}
+
+/// The SQL that prepares Open WebUI's database, for a DBA: least privileges for `role`.
+pub fn setup_sql(config: &Config, role: &str, layout: &Layout) -> String {
+    let webui = quote_ident(&config.webui_schema);
+    let role = quote_ident(role);
+    let members = match layout.group_members {
+        GroupMembers::Json => String::new(),
+        GroupMembers::Table => {
+            format!("grant select, insert, delete on {webui}.group_member to {role};\n")
+        }
+    };
+    let keys = match layout.api_keys {
+        ApiKeys::Column => String::new(),
+        ApiKeys::Table => format!("grant select, insert, delete on {webui}.api_key to {role};\n"),
+    };
+    let readable: Vec<String> =
+        layout.access_control_tables.iter().map(|table| format!("{webui}.{}", quote_ident(table))).collect();
+    let grants = match layout.model_access {
+        ModelAccess::Json => String::new(),
+        ModelAccess::Table => format!("grant select, insert, delete on {webui}.access_grant to {role};\n"),
+    };
+    let readable = if readable.is_empty() {
+        String::new()
+    } else {
+        format!(
+            "-- To see whether anything still refers to a group before it is removed:\ngrant select on {} to {role};\n",
+            readable.join(", ")
+        )
+    };
+    format!(
+        "-- On Open WebUI's database \"{database}\", as a superuser.
+-- If the role does not exist yet: create role {role} login password '…';
+grant connect, temporary on database {database_ident} to {role};
+grant usage on schema {webui} to {role};
+grant select, insert, update on {webui}.\"user\", {webui}.auth to {role};
+grant select, insert, update, delete on {webui}.\"group\" to {role};
+grant select, insert, update on {webui}.model to {role};
+{grants}{members}{keys}{readable}-- To find the prefix_id of Open WebUI's connection to LiteLLM. Its settings hold secrets: leave this out where there is no
+-- prefix, or where the policy has models.prefix.
+grant select on {webui}.config to {role};
+-- Our own schema. Nothing in it refers to Open WebUI's tables.
+create schema {schema} authorization {role};
+-- `teardown --purge` also deletes accounts and looks for their chats: run it as the owner, or grant
+-- delete on \"user\", auth and model, and select (user_id) on chat.
+",
+        database = config.target.database,
+        database_ident = quote_ident(&config.target.database),
+        schema = quote_ident(&config.schema),
+    )
+}
