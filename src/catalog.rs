@@ -5,7 +5,7 @@
 //!
 //! Columns are found by name, never by position: LiteLLM's own migrations add columns, and a
 //! database repaired by `prisma db push` has them in another order. A column this LiteLLM does
-//! not have yet is NULL in the mirror.
+//! not have yet is NULL in the mirror; one that every LiteLLM has is never taken for NULL because it is missing.
 
 /// What happens to a value between LiteLLM's column and ours. Secrets end here (DESIGN section 4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,10 +48,18 @@ pub struct Column {
     /// The LiteLLM column it is read from.
     pub source: &'static str,
     pub kind: Kind,
+    /// Every LiteLLM has it. Where it is missing all the same, something was left half done, and its absence says nothing
+    /// about anybody: it is waited for. A column of newer releases is NULL before them.
+    pub always: bool,
 }
 
 const fn column(name: &'static str, kind: Kind) -> Column {
-    Column { name, source: name, kind }
+    Column { name, source: name, kind, always: true }
+}
+
+/// A column that only newer releases of LiteLLM have: those after 1.77.3, the oldest that is tested.
+const fn newer(name: &'static str, kind: Kind) -> Column {
+    Column { name, source: name, kind, always: false }
 }
 
 /// One mirrored table.
@@ -59,6 +67,8 @@ const fn column(name: &'static str, kind: Kind) -> Column {
 pub struct Table {
     /// LiteLLM's name, in the schema Prisma uses (`public` unless configured).
     pub source: &'static str,
+    /// Every LiteLLM has it, as [`Column::always`].
+    pub always: bool,
     /// Our name, in our schema on the target.
     pub mirror: &'static str,
     /// How many of the first `columns` are LiteLLM's primary key. The Relation message's key flags are
@@ -108,12 +118,13 @@ use Kind::{Array, Email, Fields, Json, Roster, Text, Token, Tokens};
 pub const TABLES: &[Table] = &[
     Table {
         source: "LiteLLM_UserTable",
+        always: true,
         mirror: "litellm_user",
         key_len: 1,
         columns: &[
             column("user_id", Text),
             column("user_email", Text),
-            Column { name: "email", source: "user_email", kind: Email },
+            Column { name: "email", source: "user_email", kind: Email, always: true },
             column("user_alias", Text),
             column("user_role", Text),
             column("team_id", Text),
@@ -139,6 +150,7 @@ pub const TABLES: &[Table] = &[
     },
     Table {
         source: "LiteLLM_TeamTable",
+        always: true,
         mirror: "litellm_team",
         key_len: 1,
         columns: &[
@@ -149,7 +161,7 @@ pub const TABLES: &[Table] = &[
             column("models", Array),
             column("blocked", Text),
             column("model_id", Text),
-            column("access_group_ids", Array),
+            newer("access_group_ids", Array),
             column("metadata", Fields(&["team_member_budget_id"])),
         ],
         spending: &["spend", "max_budget", "soft_budget", "budget_reset_at", "metadata"],
@@ -172,6 +184,7 @@ pub const TABLES: &[Table] = &[
     },
     Table {
         source: "LiteLLM_OrganizationTable",
+        always: true,
         mirror: "litellm_organization",
         key_len: 1,
         columns: &[
@@ -187,6 +200,7 @@ pub const TABLES: &[Table] = &[
     },
     Table {
         source: "LiteLLM_OrganizationMembership",
+        always: true,
         mirror: "litellm_organization_membership",
         key_len: 2,
         columns: &[column("user_id", Text), column("organization_id", Text), column("user_role", Text)],
@@ -195,6 +209,7 @@ pub const TABLES: &[Table] = &[
     },
     Table {
         source: "LiteLLM_TeamMembership",
+        always: true,
         mirror: "litellm_team_membership",
         key_len: 2,
         columns: &[column("user_id", Text), column("team_id", Text), column("budget_id", Text)],
@@ -204,6 +219,7 @@ pub const TABLES: &[Table] = &[
     },
     Table {
         source: "LiteLLM_VerificationToken",
+        always: true,
         mirror: "litellm_key",
         key_len: 1,
         columns: &[
@@ -211,14 +227,14 @@ pub const TABLES: &[Table] = &[
             column("user_id", Text),
             column("team_id", Text),
             column("organization_id", Text),
-            column("project_id", Text),
+            newer("project_id", Text),
             column("models", Array),
             column("aliases", Json),
             column("blocked", Text),
             column("expires", Text),
             column("allowed_routes", Array),
-            column("key_type", Text),
-            column("access_group_ids", Array),
+            newer("key_type", Text),
+            newer("access_group_ids", Array),
             column("metadata", Fields(&["service_account_id"])),
             column("created_at", Text),
         ],
@@ -230,28 +246,31 @@ pub const TABLES: &[Table] = &[
     },
     Table {
         source: "LiteLLM_BudgetTable",
+        always: true,
         mirror: "litellm_budget",
         key_len: 1,
-        columns: &[column("budget_id", Text), column("allowed_models", Array)],
+        columns: &[column("budget_id", Text), newer("allowed_models", Array)],
         spending: &["max_budget", "soft_budget", "budget_reset_at", "temp_budget_increase", "temp_budget_expiry"],
         touches: "select 'rights', m.user_id from changed join litellm_team_membership m on m.budget_id = k_budget_id
                    where o_allowed_models is distinct from n_allowed_models",
     },
     Table {
         source: "LiteLLM_ProxyModelTable",
+        always: true,
         mirror: "litellm_proxy_model",
         key_len: 1,
         columns: &[
             column("model_id", Text),
             column("model_name", Text),
             column("model_info", Fields(&["access_groups", "team_id", "team_public_model_name", "mode"])),
-            column("blocked", Text),
+            newer("blocked", Text),
         ],
         spending: &[],
         touches: "select 'all_rights', '' from changed",
     },
     Table {
         source: "LiteLLM_ModelTable",
+        always: true,
         mirror: "litellm_model_aliases",
         key_len: 1,
         columns: &[column("id", Text), column("aliases", Json)],
@@ -260,6 +279,7 @@ pub const TABLES: &[Table] = &[
     },
     Table {
         source: "LiteLLM_AccessGroupTable",
+        always: false,
         mirror: "litellm_access_group",
         key_len: 1,
         columns: &[
@@ -278,6 +298,7 @@ pub const TABLES: &[Table] = &[
     },
     Table {
         source: "LiteLLM_ProjectTable",
+        always: false,
         mirror: "litellm_project",
         key_len: 1,
         columns: &[

@@ -76,6 +76,14 @@ pub enum Error {
     Publication { publication: String, problem: String, sql: String },
     #[error("LiteLLM's database has no LiteLLM_UserTable in schema \"{schema}\"")]
     NoLiteLlm { schema: String },
+    #[error("LiteLLM's database lacks what every LiteLLM has: {what}")]
+    LiteLlmLacks { what: String },
+    #[error(
+        "a transaction of LiteLLM's was written while {table} had no column {column}, which every LiteLLM has"
+    )]
+    ColumnGone { table: &'static str, column: &'static str },
+    #[error("LiteLLM's updates and deletes would fail, or could not be followed: {problem}")]
+    ReplicaIdentity { problem: String, sql: String },
     #[error("Open WebUI has not created its tables yet (looked for {looked_for} in schema \"{schema}\")")]
     NoOpenWebUi { schema: String, looked_for: &'static str },
     #[error("this Open WebUI database has a layout we do not know: {missing}")]
@@ -157,6 +165,9 @@ impl Error {
             | Self::Paused { .. }
             | Self::MessageTooLarge { .. }
             | Self::NoLiteLlm { .. }
+            | Self::LiteLlmLacks { .. }
+            | Self::ColumnGone { .. }
+            | Self::ReplicaIdentity { .. }
             | Self::NoOpenWebUi { .. } => Reaction::Retry,
             Self::Decode(_)
             | Self::Gap { .. }
@@ -210,6 +221,10 @@ impl Error {
                 "if nothing else uses it, drop it: select pg_drop_replication_slot('{slot}'); or choose another name with --slot"
             ),
             Self::Publication { sql, .. } => format!("let its owner run: {sql}"),
+            Self::ReplicaIdentity { sql, .. } => format!("on LiteLLM's database: {sql}"),
+            Self::LiteLlmLacks { .. } => {
+                "let the migrations of the LiteLLM release that runs finish (a migration failed half-way, or two releases share the database); the daemon goes on by itself".to_owned()
+            }
             Self::UnknownLayout { .. } => {
                 "this release does not fit this Open WebUI; upgrade litellm-webui-sync".to_owned()
             }
@@ -244,6 +259,7 @@ impl Error {
             | Self::AtFence
             | Self::MessageTooLarge { .. }
             | Self::NoLiteLlm { .. }
+            | Self::ColumnGone { .. }
             | Self::NoOpenWebUi { .. }
             | Self::Usage(_) => return None,
         })
@@ -268,6 +284,8 @@ impl Error {
             Self::TooMuchWal { .. } => "too_much_wal".to_owned(),
             Self::SourceChanged => "source_changed".to_owned(),
             Self::HistoryDiffers | Self::SlotAhead | Self::MirrorLost { .. } => "history_differs".to_owned(),
+            Self::LiteLlmLacks { .. } | Self::ColumnGone { .. } => "litellm_lacks".to_owned(),
+            Self::ReplicaIdentity { .. } => "replica_identity".to_owned(),
             Self::Paused { .. } => "paused".to_owned(),
             Self::Resnapshot | Self::AtFence => "resnapshot".to_owned(),
             _ => "other".to_owned(),
@@ -312,7 +330,11 @@ impl Error {
     pub fn needs_a_copy(&self) -> bool {
         matches!(
             self,
-            Self::MessageTooLarge { .. } | Self::HistoryDiffers | Self::SlotAhead | Self::MirrorLost { .. }
+            Self::MessageTooLarge { .. }
+                | Self::ColumnGone { .. }
+                | Self::HistoryDiffers
+                | Self::SlotAhead
+                | Self::MirrorLost { .. }
         )
     }
 

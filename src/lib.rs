@@ -86,6 +86,8 @@ pub mod catalog;
 pub mod error;
 // Named crash windows for the tests.
 pub mod failpoint;
+// JSON as LiteLLM's columns hold it, read one level at a time.
+pub mod json;
 // Positions in the WAL, and whose WAL it is.
 pub mod position;
 // Every file of `sql/` as a named constant.

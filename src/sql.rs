@@ -186,6 +186,7 @@ files! {
     FAILOVER_SLOT = "source/failover_slot.sql";
     SLOT_STATE = "source/slot_state.sql";
     PUBLICATION = "source/publication.sql";
+    SOURCE_TABLES = "source/tables.sql";
     BLOCKERS = "source/blockers.sql";
 }
 

@@ -70,7 +70,6 @@ type ListKey = (Option<String>, bool, Vec<String>);
 impl KnownModels {
     /// `others` are names known without a row: from `/v1/models` and from the policy.
     pub fn new(deployments: &[Deployment], others: &[String]) -> Self {
-        let is_name = |name: &str| is_usable(name) && !name.contains('*') && !SENTINELS.contains(&name);
         // The stored name of a team's model is nobody's to ask for.
         let internal: HashSet<&str> =
             deployments.iter().filter(|d| d.team.is_some()).map(|d| d.name.as_str()).collect();
@@ -275,8 +274,13 @@ impl Deployment {
     }
 }
 
+/// Whether it is the name of a model: no word that stands for several, and nothing Open WebUI could not hold.
+pub fn is_name(name: &str) -> bool {
+    is_usable(name) && !name.contains('*') && !SENTINELS.contains(&name)
+}
+
 /// Whether a name can be a model's in Open WebUI at all: it becomes a key of its tables and of ours, which hold no more.
-pub fn is_usable(name: &str) -> bool {
+fn is_usable(name: &str) -> bool {
     !name.is_empty() && name.len() <= NAME_MAX_BYTES && !name.contains(char::is_control)
 }
 

@@ -5,12 +5,14 @@
 use std::collections::HashMap;
 use std::time::SystemTime;
 
-use serde_json::Value;
+use serde_json::value::RawValue;
+use tokio_postgres::Row;
 use tokio_postgres::types::{ToSql, Type};
 
 use super::lists::{Deployment, KnownModels};
 use super::person::{Key, Organization, Person, Project, Team, fits_for_chat};
-use crate::error::Result;
+use crate::error::{Result, Side, on};
+use crate::json;
 use crate::sql;
 use crate::target::{SLOW, Target};
 
@@ -43,15 +45,17 @@ pub async fn known_models(target: &Target) -> Result<KnownModels> {
 }
 
 fn deployment(name: Option<String>, info: Option<&str>, blocked: bool) -> Deployment {
-    let info: Value = info.and_then(|info| serde_json::from_str(info).ok()).unwrap_or_default();
-    let text = |field: &str| info.get(field).and_then(Value::as_str).filter(|text| !text.is_empty());
+    let info = info.and_then(json::object).unwrap_or_default();
+    let text =
+        |field: &str| info.get(field).and_then(|value| json::text(value)).filter(|text| !text.is_empty());
     let name = name.unwrap_or_default();
-    let team = text("team_id")
-        .map(|team| (team.to_owned(), text("team_public_model_name").unwrap_or(&name).to_owned()));
-    let tags = match info.get("access_groups") {
-        Some(Value::Array(tags)) => tags.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
-        _ => Vec::new(),
-    };
+    let team = text("team_id").map(|team| {
+        let public_name = text("team_public_model_name").unwrap_or_else(|| name.clone());
+        (team, public_name)
+    });
+    let tags: Vec<Box<RawValue>> =
+        info.get("access_groups").and_then(|tags| json::array(tags.get())).unwrap_or_default();
+    let tags = tags.iter().filter_map(|tag| json::text(tag)).collect();
     Deployment { name, team, tags, blocked }
 }
 
@@ -75,48 +79,45 @@ pub async fn people(target: &Target, ids: &[&str], now: SystemTime) -> Result<Ha
     let mut known: HashMap<String, Known> = people?
         .iter()
         .map(|row| {
-            let person = Person { models: list(row.get("models")), ..Person::default() };
+            let person = Person { models: list(row, "models")?, ..Person::default() };
             let has = row.get::<_, Option<String>>("set_hash").zip(row.get("had_id"));
             let (webui_id, failed) = (row.get("webui_id"), row.get("failed"));
-            (row.get("user_id"), Known { person, webui_id, has, failed })
+            Ok((row.get("user_id"), Known { person, webui_id, has, failed }))
         })
-        .collect();
+        .collect::<Result<_>>()?;
     for row in organizations? {
         if let Some(known) = known.get_mut(row.get::<_, &str>("user_id")) {
-            let models = list(row.get("models"));
+            let models = list(&row, "models")?;
             known.person.organizations.push(Organization { id: row.get("organization_id"), models });
         }
     }
     for row in teams? {
         let Some(known) = known.get_mut(row.get::<_, &str>("user_id")) else { continue };
-        let organization = row
-            .get::<_, Option<String>>("organization_id")
-            .map(|id| Organization { id, models: list(row.get("organization_models")) });
+        let models = list(&row, "organization_models")?;
+        let organization =
+            row.get::<_, Option<String>>("organization_id").map(|id| Organization { id, models });
         known.person.teams.push(Team {
             id: row.get("team_id"),
             blocked: row.get("blocked"),
-            models: list(row.get("models")),
-            group_models: list(row.get("group_models")),
+            models: list(&row, "models")?,
+            group_models: list(&row, "group_models")?,
             aliases: aliases(row.get("aliases")).into_keys().collect(),
             organization,
-            member_models: list(row.get("member_models")),
+            member_models: list(&row, "member_models")?,
         });
     }
     for row in keys? {
         let Some(known) = known.get_mut(row.get::<_, &str>("user_id")) else { continue };
-        let project = row.get::<_, Option<String>>("project_id").map(|id| Project {
-            id,
-            blocked: row.get("project_blocked"),
-            models: list(row.get("project_models")),
-        });
+        let (models, blocked) = (list(&row, "project_models")?, row.get("project_blocked"));
+        let project = row.get::<_, Option<String>>("project_id").map(|id| Project { id, blocked, models });
         known.person.keys.push(Key {
             token: row.get("token"),
             team: row.get("team_id"),
             usable: row.get("usable"),
-            fits: fits_for_chat(row.get("key_type"), &list(row.get("allowed_routes"))),
-            models: list(row.get("models")),
-            group_models: list(row.get("group_models")),
-            override_models: list(row.get("override_models")),
+            fits: fits_for_chat(row.get("key_type"), &list(&row, "allowed_routes")?),
+            models: list(&row, "models")?,
+            group_models: list(&row, "group_models")?,
+            override_models: list(&row, "override_models")?,
             aliases: aliases(row.get("aliases")),
             project,
         });
@@ -124,20 +125,18 @@ pub async fn people(target: &Target, ids: &[&str], now: SystemTime) -> Result<Ha
     Ok(known)
 }
 
-/// NULL is the same as empty, and a NULL in a list is nothing.
-fn list(models: Option<Vec<Option<String>>>) -> Vec<String> {
-    models.unwrap_or_default().into_iter().flatten().collect()
+/// NULL is the same as empty, and no limit. A NULL in a list is an element, as it is to LiteLLM: one that is no model's name,
+/// so that a list of nothing else allows nothing.
+fn list(row: &Row, column: &str) -> Result<Vec<String>> {
+    let models: Option<Vec<Option<String>>> =
+        row.try_get(column).map_err(on(Side::Target, "read a list of models"))?;
+    Ok(models.unwrap_or_default().into_iter().map(Option::unwrap_or_default).collect())
 }
 
 /// An object of names, which LiteLLM sometimes keeps as JSON inside a JSON string.
-fn aliases(json: Option<&str>) -> HashMap<String, String> {
-    let value = match json.and_then(|json| serde_json::from_str(json).ok()) {
-        Some(Value::String(inner)) => serde_json::from_str(&inner).unwrap_or_default(),
-        Some(value) => value,
-        None => Value::Null,
-    };
-    let Value::Object(object) = value else { return HashMap::new() };
-    object.into_iter().filter_map(|(name, target)| Some((name, target.as_str()?.to_owned()))).collect()
+fn aliases(sent: Option<&str>) -> HashMap<String, String> {
+    let object = sent.and_then(json::object).unwrap_or_default();
+    object.into_iter().filter_map(|(name, target)| Some((name, json::text(&target)?))).collect()
 }
 
 #[cfg(test)]
@@ -157,6 +156,5 @@ mod tests {
         assert_eq!(deployment(None, Some("nonsense"), false), Deployment::default());
         assert_eq!(aliases(Some(r#""{\"a\":\"b\",\"c\":1}""#)), HashMap::from([("a".into(), "b".into())]));
         assert!(aliases(None).is_empty() && aliases(Some("7")).is_empty());
-        assert_eq!(list(Some(vec![None, Some("a".into())])), ["a"]);
     }
 }

@@ -7,12 +7,14 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
+use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
 use super::rules::{self, Increase, Kind, Micros, Standing};
 use crate::catalog::TableId;
 use crate::decode::message::TupleValue;
-use crate::decode::{Change, Row, RowKey, reduce};
+use crate::decode::{Change, Row, RowKey};
+use crate::json;
 
 /// 16 bytes of the SHA-256 of an id; the parts of a member's are joined by NUL.
 pub type Hash = [u8; 16];
@@ -244,8 +246,7 @@ impl Book {
         let default = match metadata {
             TupleValue::Unchanged => return,
             TupleValue::Null => None,
-            TupleValue::Text(bytes) => named(bytes, "team_member_budget_id")
-                .and_then(|metadata| Some(metadata.get("team_member_budget_id")?.as_str()?.to_owned())),
+            TupleValue::Text(bytes) => member(bytes, "team_member_budget_id").and_then(|id| json::text(&id)),
         };
         match default {
             Some(id) => {
@@ -442,19 +443,15 @@ fn set_moment(to: &mut Micros, value: TupleValue<'_>) {
     }
 }
 
-/// A metadata object, if it can have the field at all: most have not, and are not taken apart.
-fn named(bytes: &[u8], field: &str) -> Option<serde_json::Value> {
-    let text = std::str::from_utf8(bytes).ok()?;
-    if text.len() < field.len() || !text.contains(field) {
-        return None;
-    }
-    reduce::json(text)
+/// One member of a metadata object. Most have none of that name, and are not taken apart.
+fn member(metadata: &[u8], name: &str) -> Option<Box<RawValue>> {
+    let metadata = std::str::from_utf8(metadata).ok()?;
+    if metadata.contains(name) { json::object(metadata)?.remove(name) } else { None }
 }
 
 fn increase_of(metadata: &[u8]) -> Option<Increase> {
-    let metadata = named(metadata, "temp_budget_expiry")?;
-    let amount = metadata.get("temp_budget_increase")?.as_f64()?;
-    let expiry = rules::moment(metadata.get("temp_budget_expiry")?.as_str()?)?;
+    let expiry = rules::moment(&json::text(&member(metadata, "temp_budget_expiry")?)?)?;
+    let amount = serde_json::from_str(member(metadata, "temp_budget_increase")?.get()).ok()?;
     Some(Increase { amount, expiry })
 }
 

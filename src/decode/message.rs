@@ -64,15 +64,18 @@ pub enum DecodeError {
     UnknownRelation(u32),
     #[error("row of relation {relation} has fewer columns than the relation")]
     ShortTuple { relation: u32 },
-    #[error("table {table} has no column {column}, which is its primary key in every LiteLLM we know")]
-    MissingKeyColumn { table: &'static str, column: &'static str },
+    #[error("table {table} has no column {column}, which every LiteLLM has")]
+    MissingColumn { table: &'static str, column: &'static str },
     #[error("row of {table} without its primary key")]
     NoKey { table: &'static str },
 }
 
 impl From<DecodeError> for crate::error::Error {
     fn from(error: DecodeError) -> Self {
-        Self::Decode(Box::new(error))
+        match error {
+            DecodeError::MissingColumn { table, column } => Self::ColumnGone { table, column },
+            error => Self::Decode(Box::new(error)),
+        }
     }
 }
 

@@ -254,9 +254,10 @@ fn bind(table: Option<TableId>, names: &[&str]) -> Result<Relation, DecodeError>
     let spec = id.table();
     let wanted = spec.columns.iter().map(|column| column.source).chain(spec.spending.iter().copied());
     let attributes: Vec<_> = wanted.map(|wanted| names.iter().position(|name| *name == wanted)).collect();
-    for (column, attribute) in spec.key().iter().zip(&attributes) {
-        if attribute.is_none() {
-            return Err(DecodeError::MissingKeyColumn { table: spec.source, column: column.source });
+    for (column, attribute) in spec.columns.iter().zip(&attributes) {
+        // Not NULL: nobody said so.
+        if column.always && attribute.is_none() {
+            return Err(DecodeError::MissingColumn { table: spec.source, column: column.source });
         }
     }
     Ok(Relation { table, attributes })

@@ -1,15 +1,17 @@
 //! What is kept of a value. Pure.
 //!
 //! The reductions of [`Kind`]: usable e-mails, rosters, the few metadata fields we read, tokens.
-//! Nothing here fails: a value that makes no sense to us is kept as "nothing", never as an error,
-//! because LiteLLM's columns are free text and JSON that people can type.
+//! Nothing here fails, because LiteLLM's columns are free text and JSON that people can type: an e-mail that cannot be used
+//! is none, an entry of a roster that names nobody is left out. What decides is never lost to something odd beside it: of a
+//! JSON document only the members we keep are read ([`crate::json`]), and they stay as they are.
 
 use std::borrow::Cow;
+use std::fmt::Write as _;
 
-use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
 use crate::catalog::Kind;
+use crate::json;
 
 /// The longest e-mail every Open WebUI can hold: databases born before 0.9 keep `varchar(255)`.
 const EMAIL_MAX_CHARS: usize = 255;
@@ -17,7 +19,8 @@ const EMAIL_MAX_CHARS: usize = 255;
 /// What the mirror keeps of `sent`, a value of a column of this kind.
 pub fn reduce(kind: Kind, sent: &str) -> Option<Cow<'_, str>> {
     match kind {
-        Kind::Text | Kind::Array | Kind::Json => Some(Cow::Borrowed(sent)),
+        Kind::Text | Kind::Json => Some(Cow::Borrowed(sent)),
+        Kind::Array => Some(flat(sent)),
         Kind::Email => email(sent).map(Cow::Owned),
         Kind::Roster => Some(Cow::Owned(roster(sent))),
         Kind::Fields(names) => Some(Cow::Owned(fields(sent, names))),
@@ -52,44 +55,58 @@ pub fn token(sent: &str) -> Cow<'_, str> {
 
 /// A `text[]` of tokens, each in its stored form. The result needs no quoting.
 fn tokens(sent: &str) -> String {
-    let stored: Vec<_> = text_array(sent).iter().map(|sent| token(sent).into_owned()).collect();
+    let stored: Vec<_> = elements(sent).flatten().map(|sent| token(&sent).into_owned()).collect();
     format!("{{{}}}", stored.join(","))
 }
 
-/// The elements of a one-dimensional `text[]` as Postgres writes it, without its NULLs. Anything else is empty.
-fn text_array(sent: &str) -> Vec<String> {
-    let Some(inner) = sent.strip_prefix('{').and_then(|sent| sent.strip_suffix('}')) else {
-        return Vec::new();
-    };
-    let mut elements = Vec::new();
-    let mut chars = inner.chars().peekable();
-    while chars.peek().is_some() {
-        let (mut element, mut quoted) = (String::new(), false);
-        let mut inside = false;
-        while let Some(next) = chars.next() {
-            match next {
-                '"' => {
-                    quoted = true;
-                    inside = !inside;
-                }
-                '\\' => element.extend(chars.next()),
-                ',' if !inside => break,
-                other => element.push(other),
-            }
-        }
-        if quoted || !element.eq_ignore_ascii_case("null") {
-            elements.push(element);
-        }
+/// A `text[]` in one dimension. The type holds any number of them, as Postgres' `unnest` reads them one after the other;
+/// whoever reads the mirror counts on one.
+fn flat(sent: &str) -> Cow<'_, str> {
+    // `{{a},{b}}`, and `[0:1]={a,b}` for one that does not begin at 1.
+    if !sent.starts_with("{{") && !sent.starts_with('[') {
+        return Cow::Borrowed(sent);
     }
-    elements
+    let quoted = elements(sent).map(|element| match element {
+        Some(text) => format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\"")),
+        None => "NULL".to_owned(),
+    });
+    Cow::Owned(format!("{{{}}}", quoted.collect::<Vec<_>>().join(",")))
 }
 
-/// LiteLLM sometimes stores JSON inside a JSON string.
-pub fn json(sent: &str) -> Option<Value> {
-    match serde_json::from_str(sent).ok()? {
-        Value::String(inner) => serde_json::from_str(&inner).ok(),
-        value => Some(value),
-    }
+/// The elements of a `text[]` as Postgres writes it, of whatever dimensions, in order. What is no array has none.
+fn elements(sent: &str) -> impl Iterator<Item = Option<String>> {
+    let inner = match sent.split_once("={") {
+        // Bounds stand before the array; a `={` of an element comes after its brace.
+        Some((bounds, inner)) if bounds.starts_with('[') => Some(inner),
+        _ => sent.strip_prefix('{'),
+    };
+    let mut chars = inner.and_then(|inner| inner.strip_suffix('}')).unwrap_or_default().chars();
+    std::iter::from_fn(move || {
+        let (mut element, mut is_quoted, mut is_inside, mut is_any) = (String::new(), false, false, false);
+        loop {
+            let next = chars.next();
+            match next {
+                Some('"') => {
+                    (is_quoted, is_any) = (true, true);
+                    is_inside = !is_inside;
+                }
+                Some('\\') => element.extend(chars.next()),
+                Some('{' | '}') if !is_inside => {}
+                Some(',') | None if !is_inside || next.is_none() => {
+                    if is_any {
+                        let is_null = !is_quoted && element.eq_ignore_ascii_case("null");
+                        return Some((!is_null).then_some(element));
+                    }
+                    next?;
+                }
+                Some(other) => {
+                    is_any = true;
+                    element.push(other);
+                }
+                None => return None,
+            }
+        }
+    })
 }
 
 /// Whether Postgres can store the text. JSON inside a JSON string can hold an escaped NUL, which jsonb refuses.
@@ -100,41 +117,57 @@ fn has_nul(text: &str) -> bool {
 /// `members_with_roles` as `[{"user_id": …}]` and, for entries without a user id,
 /// `[{"user_email": …}]` (normalised). It is `{}` where a roster was never set.
 fn roster(sent: &str) -> String {
-    let entries = match json(sent) {
-        Some(Value::Array(entries)) => entries,
-        _ => Vec::new(),
-    };
-    let kept: Vec<Value> = entries
-        .iter()
-        .filter_map(|entry| {
-            let mut kept = Map::new();
-            match entry.get("user_id").and_then(Value::as_str) {
-                Some(user_id) if has_nul(user_id) => return None,
-                Some(user_id) => kept.insert("user_id".to_owned(), user_id.into()),
-                None => {
-                    let email = entry.get("user_email").and_then(Value::as_str).and_then(email)?;
-                    kept.insert("user_email".to_owned(), email.into())
-                }
-            };
-            Some(Value::Object(kept))
-        })
-        .collect();
-    Value::Array(kept).to_string()
+    let entries = json::array(sent).unwrap_or_default();
+    let kept = entries.iter().filter_map(|entry| {
+        let entry = json::object(entry.get())?;
+        let member = |name: &str| entry.get(name).and_then(|value| json::text(value));
+        let (name, value) = match member("user_id") {
+            Some(user_id) if has_nul(&user_id) => return None,
+            Some(user_id) => ("user_id", user_id),
+            None => ("user_email", member("user_email").and_then(|sent| email(&sent))?),
+        };
+        Some(serde_json::json!({ name: value }).to_string())
+    });
+    format!("[{}]", kept.collect::<Vec<_>>().join(","))
 }
 
 /// A JSON object reduced to `names`.
 fn fields(sent: &str, names: &[&str]) -> String {
-    let mut kept = Map::new();
-    if let Some(Value::Object(mut object)) = json(sent) {
-        for name in names {
-            if let Some(value) = object.remove(*name)
-                && !value.to_string().contains("\\u0000")
-            {
-                kept.insert((*name).to_owned(), value);
-            }
+    let object = json::object(sent).unwrap_or_default();
+    let mut kept = String::new();
+    for name in names {
+        if let Some(value) = object.get(*name) {
+            let comma = if kept.is_empty() { "" } else { "," };
+            let _ = write!(kept, "{comma}\"{name}\":{}", without_nul(value.get()));
         }
     }
-    Value::Object(kept).to_string()
+    format!("{{{kept}}}")
+}
+
+/// JSON text whose escaped NULs are replacement characters: jsonb refuses them, and the value must not count as missing.
+fn without_nul(json: &str) -> Cow<'_, str> {
+    const NUL: &str = "\\u0000";
+    if !json.contains(NUL) {
+        return Cow::Borrowed(json);
+    }
+    let mut out = String::with_capacity(json.len());
+    let mut rest = json;
+    while let Some(at) = rest.find('\\') {
+        let (before, from) = rest.split_at(at);
+        out.push_str(before);
+        if let Some(after) = from.strip_prefix(NUL) {
+            out.push('\u{fffd}');
+            rest = after;
+        } else {
+            // A backslash and what it escapes, which may be another backslash.
+            let escape = from.char_indices().nth(2).map_or(from.len(), |(end, _)| end);
+            let (escape, after) = from.split_at(escape);
+            out.push_str(escape);
+            rest = after;
+        }
+    }
+    out.push_str(rest);
+    Cow::Owned(out)
 }
 
 #[cfg(test)]
@@ -176,7 +209,32 @@ mod tests {
                 .unwrap();
         assert_eq!(roster(&sent), r#"[{"user_id":"c"}]"#);
         let sent = serde_json::to_string(r#"{"scim_active":"\u0000"}"#).unwrap();
-        assert_eq!(fields(&sent, &["scim_active"]), "{}");
+        assert_eq!(fields(&sent, &["scim_active"]), "{\"scim_active\":\"\u{fffd}\"}");
+        let sent = serde_json::to_string(r#"{"team_id":"\\\\u0000 \\u0000x"}"#).unwrap();
+        assert_eq!(fields(&sent, &["team_id"]), "{\"team_id\":\"\\\\u0000 \u{fffd}x\"}");
+    }
+
+    #[test]
+    fn what_is_odd_beside_a_field_does_not_hide_it() {
+        let deep = format!("{}{}", "[".repeat(130), "]".repeat(130));
+        for odd in [&deep, "1e400", "-1e999"] {
+            let sent = format!(r#"{{"x":{odd},"scim_active":false}}"#);
+            assert_eq!(fields(&sent, &["scim_active"]), r#"{"scim_active":false}"#);
+            let sent = format!(r#"[{{"user_id":"u1","n":{odd}}},{odd},{{"user_id":"u2"}}]"#);
+            assert_eq!(roster(&sent), r#"[{"user_id":"u1"},{"user_id":"u2"}]"#);
+        }
+    }
+
+    #[test]
+    fn arrays_are_kept_in_one_dimension() {
+        let of = |sent: &str| reduce(Kind::Array, sent).unwrap().into_owned();
+        for plain in ["{}", "{a,NULL,\"b c\"}", "{\"{x}\",\"[0:1]={y}\"}"] {
+            assert_eq!(of(plain), plain);
+        }
+        assert_eq!(of("{{gpt-4o},{claude}}"), r#"{"gpt-4o","claude"}"#);
+        assert_eq!(of(r#"{{{"a,b",NULL}},{{"c\"{}",""}}}"#), r#"{"a,b",NULL,"c\"{}",""}"#);
+        assert_eq!(of("[0:1]={a,b}"), r#"{"a","b"}"#);
+        assert_eq!(of("[0:1][5:5]={{a},{NULL}}"), r#"{"a",NULL}"#);
     }
 
     #[test]
@@ -195,6 +253,8 @@ mod tests {
         );
         assert_eq!(tokens("{}"), "{}");
         assert_eq!(tokens("secret"), "{}");
-        assert_eq!(text_array(r#"{a,"b, \"c\" \\ }","NULL",""}"#), ["a", "b, \"c\" \\ }", "NULL", ""]);
+        let texts: Vec<_> = elements(r#"{a,"b, \"c\" \\ }","NULL","",null}"#).collect();
+        let texts: Vec<_> = texts.iter().map(Option::as_deref).collect();
+        assert_eq!(texts, [Some("a"), Some("b, \"c\" \\ }"), Some("NULL"), Some(""), None]);
     }
 }

@@ -19,7 +19,7 @@ use tokio::sync::{Notify, watch};
 use tokio_rustls::TlsConnector;
 use tokio_util::sync::CancellationToken;
 
-use crate::access::lists::is_usable;
+use crate::access::lists::is_name;
 use crate::config::ModelsApi;
 use crate::observe::metrics::Metrics;
 use crate::postgres;
@@ -51,7 +51,7 @@ enum Failure {
     Size,
     #[error("the answer is no list of models")]
     Content,
-    #[error("the answer names no model")]
+    #[error("the answer names no model: give LITELLM_WEBUI_SYNC_LITELLM_KEY a key that may list every model")]
     Nothing,
 }
 
@@ -149,8 +149,8 @@ async fn exchange(
     names(&body.to_bytes())
 }
 
-/// The names in an answer. An empty one is taken for a LiteLLM that has not read its configuration yet: everybody would
-/// lose everything.
+/// The names in an answer. One without any is taken for a LiteLLM that has not read its configuration yet, or for a key that
+/// lists no more than "all its team's" or a pattern: everybody would lose everything.
 fn names(body: &[u8]) -> Result<BTreeSet<String>, Failure> {
     let answer: serde_json::Value = serde_json::from_slice(body).map_err(|_| Failure::Content)?;
     let models = answer.get("data").and_then(serde_json::Value::as_array).ok_or(Failure::Content)?;
@@ -160,7 +160,7 @@ fn names(body: &[u8]) -> Result<BTreeSet<String>, Failure> {
     let names: BTreeSet<String> = models
         .iter()
         .filter_map(|model| model.get("id")?.as_str())
-        .filter(|name| is_usable(name))
+        .filter(|name| is_name(name))
         .map(str::to_owned)
         .collect();
     if names.is_empty() { Err(Failure::Nothing) } else { Ok(names) }
@@ -174,8 +174,16 @@ mod tests {
     fn only_a_list_of_models_is_an_answer() {
         let answer = br#"{"object":"list","data":[{"id":"b"},{"id":"a","object":"model"},{"id":""},{"id":7},{},{"id":"a"}]}"#;
         assert_eq!(names(answer).unwrap().into_iter().collect::<Vec<_>>(), ["a", "b"]);
-        for bad in [&b""[..], b"[]", b"{}", br#"{"data":[]}"#, br#"{"data":{"id":"a"}}"#, b"<html>", b"\xff"]
-        {
+        for bad in [
+            &b""[..],
+            b"[]",
+            b"{}",
+            br#"{"data":[]}"#,
+            br#"{"data":{"id":"a"}}"#,
+            b"<html>",
+            b"\xff",
+            br#"{"data":[{"id":"all-team-models"},{"id":"openai/*"},{"id":"no-default-models"}]}"#,
+        ] {
             assert!(names(bad).is_err(), "{bad:?}");
         }
     }

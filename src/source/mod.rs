@@ -7,11 +7,11 @@ pub mod overlap;
 pub mod publication;
 pub mod session;
 pub mod start;
+pub mod tables;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::catalog::TABLES;
 use crate::config::{Config, Endpoint};
 use crate::decode::request::MESSAGE_PREFIX;
 use crate::error::{Error, Result, Side, on};
@@ -21,6 +21,7 @@ use crate::sql;
 use crate::target::{QUICK, within};
 use publication::table_list;
 use session::TEXT_SETTINGS;
+pub use tables::SourceTable;
 
 /// An ordinary connection to LiteLLM's database: catalogs, copies, barriers.
 #[derive(Debug)]
@@ -39,14 +40,6 @@ pub struct Server {
     pub database_oid: i64,
     /// The timeline it writes. A standby writes none.
     pub timeline: Option<i32>,
-}
-
-/// A mirrored table as LiteLLM has it.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct SourceTable {
-    pub oid: u32,
-    /// Column name to (number, type).
-    pub columns: BTreeMap<String, (i16, String)>,
 }
 
 /// Who follows our slot, as LiteLLM's server sees it.
@@ -137,30 +130,6 @@ impl Source {
         limited.map_err(on(Side::Source, "limit statements"))
     }
 
-    /// The mirrored tables this LiteLLM has, by LiteLLM's name.
-    pub async fn tables(&self, config: &Config) -> Result<BTreeMap<String, SourceTable>> {
-        let names: Vec<&str> = TABLES.iter().map(|table| table.source).collect();
-        let client = &self.connection.client;
-        let action = "look at LiteLLM's tables";
-        let rows = within(
-            Side::Source,
-            action,
-            QUICK,
-            client.query(sql::COLUMNS, &[&config.litellm_schema, &names]),
-        )
-        .await?;
-        let mut tables: BTreeMap<String, SourceTable> = BTreeMap::new();
-        for row in rows {
-            let table = tables.entry(row.get("table_name")).or_default();
-            table.oid = row.get("table_oid");
-            table.columns.insert(row.get("column_name"), (row.get("attnum"), row.get("type")));
-        }
-        if !tables.contains_key("LiteLLM_UserTable") {
-            return Err(Error::NoLiteLlm { schema: config.litellm_schema.clone() });
-        }
-        Ok(tables)
-    }
-
     pub async fn slot(&self, name: &str) -> Result<Option<SlotState>> {
         let client = &self.connection.client;
         let row =
@@ -223,12 +192,18 @@ impl Source {
         let list: Vec<String> = rows
             .iter()
             .map(|row| {
-                let (pid, role, application): (i32, String, String) = (row.get(0), row.get(1), row.get(2));
-                let seconds: Option<i64> = row.get(3);
-                format!("pid {pid} (role {role}, {application}) open for {} s", seconds.unwrap_or_default())
+                let (who, seconds): (String, Option<i64>) = (row.get(0), row.get(1));
+                let open = seconds
+                    .map_or_else(|| "for how long is not ours to see".to_owned(), |s| format!("for {s} s"));
+                format!("{who} open {open}")
             })
             .collect();
-        if list.is_empty() { "no open transaction is visible to us".to_owned() } else { list.join(", ") }
+        if list.is_empty() {
+            "no open transaction is visible to us (grant pg_read_all_stats to our role, and others' are)"
+                .to_owned()
+        } else {
+            list.join(", ")
+        }
     }
 
     /// Ends a session of ours that hangs in a command, found by its application name.

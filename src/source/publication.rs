@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use sha2::{Digest, Sha256};
 
-use super::{Source, SourceTable};
+use super::{Source, SourceTable, tables};
 use crate::catalog::TABLES;
 use crate::config::Config;
 use crate::error::{Error, Result, Side};
@@ -84,7 +84,9 @@ impl Source {
     /// What has to be run so that the publication exists and holds every table we mirror. `None`: nothing.
     ///
     /// # Errors
-    /// [`Error::Publication`] when it is there in a form that would harm LiteLLM or lose changes, and is somebody else's.
+    /// [`Error::Publication`] when it is there in a form that would harm LiteLLM or lose changes, and is somebody else's;
+    /// [`Error::ReplicaIdentity`] when it would have to publish a table that must not be. One that is published already is
+    /// taken out first: LiteLLM's writes fail for as long as it is in.
     pub fn publication_repair(
         config: &Config,
         state: Option<&PublicationState>,
@@ -92,6 +94,21 @@ impl Source {
     ) -> Result<Option<PublicationRepair>> {
         let wanted: Vec<&String> = tables.keys().collect();
         let name = quote_ident(&config.publication);
+        let unfit = tables::unfit(config, tables);
+        if let Some(state) = state {
+            let harmful: Vec<&String> = wanted
+                .iter()
+                .copied()
+                .filter(|table| unfit.iter().any(|one| one.table == *table) && state.tables.contains(table))
+                .collect();
+            if !harmful.is_empty() && state.ours {
+                return Ok(Some(PublicationRepair {
+                    problem: "holds a table without the replica identity that LiteLLM's updates and deletes need",
+                    sql: format!("alter publication {name} drop table {}", table_list(config, &harmful)),
+                }));
+            }
+        }
+        tables::refuse(&unfit)?;
         let Some(state) = state else {
             let sql = format!("create publication {name} for table {}", table_list(config, &wanted));
             return Ok(Some(PublicationRepair { problem: "does not exist", sql }));
@@ -140,9 +157,8 @@ impl Source {
     }
 
     async fn change_publication(&self, config: &Config, problem: &str, sql: &str) -> Result<()> {
-        // Never wait behind LiteLLM's own migrations, and never make it wait behind us.
-        let text = format!("set lock_timeout = '2s'; {sql}; reset lock_timeout");
-        let work = self.connection.client.batch_execute(&text);
+        // The session's lock_timeout keeps us from waiting behind LiteLLM's own migrations.
+        let work = self.connection.client.batch_execute(sql);
         match within(Side::Source, "write the publication", QUICK, work).await {
             Err(error) if error.sqlstate() == Some("42501") => Err(Error::Publication {
                 publication: config.publication.clone(),

@@ -263,7 +263,8 @@ fn wire_config(
         endpoint.user.as_str(),
         password,
         endpoint.database.as_str(),
-        config.slot.as_str(),
+        // Postgres takes names that begin with a digit; its replication grammar only in quotes.
+        format!("\"{}\"", config.slot),
         config.publication.as_str(),
     );
     wire.port = address.port;

@@ -24,6 +24,7 @@ const FLOORS: &[&str] = &[
     "postgres",
     "config",
     "catalog",
+    "json",
     "position",
     "sql",
 ];

@@ -1,0 +1,186 @@
+//! Fail closed: what cannot be read narrows and says so, and nothing LiteLLM's database can hold ends the daemon.
+
+use crate::support::compare::assert_in_step;
+use crate::support::models::visible;
+use crate::support::{
+    Daemon, Pair, change, eventually, key, organization, people, quote, rekey, rostered, team,
+};
+
+async fn sees(pair: &Pair, account: &str) -> String {
+    let shown = visible(pair).await.remove(account).unwrap_or_default();
+    shown.into_iter().collect::<Vec<_>>().join(" ")
+}
+
+/// Statement: a row of LiteLLM's models with this `model_info`.
+fn model(id: &str, name: &str, info: &str) -> String {
+    format!(
+        "insert into \"LiteLLM_ProxyModelTable\" (model_id, model_name, litellm_params, model_info, created_by, updated_by)
+         values ({}, {}, '{{}}', {}, '', '');",
+        quote(id),
+        quote(name),
+        quote(info)
+    )
+}
+
+/// Statements: LiteLLM serves these.
+fn served(names: &[&str]) -> String {
+    names.iter().map(|name| model(&format!("id-{name}"), name, "{}")).collect()
+}
+
+fn deep() -> String {
+    format!("{}{}", "[".repeat(130), "]".repeat(130))
+}
+
+#[tokio::test]
+async fn json_too_deep_or_too_large_for_a_parser_still_says_what_it_says() {
+    let pair = Pair::new().await;
+    let odd = [deep(), "1e400".to_owned()];
+    pair.litellm(&[people("a", 6), team("t", "T", None, &["a1", "a2"]), served(&["common"])].concat()).await;
+    let mut daemon = Daemon::start(&pair);
+    pair.settle().await;
+    pair.litellm(
+        &[
+            change("a3", "metadata = '{\"scim_active\": false}'"),
+            change("a4", "metadata = '{\"scim_active\": false}'"),
+        ]
+        .concat(),
+    )
+    .await;
+    pair.settle().await;
+    for (user, odd) in ["a3", "a4"].into_iter().zip(&odd) {
+        pair.litellm(&change(user, &format!("metadata = '{{\"scim_active\": false, \"x\": {odd}}}'"))).await;
+    }
+    let info =
+        format!(r#"{{"team_id": "t", "team_public_model_name": "own", "cost": 1e400, "x": {}}}"#, deep());
+    pair.litellm(&model("m9", "model_name_t_x", &info)).await;
+    pair.litellm(&format!(
+        "update \"LiteLLM_TeamTable\" set members_with_roles = '[{{\"user_id\": \"a1\", \"n\": 1e400}}, {}, {{\"user_id\": \"a2\"}}]'",
+        deep()
+    ))
+    .await;
+    pair.settle().await;
+    for user in ["a3", "a4"] {
+        assert_eq!(
+            pair.account(&format!("{user}@x.test")).await,
+            format!("usr_{user}|{user}|pending|locked")
+        );
+    }
+    assert_eq!(pair.members("grp_team_t").await, "usr_a1 usr_a2");
+    assert_eq!(
+        (sees(&pair, "usr_a1").await.as_str(), sees(&pair, "usr_a5").await.as_str()),
+        ("common own", "common")
+    );
+    // A copy reads the same.
+    daemon.terminate();
+    pair.webui("update litellm_webui_sync.checkpoint set copy_because = 'the test says so'").await;
+    let _daemon = Daemon::start(&pair);
+    pair.settle().await;
+    assert_eq!(pair.account("a3@x.test").await, "usr_a3|a3|pending|locked");
+    assert_eq!(pair.members("grp_team_t").await, "usr_a1 usr_a2");
+    assert_in_step(&pair).await;
+}
+
+#[tokio::test]
+async fn lists_of_any_dimension_are_read_and_a_list_of_nulls_allows_nothing() {
+    let pair = Pair::new().await;
+    let every_list = "models = '{{gpt-4o},{claude}}'";
+    pair.litellm(
+        &[
+            people("a", 5),
+            organization("o", "O"),
+            team("t", "T", Some("o"), &["a4"]),
+            key("1", "a2"),
+            served(&["claude", "gpt-4o", "other"]),
+            change("a1", every_list),
+        ]
+        .concat(),
+    )
+    .await;
+    let daemon = Daemon::start(&pair);
+    pair.settle().await;
+    assert_eq!(sees(&pair, "usr_a1").await, "claude gpt-4o");
+    pair.litellm(
+        &[
+            rekey("1", every_list),
+            rekey("1", "allowed_routes = '{{/chat/completions}}', access_group_ids = '{{x},{y}}'"),
+            change("a3", "models = '{NULL}'"),
+            change("a5", "models = '[0:1]={gpt-4o,NULL}'"),
+            format!("update \"LiteLLM_TeamTable\" set {every_list};"),
+            "update \"LiteLLM_OrganizationTable\" set models = '{{claude},{NULL}}';".to_owned(),
+        ]
+        .concat(),
+    )
+    .await;
+    pair.settle().await;
+    let mut seen = Vec::new();
+    for user in 1..=5 {
+        seen.push(sees(&pair, &format!("usr_a{user}")).await);
+    }
+    assert_eq!(seen, ["claude gpt-4o", "claude gpt-4o", "", "claude", "gpt-4o"], "{}", daemon.log());
+    assert!(!daemon.log().contains("panicked"), "{}", daemon.log());
+}
+
+/// What a missing column would change if it counted as NULL.
+async fn state(pair: &Pair) -> String {
+    pair.ask(
+        "select concat_ws(' ', (select count(*) from \"user\" where role = 'pending'), (select count(*) from \"user\" where role = 'admin'),
+                          (select count(*) from group_member), (select count(*) from api_key))",
+    )
+    .await
+}
+
+#[tokio::test]
+async fn a_column_that_every_litellm_has_is_waited_for_and_never_taken_for_null() {
+    let pair = Pair::new().await;
+    pair.litellm(
+        &[
+            people("a", 6),
+            team("t", "T", None, &["a1", "a2"]),
+            key("1", "a1"),
+            key("2", "a2"),
+            rekey("2", "blocked = true"),
+            change("a3", "user_role = 'proxy_admin'"),
+        ]
+        .concat(),
+    )
+    .await;
+    let mut daemon = Daemon::start(&pair);
+    pair.settle().await;
+    let before = state(&pair).await;
+    for (table, column, write) in [
+        ("LiteLLM_UserTable", "user_email", change("a4", "spend = spend + 1, user_alias = 'x'")),
+        ("LiteLLM_UserTable", "user_role", change("a3", "user_alias = 'y'")),
+        (
+            "LiteLLM_TeamTable",
+            "members_with_roles",
+            "update \"LiteLLM_TeamTable\" set team_alias = 'U';".to_owned(),
+        ),
+        ("LiteLLM_VerificationToken", "blocked", rekey("2", "key_name = 'z'")),
+    ] {
+        pair.litellm(&format!("alter table \"{table}\" rename \"{column}\" to \"{column}_\"")).await;
+        // In the stream, with the column away.
+        pair.litellm(&write).await;
+        let name = format!("{table}.{column}");
+        eventually(&format!("it says that {name} is missing"), || async {
+            let (ready, why) = daemon.get("/readyz");
+            ready == 503 && why.contains(&name)
+        })
+        .await;
+        assert_eq!(state(&pair).await, before, "{name}");
+        // The same at a start.
+        if column == "blocked" {
+            daemon.kill9();
+            daemon = Daemon::start(&pair);
+            eventually("it says so after a start", || async { daemon.get("/readyz").1.contains(&name) })
+                .await;
+            assert_eq!(state(&pair).await, before, "{name} after a start");
+        }
+        pair.litellm(&format!("alter table \"{table}\" rename \"{column}_\" to \"{column}\"")).await;
+        eventually("it is ready again", || async { daemon.get("/readyz").0 == 200 }).await;
+        pair.settle().await;
+        assert_eq!(state(&pair).await, before, "{name} is back");
+    }
+    pair.litellm(&rostered("t", &["a1"])).await;
+    pair.settle().await;
+    assert_in_step(&pair).await;
+}
