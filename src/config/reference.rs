@@ -5,7 +5,8 @@
 
 use clap::{Arg, Args as _, Command};
 
-use super::{HTTP_TOKEN, MODELS_CA, MODELS_KEY, MODELS_URL, SOURCE_URL, Settings, TARGET_URL};
+use super::Settings;
+use super::secrets::{HTTP_TOKEN, MODELS_CA, MODELS_KEY, MODELS_URL, SOURCE_URL, TARGET_URL};
 
 /// The policy file with every key and its default.
 pub const POLICY: &str = include_str!("policy.toml");

@@ -1,0 +1,114 @@
+//! What our own tables say: what could not be written, what is held, and what is not as LiteLLM has it.
+//!
+//! Reads them; writes nothing. Asked only where a daemon has run.
+
+use super::{Check, Verdict, finding, fine};
+use crate::config::Config;
+use crate::error::{Result, Side, on};
+use crate::observe::status;
+use crate::sql;
+use crate::target::Target;
+use crate::target::layout;
+
+pub(super) async fn examine(target: &Target, config: &Config, checks: &mut Vec<Check>) -> Result<()> {
+    let row = target.client().query_one(sql::DOCTOR_BOOKS, &[]).await;
+    let row = row.map_err(on(Side::Target, "read our books"))?;
+    let count = |name: &str| row.get::<_, i64>(name);
+    checks.extend(public_models(target, config).await);
+    checks.extend(critical(count("critical")));
+    checks.extend(last_admins(count("last_admins")));
+    checks.extend(email_conflicts(count("email_conflicts")));
+    checks.extend(brakes(count("brakes")));
+    checks.extend(pause(row.get("paused"), row.get("pause_reason")));
+    checks.push(others(count("dead_letters") - count("email_conflicts") - count("last_admins")));
+    Ok(())
+}
+
+/// Books of an older release have no models yet.
+async fn public_models(target: &Target, config: &Config) -> Option<Check> {
+    let layout = layout::find(target, config).await.ok()?;
+    let models = status::models(target, &layout).await.ok()?;
+    (!models.public.is_empty()).then(|| {
+        finding(
+            Verdict::Warning,
+            "public models",
+            models.public.join(", "),
+            "everybody sees them in Open WebUI although LiteLLM limits them",
+            "in Open WebUI: Admin Panel, Settings, Models, Access; or models.public = \"take\" in the policy",
+        )
+    })
+}
+
+fn critical(count: i64) -> Option<Check> {
+    (count > 0).then(|| {
+        finding(
+            Verdict::Problem,
+            "critical dead letters",
+            count.to_string(),
+            "somebody keeps more access than LiteLLM gives them",
+            "`litellm-webui-sync failures list`",
+        )
+    })
+}
+
+fn last_admins(count: i64) -> Option<Check> {
+    (count > 0).then(|| {
+        finding(
+            Verdict::Problem,
+            "last admin",
+            "LiteLLM no longer has Open WebUI's last active admin as one",
+            "it was kept, because nobody could administer Open WebUI any more",
+            "make somebody else an admin, in LiteLLM (proxy_admin) or in Open WebUI",
+        )
+    })
+}
+
+fn email_conflicts(count: i64) -> Option<Check> {
+    (count > 0).then(|| {
+        finding(
+            Verdict::Warning,
+            "e-mail conflicts",
+            format!("{count} people"),
+            "they have no account, or keep an old e-mail, because somebody else has theirs",
+            "`litellm-webui-sync failures list`; give each person an e-mail of their own in LiteLLM",
+        )
+    })
+}
+
+fn brakes(count: i64) -> Option<Check> {
+    (count > 0).then(|| {
+        finding(
+            Verdict::Problem,
+            "brake",
+            "a batch is held",
+            "it would take access from unusually many people",
+            "`litellm-webui-sync status` names it",
+        )
+    })
+}
+
+fn pause(paused: bool, reason: Option<String>) -> Option<Check> {
+    paused.then(|| {
+        finding(
+            Verdict::Warning,
+            "pause",
+            reason.unwrap_or_else(|| "no reason given".to_owned()),
+            "nothing is applied",
+            "`litellm-webui-sync resume`",
+        )
+    })
+}
+
+/// What is not said above.
+fn others(count: i64) -> Check {
+    if count <= 0 {
+        return fine("dead letters", "none but what is said above");
+    }
+    finding(
+        Verdict::Warning,
+        "dead letters",
+        count.to_string(),
+        "these entities are not what LiteLLM says",
+        "`litellm-webui-sync failures list`",
+    )
+}

@@ -1,0 +1,88 @@
+//! What is asked of LiteLLM's tables: whether they are published and readable, and what in them cannot be carried over.
+//!
+//! Reads catalogs, and counts e-mails that are shared. Writes nothing.
+
+use super::{Check, Verdict, failed, finding, fine};
+use crate::catalog::TABLES;
+use crate::config::Config;
+use crate::error::{Result, Side, on};
+use crate::postgres::quote_ident;
+use crate::source::Source;
+use crate::sql;
+
+pub(super) async fn publication(source: &Source, config: &Config) -> Result<Check> {
+    let name = "publication";
+    let tables = source.tables(config).await?;
+    let publication = source.publication(config).await?;
+    Ok(match Source::publication_repair(config, publication.as_ref(), &tables) {
+        Ok(None) => fine(name, format!("{} tables", publication.map_or(0, |found| found.tables.len()))),
+        Ok(Some(_)) if publication.is_none() => fine(name, "not there yet: `run` makes it"),
+        Ok(Some(repair)) => finding(
+            Verdict::Warning,
+            name,
+            repair.problem,
+            "what is not published as a whole never arrives, and column lists and row filters make LiteLLM's own writes \
+             fail; `run` mends what it owns, and copies afresh",
+            repair.sql,
+        ),
+        Err(error) => failed(name, &error),
+    })
+}
+
+/// Whether we can copy each, and LiteLLM can go on writing to it.
+pub(super) async fn rights_and_identities(source: &Source, config: &Config) -> Result<Vec<Check>> {
+    let mut checks = Vec::new();
+    let names: Vec<&str> = TABLES.iter().map(|table| table.source).collect();
+    let client = &source.connection.client;
+    let rows = client.query(sql::DOCTOR_SOURCE_TABLES, &[&config.litellm_schema, &names]).await;
+    let (mut unreadable, mut without_identity) = (Vec::new(), Vec::new());
+    for row in rows.map_err(on(Side::Source, "examine LiteLLM's tables"))? {
+        let name: String = row.get("table_name");
+        if !row.get::<_, bool>("readable") {
+            unreadable.push(name.clone());
+        }
+        if row.get::<_, String>("identity") == "n" {
+            without_identity.push(name);
+        }
+    }
+    if !unreadable.is_empty() {
+        checks.push(finding(
+            Verdict::Problem,
+            "SELECT on LiteLLM's tables",
+            format!("not on {}", unreadable.join(", ")),
+            "existing rows cannot be copied",
+            "`litellm-webui-sync setup --print-sql source` prints the grants",
+        ));
+    }
+    for name in without_identity {
+        checks.push(finding(
+            Verdict::Problem,
+            "replica identity",
+            format!("{name} has none"),
+            "LiteLLM's updates and deletes of a published table fail without one",
+            format!("alter table {}.\"{name}\" replica identity default", config.litellm_schema),
+        ));
+    }
+    Ok(checks)
+}
+
+/// Before a first copy; after it, our books say who lost out.
+pub(super) async fn shared_emails(source: &Source, config: &Config) -> Result<Option<Check>> {
+    if source.slot(&config.slot).await?.is_some() {
+        return Ok(None);
+    }
+    let table = format!("{}.\"LiteLLM_UserTable\"", quote_ident(&config.litellm_schema));
+    let text = sql::fill(sql::DOCTOR_SHARED_EMAILS, ":user_table", &table);
+    // Without a right to the table, another finding says so.
+    let Ok(row) = source.connection.client.query_one(&text, &[]).await else { return Ok(None) };
+    let people: i64 = row.get("people");
+    Ok((people > 0).then(|| {
+        finding(
+            Verdict::Warning,
+            "people who share an e-mail",
+            format!("{people} LiteLLM users"),
+            "only one of those with the same e-mail can have its account: the oldest",
+            "`litellm-webui-sync plan` names the others; give each person an e-mail of their own in LiteLLM",
+        )
+    }))
+}

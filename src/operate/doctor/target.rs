@@ -1,0 +1,155 @@
+//! What Open WebUI's server is asked: whether it takes our rows, and whether Open WebUI lets people use them.
+//!
+//! Reads catalogs and Open WebUI's own tables and switches. Writes nothing.
+
+use super::{Check, Verdict, failed, finding, fine};
+use super::{books, bridge, server};
+use crate::config::Config;
+use crate::config::policy::ApiKeys;
+use crate::error::{Result, Side, on};
+use crate::sql;
+use crate::target::Target;
+use crate::target::layout;
+
+pub(super) async fn examine(config: &Config, checks: &mut Vec<Check>) -> Result<()> {
+    let target = Target::open(config).await?;
+    let row = target.client().query_one(sql::DOCTOR_TARGET, &[&config.webui_schema]).await;
+    let row = row.map_err(on(Side::Target, "examine the server"))?;
+    checks.push(server::version("Open WebUI's server", row.get("version")));
+    checks.extend(server::tls("Open WebUI's connection", row.get("tls"), row.get("local")));
+    checks.extend(server::clock("Open WebUI's clock", row.get("clock")));
+    checks.extend(standby(row.get("standby")));
+    checks.extend(pooler(row.get("settings_kept")));
+    checks.push(privileges(row.get("lacking"), row.get("temporary")));
+    checks.push(tables(&target, config).await);
+    checks.extend(admins(&target).await);
+    checks.extend(api_keys(&target, config).await);
+    let row = target.client().query_one(sql::DOCTOR_HAS_BOOKS, &[&config.schema]).await;
+    let has_books = row.map_err(on(Side::Target, "look for our schema"))?.get(0);
+    checks.extend(bridge::target(&target, config, has_books).await?);
+    if !has_books {
+        checks.push(fine("our schema", "not there yet: `run` makes it"));
+        return Ok(());
+    }
+    books::examine(&target, config, checks).await
+}
+
+fn standby(is_standby: bool) -> Option<Check> {
+    is_standby.then(|| {
+        finding(
+            Verdict::Problem,
+            "Open WebUI's server is a standby",
+            "in recovery",
+            "nothing can be written there",
+            "let WEBUI_DATABASE_URL lead to the primary",
+        )
+    })
+}
+
+fn pooler(settings_kept: bool) -> Option<Check> {
+    (!settings_kept).then(|| {
+        finding(
+            Verdict::Problem,
+            "Open WebUI's connection",
+            "the settings we asked for are not there",
+            "a pooler such as PgBouncer is in between: our lease, our settings and our temporary tables belong to a session",
+            "let WEBUI_DATABASE_URL lead to Postgres itself",
+        )
+    })
+}
+
+fn privileges(lacking: Option<Vec<String>>, temporary: bool) -> Check {
+    let name = "privileges in Open WebUI's database";
+    let mut lacking = lacking.unwrap_or_default();
+    if !temporary {
+        lacking.push("temporary on the database".to_owned());
+    }
+    if lacking.is_empty() {
+        return fine(name, "all there");
+    }
+    finding(
+        Verdict::Problem,
+        name,
+        format!("without {}", lacking.join(", ")),
+        "rows could not be written",
+        "`litellm-webui-sync setup --print-sql target` prints the grants",
+    )
+}
+
+async fn tables(target: &Target, config: &Config) -> Check {
+    match layout::find(target, config).await {
+        Ok(found) => fine("Open WebUI's tables", found.describe()),
+        Err(error) => failed("Open WebUI's tables", &error),
+    }
+}
+
+/// Where they cannot be read, another finding says so.
+async fn admins(target: &Target) -> Option<Check> {
+    let row = target.client().query_one(sql::DOCTOR_ADMINS, &[]).await.ok()?;
+    Some(judge_admins(row.get("admins")))
+}
+
+/// Without a right to its settings we cannot tell, and need not.
+async fn api_keys(target: &Target, config: &Config) -> Option<Check> {
+    if config.policy.api_keys != ApiKeys::Mint {
+        return None;
+    }
+    let row = target.client().query_one(sql::DOCTOR_API_KEYS, &[]).await.ok()?;
+    judge_api_keys(row.get("enabled"), row.get("permitted"), row.get("by_group"))
+}
+
+fn judge_admins(count: i64) -> Check {
+    let name = "Open WebUI's admins";
+    if count > 0 {
+        return fine(name, format!("{count} can sign in; the last one is never taken away"));
+    }
+    finding(
+        Verdict::Warning,
+        name,
+        "none can sign in",
+        "Open WebUI makes its first account the admin, so nothing is written before; later, nobody could administer it",
+        "sign up in Open WebUI, or make somebody an admin there",
+    )
+}
+
+/// What Open WebUI's own switches do to the keys we mint. `None`: its environment decides, which we cannot see.
+fn judge_api_keys(enabled: Option<&str>, permitted: Option<&str>, by_group: bool) -> Option<Check> {
+    let name = "Open WebUI's API keys";
+    let why = "it refuses the personal API keys we make; with api_keys = \"off\" in the policy none are made";
+    match (enabled, permitted) {
+        (Some("false"), _) => Some(finding(
+            Verdict::Warning,
+            name,
+            "switched off (auth.enable_api_keys)",
+            why,
+            "in Open WebUI: Admin Panel, Settings, General, Enable API Keys",
+        )),
+        (_, Some("false")) if !by_group => Some(finding(
+            Verdict::Warning,
+            name,
+            "nobody but admins may use them (features.api_keys)",
+            why,
+            "in Open WebUI: Admin Panel, Users, Groups, default permissions or those of a group, API Keys",
+        )),
+        (Some(_), _) => Some(fine(name, "switched on")),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_can_sign_in_and_use_keys_is_judged_by_what_matters() {
+        assert_eq!(judge_admins(1).verdict, Verdict::Fine);
+        assert!(judge_admins(0).fix.contains("sign up"));
+        assert_eq!(judge_api_keys(None, None, false), None);
+        let off = judge_api_keys(Some("false"), Some("true"), true).unwrap();
+        assert!(off.found.contains("auth.enable_api_keys"));
+        let denied = judge_api_keys(Some("true"), Some("false"), false).unwrap();
+        assert!(denied.found.contains("features.api_keys"));
+        assert_eq!(judge_api_keys(Some("true"), Some("false"), true).unwrap().verdict, Verdict::Fine);
+    }
+}
