@@ -35,9 +35,8 @@ const AGAIN_EVERY: Duration = Duration::from_secs(60);
 /// Every budget, in one read-only transaction on `source`, at one snapshot. What is committed before this is called is in it.
 pub async fn read(source: &Source, config: &Config, tables: &BTreeMap<String, SourceTable>) -> Result<Book> {
     let work = async {
-        let begin = "begin isolation level repeatable read read only";
         let client = &source.connection.client;
-        client.batch_execute(begin).await.map_err(on(Side::Source, "read budgets"))?;
+        source.begin_reading(config, tables, None, PATIENCE).await?;
         let mut book = Book::default();
         for id in TableId::all().filter(|id| !id.table().spending.is_empty()) {
             if let Some(found) = tables.get(id.table().source) {

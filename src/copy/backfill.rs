@@ -27,7 +27,6 @@ use crate::error::{Error, Result, Side, on};
 use crate::failpoint;
 use crate::mirror::statements;
 use crate::position::Lsn;
-use crate::postgres::quote_literal;
 use crate::source::session::{NewSlot, Session};
 use crate::source::{SLOT_PATIENCE, Source, SourceTable};
 use crate::sql::{self, TouchedFrom};
@@ -101,9 +100,9 @@ pub async fn copy(
     };
     let slot = match created {
         Err(Error::Silent { seconds, .. }) => {
-            let blockers = source.blockers().await;
+            let blocked = source.slot_blocked(seconds).await;
             source.terminate(request.application_name).await;
-            return Err(Error::SlotBlocked { seconds, blockers });
+            return Err(blocked);
         }
         other => other?,
     };
@@ -144,7 +143,7 @@ async fn copy_at(
     let noted = target.client().execute(text, &[&id, &slot.consistent_point]).await;
     noted.map_err(on(Side::Target, "record the copy"))?;
     failpoint::hit(failpoint::SLOT_WITHOUT_COPY)?;
-    let reader = open_snapshot(source, slot).await?;
+    let reader = open_snapshot(config, source, slot, request.tables).await?;
     for id in TableId::all() {
         // Unlogged is enough: a crash of the target ends the session that would merge them.
         make_staging(target, id, "unlogged").await?;
@@ -173,14 +172,14 @@ async fn copy_at(
 
 /// A reader at the snapshot of a slot, on the server that has it; the session that made the slot has to live until this
 /// returns.
-pub async fn open_snapshot(source: &Source, slot: &NewSlot) -> Result<Source> {
+pub async fn open_snapshot(
+    config: &Config,
+    source: &Source,
+    slot: &NewSlot,
+    tables: &BTreeMap<String, SourceTable>,
+) -> Result<Source> {
     let reader = source.beside().await?;
-    let begin = format!(
-        "begin isolation level repeatable read read only; set transaction snapshot {};
-         set local idle_in_transaction_session_timeout = '60s'",
-        quote_literal(&slot.snapshot)
-    );
-    reader.connection.client.batch_execute(&begin).await.map_err(on(Side::Source, "open the snapshot"))?;
+    reader.begin_reading(config, tables, Some(&slot.snapshot), SLOW).await?;
     Ok(reader)
 }
 

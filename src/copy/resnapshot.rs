@@ -151,13 +151,13 @@ async fn copy_now(
     };
     let slot = match created {
         Err(Error::Silent { side: Side::Source, seconds, .. }) => {
-            let blockers = source.blockers().await;
+            let blocked = source.slot_blocked(seconds).await;
             source.terminate(&name).await;
-            return Err(Error::SlotBlocked { seconds, blockers });
+            return Err(blocked);
         }
         other => other?,
     };
-    let reader = backfill::open_snapshot(source, &slot).await?;
+    let reader = backfill::open_snapshot(config, source, &slot, tables).await?;
     drop(session);
     let mut rows = 0_i64;
     for id in TableId::all().filter(|id| request.concerns(*id)) {

@@ -295,25 +295,40 @@ mod tests {
     use super::message::builder as b;
     use super::*;
 
+    /// A row of [`user_columns`]: what comes after the first four is NULL.
+    fn padded(values: &[Vec<u8>]) -> Vec<Vec<u8>> {
+        values.iter().cloned().chain(std::iter::repeat_with(b::null)).take(user_columns().len()).collect()
+    }
+
     fn users(decoder: &mut Decoder) {
-        let relation =
-            b::relation(7, "public", "LiteLLM_UserTable", &["password", "user_email", "user_id", "spend"]);
+        let relation = b::relation(7, "public", "LiteLLM_UserTable", &user_columns());
         assert!(matches!(decoder.decode(&relation).unwrap(), Change::Nothing));
+    }
+
+    /// Four that the tests write, then whatever else every LiteLLM has.
+    fn user_columns() -> Vec<&'static str> {
+        let mut columns = vec!["password", "user_email", "user_id", "spend"];
+        let mirrored = TableId::of_source("LiteLLM_UserTable").unwrap().table().columns;
+        columns.extend(
+            mirrored.iter().map(|column| column.source).filter(|name| !name.starts_with("user_email")),
+        );
+        columns.retain({
+            let mut seen = std::collections::HashSet::new();
+            move |name| seen.insert(*name)
+        });
+        columns
     }
 
     #[test]
     fn columns_are_found_by_name_and_secrets_are_not_read() {
         let mut decoder = Decoder::new("public");
         users(&mut decoder);
-        let insert = b::insert(
-            7,
-            &[b::text("scrypt:secret"), b::text(" Ann@Example.COM "), b::text("u1"), b::text("1.5")],
-        );
+        let row = [b::text("scrypt:secret"), b::text(" Ann@Example.COM "), b::text("u1"), b::text("1.5")];
+        let insert = b::insert(7, &padded(&row));
         let Change::Insert { row, .. } = decoder.decode(&insert).unwrap() else { panic!("not an insert") };
         assert_eq!(row.key().unwrap(), RowKey::new(&["u1"]));
         let values = row.values().unwrap();
         assert_eq!(values[2], Value::Text("ann@example.com".into()));
-        assert_eq!(values[3], Value::Null, "a column this LiteLLM lacks is NULL");
         assert!(!format!("{values:?}").contains("secret"));
     }
 
@@ -321,10 +336,10 @@ mod tests {
     fn with_replica_identity_full_only_a_changed_key_counts_as_a_move() {
         let mut decoder = Decoder::new("public");
         users(&mut decoder);
-        let row = [b::null(), b::text("a@b"), b::text("u1"), b::text("2")];
+        let row = padded(&[b::null(), b::text("a@b"), b::text("u1"), b::text("2")]);
         let same = b::update(7, Some((b'O', &row)), &row);
         assert!(matches!(decoder.decode(&same).unwrap(), Change::Update { old_key: None, .. }));
-        let old = [b::null(), b::null(), b::text("u0"), b::null()];
+        let old = padded(&[b::null(), b::null(), b::text("u0"), b::null()]);
         let moved = b::update(7, Some((b'K', &old)), &row);
         let Change::Update { old_key: Some(key), .. } = decoder.decode(&moved).unwrap() else {
             panic!("not a move")
@@ -342,12 +357,28 @@ mod tests {
             row.signature(&mut hasher);
             std::hash::Hasher::finish(&hasher)
         };
-        let one = b::update(7, None, &[b::null(), b::text("a@b"), b::text("u1"), b::text("1")]);
-        let two = b::update(7, None, &[b::null(), b::text("a@b"), b::text("u1"), b::text("2")]);
-        let other = b::update(7, None, &[b::null(), b::unchanged(), b::text("u1"), b::text("2")]);
+        let one = b::update(7, None, &padded(&[b::null(), b::text("a@b"), b::text("u1"), b::text("1")]));
+        let two = b::update(7, None, &padded(&[b::null(), b::text("a@b"), b::text("u1"), b::text("2")]));
+        let other = b::update(7, None, &padded(&[b::null(), b::unchanged(), b::text("u1"), b::text("2")]));
         let first = sign(&mut decoder, &one);
         assert_eq!(first, sign(&mut decoder, &two));
         assert_ne!(first, sign(&mut decoder, &other));
+    }
+
+    #[test]
+    fn a_column_of_newer_releases_may_be_missing_and_no_other() {
+        let mut decoder = Decoder::new("public");
+        let budgets = b::relation(8, "public", "LiteLLM_BudgetTable", &["budget_id"]);
+        decoder.decode(&budgets).unwrap();
+        let insert = b::insert(8, &[b::text("b")]);
+        let Change::Insert { row, .. } = decoder.decode(&insert).unwrap() else { panic!("not an insert") };
+        assert_eq!(row.values().unwrap(), [Value::Text("b".into()), Value::Null]);
+        for gone in ["user_email", "user_role", "models"] {
+            let columns: Vec<&str> = user_columns().into_iter().filter(|name| *name != gone).collect();
+            let relation = b::relation(7, "public", "LiteLLM_UserTable", &columns);
+            let missing = DecodeError::MissingColumn { table: "LiteLLM_UserTable", column: gone };
+            assert_eq!(decoder.decode(&relation).unwrap_err(), missing);
+        }
     }
 
     #[test]

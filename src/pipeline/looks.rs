@@ -65,7 +65,7 @@ async fn look_at_names(
         Some(source) => source,
         None => {
             let opened = Source::open_at(endpoint).await?;
-            opened.limit("set statement_timeout = '10s'; set lock_timeout = '1s'").await?;
+            opened.limit("set statement_timeout = '10s'").await?;
             source.insert(opened)
         }
     };

@@ -485,8 +485,6 @@ impl Daemon {
         let started = Instant::now();
         let read = async {
             let source = source.beside().await?;
-            // What locks LiteLLM's tables must not keep a new leader from streaming.
-            source.limit("set lock_timeout = '2s'").await?;
             budgets::load::read(&source, &self.config, tables).await
         };
         match read.await {

@@ -8,6 +8,7 @@ pub mod certificate;
 mod connection;
 mod failure;
 mod quote;
+pub mod settings;
 mod tls;
 
 use std::sync::{Arc, OnceLock};
@@ -21,7 +22,7 @@ use crate::config::url::{Address, Endpoint, Host, SessionAttrs, SslMode};
 
 pub use connection::Connection;
 pub use failure::{ConnectError, error_chain};
-pub use quote::{quote_ident, quote_literal, startup_options};
+pub use quote::{quote_ident, quote_literal};
 pub use tls::{TlsFileError, https_config};
 use tls::{client_end, tls_config};
 
@@ -37,19 +38,19 @@ const HEAD_START: Duration = Duration::from_millis(300);
 /// Connects and starts the task that drives the connection. Of several hosts, the first of the list that is what
 /// `target_session_attrs` asks for; one that does not answer soon is not waited for.
 ///
-/// `settings` are session settings that hold from the first statement on. Everything on one host, from the name look-up
+/// `of_the_side` are session settings beside those of [`settings`]; they hold from the first statement on. Everything on one host, from the name look-up
 /// to the end of the log-in, happens within the endpoint's `connect_timeout`.
 pub async fn connect(
     endpoint: &Endpoint,
     application_name: &str,
-    settings: &[(&str, &str)],
+    of_the_side: &[(&str, &str)],
 ) -> Result<Connection, ConnectError> {
     let mut waiting = endpoint.addresses.iter();
     let mut running = FuturesUnordered::new();
     let mut failures = Vec::new();
     loop {
         if let Some(address) = waiting.next() {
-            running.push(connect_at(endpoint.at(address), address, application_name, settings));
+            running.push(connect_at(endpoint.at(address), address, application_name, of_the_side));
         }
         let ended = tokio::select! {
             ended = running.next() => ended,
@@ -75,9 +76,9 @@ async fn connect_at(
     endpoint: Endpoint,
     address: &Address,
     application_name: &str,
-    settings: &[(&str, &str)],
+    of_the_side: &[(&str, &str)],
 ) -> Result<Connection, ConnectError> {
-    let config = client_config(&endpoint, address, application_name, settings);
+    let config = client_config(&endpoint, address, application_name, of_the_side);
     let name = endpoint.to_string();
     let server_end: Arc<OnceLock<u64>> = Arc::default();
     let tls = match endpoint.tls.mode {
@@ -105,6 +106,9 @@ async fn connect_at(
             SessionAttrs::Any => None,
             wanted => connection.refuse(wanted).await?,
         };
+        if refused.is_none() {
+            connection.client.batch_execute(settings::AFTER_LOG_IN).await?;
+        }
         Ok((connection, refused))
     };
     // Boxed: a TLS handshake would make every caller's future large.
@@ -125,7 +129,7 @@ fn client_config(
     endpoint: &Endpoint,
     address: &Address,
     application_name: &str,
-    settings: &[(&str, &str)],
+    of_the_side: &[(&str, &str)],
 ) -> Config {
     let mut config = Config::new();
     match &address.host {
@@ -156,9 +160,7 @@ fn client_config(
     if !endpoint.password.is_empty() {
         config.password(endpoint.password.expose());
     }
-    if !settings.is_empty() {
-        config.options(startup_options(settings));
-    }
+    config.options(settings::options(&endpoint.options, of_the_side));
     config
 }
 
@@ -179,13 +181,12 @@ mod tests {
         assert_eq!(config.get_ports(), [6000]);
         assert_eq!(config.get_user(), Some("u"));
         assert_eq!(config.get_password(), Some(b"zq".as_slice()));
-        assert_eq!(config.get_options(), Some("-c a=b"));
+        assert!(config.get_options().unwrap().ends_with(" -c a=b"));
         assert_eq!(config.get_ssl_mode(), tokio_postgres::config::SslMode::Require);
         assert_eq!(config.get_connect_timeout(), Some(&Duration::from_secs(4)));
         let socket = endpoint("postgresql://u@%2Ftmp/d");
         let config = client_config(&socket, &socket.addresses[0], "sync", &[]);
         assert_eq!(config.get_hosts(), [tokio_postgres::config::Host::Unix("/tmp".into())]);
-        assert_eq!(config.get_options(), None);
         assert_eq!(config.get_ssl_mode(), tokio_postgres::config::SslMode::Disable);
     }
 

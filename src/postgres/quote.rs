@@ -4,7 +4,7 @@
 
 /// Session settings as the start-up packet's `options`: `-c name=value`, escaped as the server
 /// reads them.
-pub fn startup_options(settings: &[(&str, &str)]) -> String {
+pub(super) fn startup_options(settings: &[(&str, &str)]) -> String {
     let mut options = String::new();
     for (name, value) in settings {
         if !options.is_empty() {

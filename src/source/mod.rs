@@ -5,6 +5,7 @@
 
 pub mod overlap;
 pub mod publication;
+mod reading;
 pub mod session;
 pub mod start;
 pub mod tables;
@@ -20,8 +21,18 @@ use crate::postgres::{self, Connection, quote_ident};
 use crate::sql;
 use crate::target::{QUICK, within};
 use publication::table_list;
-use session::TEXT_SETTINGS;
 pub use tables::SourceTable;
+
+/// Of every ordinary session in LiteLLM's database, beside those of [`postgres::settings`].
+const SETTINGS: &[(&str, &str)] = &[
+    // Only what is qualified is LiteLLM's.
+    ("search_path", "pg_catalog"),
+    // Far below `deadlock_timeout`: we are never the reason for somebody's deadlock, and nobody queues behind us for long.
+    ("lock_timeout", "200ms"),
+    // A little more than [`QUICK`]: what we gave up on ends there too. Who reads whole tables says so ([`Source::begin_reading`]).
+    ("statement_timeout", "25s"),
+    ("idle_in_transaction_session_timeout", "60s"),
+];
 
 /// An ordinary connection to LiteLLM's database: catalogs, copies, barriers.
 #[derive(Debug)]
@@ -117,7 +128,7 @@ impl Source {
 
     /// A session on this endpoint, for what is not part of the stream.
     pub async fn open_at(endpoint: &Endpoint) -> Result<Self> {
-        let connection = postgres::connect(endpoint, "litellm-webui-sync", TEXT_SETTINGS)
+        let connection = postgres::connect(endpoint, "litellm-webui-sync", SETTINGS)
             .await
             .map_err(|source| Error::Connect { side: Side::Source, source })?;
         let endpoint = endpoint.at(&connection.address);
@@ -184,26 +195,30 @@ impl Source {
         Ok(row.map(|row| Leader { session: row.get(0), client: row.get(1), seconds: row.get(2) }))
     }
 
-    /// Who keeps a slot from being created, for a message.
-    pub async fn blockers(&self) -> String {
-        let Ok(rows) = self.connection.client.query(sql::BLOCKERS, &[]).await else {
-            return "the open transactions could not be listed".to_owned();
+    /// Who keeps a slot from being created, each in words. Of other roles' sessions only what we may see.
+    pub async fn blockers(&self) -> Result<Vec<String>> {
+        let work = self.connection.client.query(sql::BLOCKERS, &[]);
+        let rows = within(Side::Source, "list the open transactions", QUICK, work).await?;
+        let words = rows.iter().map(|row| {
+            let (who, seconds): (String, Option<i64>) = (row.get(0), row.get(1));
+            let open = seconds
+                .map_or_else(|| "since when is not ours to see".to_owned(), |s| format!("open for {s} s"));
+            format!("{who} {open}")
+        });
+        Ok(words.collect())
+    }
+
+    /// The error of a slot that could not be made in time, with what stands in the way.
+    pub async fn slot_blocked(&self, seconds: u64) -> Error {
+        let blockers = match self.blockers().await {
+            Ok(list) if list.is_empty() => {
+                "no open transaction is visible to us (those of other roles are once our role has pg_read_all_stats)"
+                    .to_owned()
+            }
+            Ok(list) => list.join(", "),
+            Err(_) => "the open transactions could not be listed".to_owned(),
         };
-        let list: Vec<String> = rows
-            .iter()
-            .map(|row| {
-                let (who, seconds): (String, Option<i64>) = (row.get(0), row.get(1));
-                let open = seconds
-                    .map_or_else(|| "for how long is not ours to see".to_owned(), |s| format!("for {s} s"));
-                format!("{who} open {open}")
-            })
-            .collect();
-        if list.is_empty() {
-            "no open transaction is visible to us (grant pg_read_all_stats to our role, and others' are)"
-                .to_owned()
-        } else {
-            list.join(", ")
-        }
+        Error::SlotBlocked { seconds, blockers }
     }
 
     /// Ends a session of ours that hangs in a command, found by its application name.
@@ -237,7 +252,14 @@ pub fn setup_sql(config: &Config, tables: &BTreeMap<String, SourceTable>, role: 
     format!(
         "-- On LiteLLM's database \"{database}\", as a superuser. wal_level must be logical (needs a restart).
 -- If the role does not exist yet: create role {role} login password '…';
-alter role {role} replication;
+do $$ begin
+    -- Amazon RDS and Aurora have this role in place of the attribute.
+    if exists (select from pg_roles where rolname = 'rds_replication') then
+        grant rds_replication to {role};
+    else
+        alter role {role} replication;
+    end if;
+end $$;
 grant connect on database {database_ident} to {role};
 grant usage on schema {schema} to {role};
 -- For the copies of existing rows; the stream itself needs only REPLICATION.

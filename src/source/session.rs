@@ -15,6 +15,7 @@ use crate::config::Config;
 use crate::config::url::{self, Endpoint, Host};
 use crate::error::{Error, Result, Side};
 use crate::position::{Identity, Lsn};
+use crate::postgres::settings;
 
 /// How long the source's walsender waits for us, set for our connection only. It pings at half of
 /// it; a connection on which nothing arrives for the whole of it is dead.
@@ -31,16 +32,14 @@ const MAX_MESSAGE_SIZE: usize = 256 * 1024 * 1024;
 const BUFFER_EVENTS: usize = 1024;
 const CONNECT_PATIENCE: Duration = Duration::from_secs(30);
 
-/// Settings that make the values of the stream and of a copy equal as text, whatever the server's or role's
-/// defaults are.
-pub const TEXT_SETTINGS: &[(&str, &str)] = &[
-    ("DateStyle", "ISO"),
-    ("TimeZone", "UTC"),
-    ("IntervalStyle", "postgres"),
-    ("extra_float_digits", "1"),
-    ("bytea_output", "hex"),
-    // An added row security policy must fail loudly, not hide rows.
-    ("row_security", "off"),
+/// Of this session alone: it may wait for transactions of LiteLLM's while a slot is made, whose snapshot it then keeps, and
+/// it waits for us.
+const SETTINGS: &[(&str, &str)] = &[
+    ("search_path", "pg_catalog"),
+    ("statement_timeout", "0"),
+    ("lock_timeout", "0"),
+    ("idle_in_transaction_session_timeout", "0"),
+    ("logical_decoding_work_mem", "64MB"),
 ];
 
 /// One thing the stream says, in order.
@@ -98,7 +97,9 @@ impl Session {
     ) -> Result<Self> {
         let wire = wire_config(config, endpoint, application_name, start)?;
         let work = ReplicationClient::connect_gated(wire);
-        let client = patiently("connect for replication", CONNECT_PATIENCE, work).await?;
+        let mut client = patiently("connect for replication", CONNECT_PATIENCE, work).await?;
+        let settings = client.simple_query(settings::AFTER_LOG_IN);
+        patiently("connect for replication", CONNECT_PATIENCE, settings).await?;
         Ok(Self { client, last_event: Instant::now() })
     }
 
@@ -291,11 +292,10 @@ fn wire_config(
     wire.buffer_events = BUFFER_EVENTS;
     wire.max_message_size = MAX_MESSAGE_SIZE;
     wire.application_name = Some(application_name.to_owned());
-    let mut options: Vec<String> =
-        TEXT_SETTINGS.iter().map(|(name, value)| format!("-c {name}={value}")).collect();
-    options.push(format!("-c wal_sender_timeout={}s", WAL_SENDER_TIMEOUT.as_secs()));
-    options.push("-c logical_decoding_work_mem=64MB".to_owned());
-    wire.options = Some(options.join(" "));
+    let timeout = format!("{}s", WAL_SENDER_TIMEOUT.as_secs());
+    let of_the_side: Vec<(&str, &str)> =
+        SETTINGS.iter().copied().chain([("wal_sender_timeout", timeout.as_str())]).collect();
+    wire.options = Some(settings::options(&endpoint.options, &of_the_side));
     Ok(wire)
 }
 

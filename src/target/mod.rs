@@ -25,7 +25,7 @@ use crate::error::{Error, Result, Side, on};
 use crate::postgres::{self, Connection, quote_ident};
 use crate::sql;
 
-/// Settings of every session of ours on the target.
+/// Settings of every session of ours on the target, beside those of [`postgres::settings`].
 ///
 /// `plan_cache_mode` and the `enable_*` switches are for batches: a plan that looks rows up by
 /// index, made once, whatever the tables held at that moment. A plan made while the tables were
@@ -34,22 +34,13 @@ fn settings(config: &Config, our_schema: &str) -> Vec<(&'static str, String)> {
     let path = format!("{our_schema},{}", quote_ident(&config.webui_schema));
     [
         ("search_path", path.as_str()),
-        ("TimeZone", "UTC"),
-        ("DateStyle", "ISO"),
         ("client_min_messages", "warning"),
         ("synchronous_commit", "on"),
         // A dead leader's locks end in bounded time.
         ("idle_in_transaction_session_timeout", "120s"),
         ("lock_timeout", "10s"),
-        // A leader that vanished without a word lets go of its lease and its locks as soon as its slot does.
-        ("tcp_keepalives_idle", "5"),
-        ("tcp_keepalives_interval", "2"),
-        ("tcp_keepalives_count", "3"),
-        ("tcp_user_timeout", "15s"),
-        // A session of ours that was dropped stops its running statement too.
-        ("client_connection_check_interval", "2s"),
-        // Parameters of a statement that fails hold people's data, and API keys in the clear: not for the server's log.
-        ("log_parameter_max_length_on_error", "0"),
+        // More than [`SLOW`]: whoever asks has given up by then.
+        ("statement_timeout", "905s"),
         ("jit", "off"),
         ("plan_cache_mode", "force_generic_plan"),
         ("enable_seqscan", "off"),

@@ -9,7 +9,6 @@ select current_setting('server_version_num')::int as version, current_setting('w
        -- Bytes of WAL an hour, since the server's statistics began; a few minutes of them say nothing.
        (select round(wal_bytes / extract(epoch from now() - stats_reset) * 3600)::bigint
           from pg_catalog.pg_stat_wal where now() - stats_reset > interval '10 minutes') as wal_per_hour,
-       (select rolreplication or rolsuper from pg_catalog.pg_roles where rolname = current_user) as may_replicate,
        coalesce((select ssl from pg_catalog.pg_stat_ssl where pid = pg_backend_pid()), false) as tls,
        coalesce(host(inet_client_addr()) in ('127.0.0.1', '::1'), true) as local,
        extract(epoch from clock_timestamp())::float8 as clock,

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use percent_encoding::percent_decode_str;
 
-use super::text::{Parts, decode_lossy, is_known_parameter, keyword_value, printable, search_path_of};
+use super::text::{
+    Parts, complete_options, decode_lossy, is_known_parameter, keyword_value, printable, search_path_of,
+};
 use super::{Address, Endpoint, Host, Secret, SessionAttrs, SslMode, Tls};
 
 const DEFAULT_PORT: u16 = 5432;
@@ -33,6 +35,7 @@ pub(super) struct Draft {
     password: Option<String>,
     database: Option<String>,
     schema: Option<String>,
+    options: String,
     search_path: Option<String>,
     ssl_mode: Option<SslMode>,
     /// What Prisma's `sslaccept` or SQLAlchemy's `ssl` mean, if nothing says `sslmode`.
@@ -169,7 +172,10 @@ impl Draft {
             "password" => self.password = Some(value),
             "dbname" | "database" => self.database = Some(value),
             "schema" => self.schema = Some(value),
-            "options" => self.search_path = search_path_of(&value).or(self.search_path.take()),
+            "options" => {
+                self.search_path = search_path_of(&value).or(self.search_path.take());
+                self.options = complete_options(&value);
+            }
             "connect_timeout" => match value.parse::<u64>() {
                 // libpq and Prisma wait for ever at 0. A daemon that must notice may not.
                 Ok(0) => {}
@@ -304,11 +310,13 @@ impl Draft {
         let tls =
             if is_local { Tls { mode: SslMode::Disable, ..Tls::default() } } else { self.finish_tls(&env) };
         let schema = self.schema.take().or(self.search_path.take());
+        let options = std::mem::take(&mut self.options);
         for (what, text) in [
             ("user name", user.as_str()),
             ("password", password.as_str()),
             ("database name", database.as_str()),
             ("schema", schema.as_deref().unwrap_or_default()),
+            ("value of options", options.as_str()),
         ] {
             // The start-up packet ends every value with one.
             if text.contains('\0') {
@@ -326,6 +334,7 @@ impl Draft {
             database,
             tls,
             schema,
+            options,
             connect_timeout: self.connect_timeout.unwrap_or(DEFAULT_CONNECT_TIMEOUT),
         })
     }

@@ -29,6 +29,8 @@ pub struct Endpoint {
     pub tls: Tls,
     /// Prisma's `schema`, else the first entry of a `search_path` in `options`.
     pub schema: Option<String>,
+    /// The server's command-line options of the URL, as the start-up packet has them; empty when there are none.
+    pub options: String,
     pub connect_timeout: Duration,
 }
 

@@ -161,6 +161,15 @@ pub(super) fn search_path_of(options: &str) -> Option<String> {
         .find(|name| !name.is_empty() && name != "$user")
 }
 
+/// Server options that may have others behind them: without a `-c` that names nothing, which would take the next word.
+pub(super) fn complete_options(options: &str) -> String {
+    let options = options.trim();
+    match options.strip_suffix("-c") {
+        Some(rest) if rest.is_empty() || rest.ends_with(char::is_whitespace) => rest.trim_end().to_owned(),
+        _ => options.to_owned(),
+    }
+}
+
 /// Splits at white space; a backslash keeps the character behind it, as the server reads it.
 fn split_options(options: &str) -> Vec<String> {
     let mut words = Vec::new();

@@ -7,7 +7,7 @@ use super::{bridge, server, tables};
 use crate::config::Config;
 use crate::error::{Error, Result, Side, on};
 use crate::position::Lsn;
-use crate::postgres::{error_chain, quote_ident};
+use crate::postgres::error_chain;
 use crate::source::Source;
 use crate::source::session::Session;
 use crate::sql;
@@ -21,7 +21,6 @@ pub(super) async fn examine(config: &Config, checks: &mut Vec<Check>) -> Result<
     checks.push(free("free replication slots", "max_replication_slots", facts.slots));
     checks.push(free("free WAL senders", "max_wal_senders", facts.senders));
     checks.push(kept_wal(&facts));
-    checks.extend(may_replicate(&facts, &config.source.user));
     checks.extend(slot(&facts));
     checks.extend(server::tls("LiteLLM's connection", facts.tls, facts.local));
     checks.extend(server::clock("LiteLLM's clock", facts.clock));
@@ -46,7 +45,6 @@ struct Facts {
     /// Megabytes; below 0 is no limit.
     keep_mb: Option<i64>,
     wal_per_hour: Option<i64>,
-    may_replicate: bool,
     tls: bool,
     local: bool,
     /// Seconds since 1970.
@@ -69,7 +67,6 @@ impl Facts {
             senders: (row.get("senders"), row.get("senders_used")),
             keep_mb: row.get("keep_mb"),
             wal_per_hour: row.get("wal_per_hour"),
-            may_replicate: row.get::<_, Option<bool>>("may_replicate").unwrap_or_default(),
             tls: row.get("tls"),
             local: row.get("local"),
             clock: row.get("clock"),
@@ -147,18 +144,6 @@ fn kept_wal(facts: &Facts) -> Check {
     )
 }
 
-fn may_replicate(facts: &Facts, role: &str) -> Option<Check> {
-    (!facts.may_replicate).then(|| {
-        finding(
-            Verdict::Problem,
-            "REPLICATION",
-            format!("role {role} lacks it"),
-            "the stream needs it",
-            format!("as a superuser: alter role {} replication", quote_ident(role)),
-        )
-    })
-}
-
 fn slot(facts: &Facts) -> Option<Check> {
     let status = facts.wal_status.as_deref().filter(|status| matches!(*status, "lost" | "unreserved"))?;
     Some(finding(
@@ -224,13 +209,13 @@ async fn replication(source: &Source, config: &Config) -> Check {
 
 /// Only a slot that is yet to be made waits for them.
 async fn long_transactions(source: &Source, config: &Config) -> Result<Option<Check>> {
-    let blockers = source.blockers().await;
+    let blockers = source.blockers().await?;
     let is_made = source.slot(&config.slot).await?.is_some();
-    Ok((!is_made && blockers.contains("open for")).then(|| {
+    Ok((!is_made && !blockers.is_empty()).then(|| {
         finding(
             Verdict::Warning,
             "long transactions",
-            blockers,
+            blockers.join(", "),
             "a slot can only be made once every transaction that runs now has ended",
             "end them, or wait",
         )

@@ -8,6 +8,7 @@ use crate::config::Config;
 use crate::error::{Result, Side, on};
 use crate::postgres::quote_ident;
 use crate::source::Source;
+use crate::source::tables::{Unfit, unfit};
 use crate::sql;
 
 pub(super) async fn publication(source: &Source, config: &Config) -> Result<Check> {
@@ -35,14 +36,10 @@ pub(super) async fn rights_and_identities(source: &Source, config: &Config) -> R
     let names: Vec<&str> = TABLES.iter().map(|table| table.source).collect();
     let client = &source.connection.client;
     let rows = client.query(sql::DOCTOR_SOURCE_TABLES, &[&config.litellm_schema, &names]).await;
-    let (mut unreadable, mut without_identity) = (Vec::new(), Vec::new());
+    let mut unreadable: Vec<String> = Vec::new();
     for row in rows.map_err(on(Side::Source, "examine LiteLLM's tables"))? {
-        let name: String = row.get("table_name");
         if !row.get::<_, bool>("readable") {
-            unreadable.push(name.clone());
-        }
-        if row.get::<_, String>("identity") == "n" {
-            without_identity.push(name);
+            unreadable.push(row.get("table_name"));
         }
     }
     if !unreadable.is_empty() {
@@ -54,13 +51,14 @@ pub(super) async fn rights_and_identities(source: &Source, config: &Config) -> R
             "`litellm-webui-sync setup --print-sql source` prints the grants",
         ));
     }
-    for name in without_identity {
+    for Unfit { table, problem, sql } in unfit(config, &source.tables(config).await?) {
         checks.push(finding(
             Verdict::Problem,
             "replica identity",
-            format!("{name} has none"),
-            "LiteLLM's updates and deletes of a published table fail without one",
-            format!("alter table {}.\"{name}\" replica identity default", config.litellm_schema),
+            format!("{table} {problem}"),
+            "once it is published, LiteLLM's own updates and deletes fail without one; by other columns than the primary key \
+             they could not be followed. `run` waits until it is mended",
+            format!("on LiteLLM's database: {sql}"),
         ));
     }
     Ok(checks)

@@ -11,7 +11,7 @@
 mod shadow;
 pub mod table;
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 use tokio_postgres::Row;
@@ -29,6 +29,7 @@ use crate::position::Lsn;
 use crate::project::models::Rules;
 use crate::project::{Outcome, Projection, Scope, Stamp};
 use crate::source::Source;
+use crate::source::tables::{refuse, unfit};
 use crate::sql;
 use crate::target::layout;
 use crate::target::schema;
@@ -216,6 +217,7 @@ async fn check_rights(config: &Config, source: &Source, target: &Target) -> Resu
     if !lacking.is_empty() {
         return Err(Error::Lacking { side: Side::Source, what: lacking.join(", ") });
     }
+    refuse(&unfit(config, &tables))?;
     let parameters: &[&(dyn ToSql + Sync)] = &[&config.webui_schema];
     let work = target.client().query(sql::PLAN_TARGET_LACKS, parameters);
     let rows = within(Side::Target, "examine Open WebUI's tables", QUICK, work).await?;
@@ -229,11 +231,9 @@ async fn check_rights(config: &Config, source: &Source, target: &Target) -> Resu
 /// LiteLLM's rows at one point in time, through the same reduction as a first copy.
 async fn copy(config: &Config, source: &Source, target: &Target, plan: &mut Plan) -> Result<()> {
     // An old snapshot keeps LiteLLM's server from cleaning up: not for long.
-    let begin = "begin isolation level repeatable read read only; set local idle_in_transaction_session_timeout = '60s';
-                 set local statement_timeout = '300s'";
     let client = &source.connection.client;
-    within(Side::Source, "begin to read", QUICK, client.batch_execute(begin)).await?;
     let tables = source.tables(config).await?;
+    source.begin_reading(config, &tables, None, Duration::from_secs(300)).await?;
     // Nobody looks at this one.
     let copies = Copies::default();
     for id in TableId::all() {
