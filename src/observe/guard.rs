@@ -30,6 +30,17 @@ pub enum Refusal {
     WrongToken,
     /// Asked for under a name that is not this machine's.
     ForeignHost,
+    /// Asked for by a script in somebody's browser.
+    Script,
+}
+
+/// The headers of a request that tell who asks.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Asked<'a> {
+    pub host: Option<&'a str>,
+    pub authorization: Option<&'a str>,
+    /// `Sec-Fetch-Mode`: only browsers send it, and a script cannot change it.
+    pub fetch_mode: Option<&'a str>,
 }
 
 impl Refusal {
@@ -48,6 +59,9 @@ impl Refusal {
                 "Without a token this page answers only as localhost or 127.0.0.1, so that no other web page can read \
                  it. To use another name, set LITELLM_WEBUI_SYNC_HTTP_TOKEN and restart.\n"
             }
+            Self::Script => {
+                "This is for programs, and for people who open it; not for scripts of a web page.\n"
+            }
         }
     }
 }
@@ -59,20 +73,42 @@ impl Guard {
         Self { is_local: address.is_loopback(), address, token }
     }
 
-    /// Judges one request by its headers `Host` and `Authorization`.
+    /// Judges a request for a page that names people.
     ///
     /// # Errors
     /// Why not.
-    pub fn admit(&self, host: Option<&str>, authorization: Option<&str>) -> Result<(), Refusal> {
+    pub fn admit(&self, asked: &Asked<'_>) -> Result<(), Refusal> {
         match &self.token {
-            Some(token) => match authorization.and_then(given) {
-                Some(given) if is_same(given.as_bytes(), token.expose().as_bytes()) => Ok(()),
-                Some(_) | None => Err(Refusal::WrongToken),
-            },
+            Some(_) if self.has_token(asked) => Ok(()),
+            Some(_) => Err(Refusal::WrongToken),
             None if !self.is_local => Err(Refusal::NoToken),
-            None if host.is_some_and(|host| self.is_ours(host)) => Ok(()),
+            None if asked.host.is_some_and(|host| self.is_ours(host)) => Ok(()),
             None => Err(Refusal::ForeignHost),
         }
+    }
+
+    /// Judges a request for what needs no token: metrics and health. Where only this machine reaches us, it asks by a name of
+    /// this machine; elsewhere Prometheus and load balancers use what names they like, but no web page's script may.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn know(&self, asked: &Asked<'_>) -> Result<(), Refusal> {
+        if self.has_token(asked) || asked.host.is_some_and(|host| self.is_ours(host)) {
+            return Ok(());
+        }
+        match asked.fetch_mode {
+            _ if self.is_local => Err(Refusal::ForeignHost),
+            None | Some("navigate") => Ok(()),
+            Some(_) => Err(Refusal::Script),
+        }
+    }
+
+    fn has_token(&self, asked: &Asked<'_>) -> bool {
+        let given = asked.authorization.and_then(given);
+        self.token
+            .as_ref()
+            .zip(given)
+            .is_some_and(|(token, given)| is_same(given.as_bytes(), token.expose().as_bytes()))
     }
 
     fn is_ours(&self, host: &str) -> bool {
@@ -115,6 +151,29 @@ mod tests {
         Guard::new(address.parse().unwrap(), token.map(|token| Secret::new(token.to_owned())))
     }
 
+    fn asked<'a>(host: Option<&'a str>, authorization: Option<&'a str>) -> Asked<'a> {
+        Asked { host, authorization, fetch_mode: None }
+    }
+
+    #[test]
+    fn what_needs_no_token_is_still_not_for_other_web_pages() {
+        let (local, open) = (guard("127.0.0.1:9466", None), guard("0.0.0.0:9466", None));
+        let token = guard("127.0.0.1:9466", Some("0123456789abcdef"));
+        for host in [Some("evil.test:9466"), Some("10.0.0.1"), None] {
+            assert_eq!(local.know(&asked(host, None)), Err(Refusal::ForeignHost), "{host:?}");
+            assert_eq!(token.know(&asked(host, None)), Err(Refusal::ForeignHost), "{host:?}");
+            assert_eq!(token.know(&asked(host, Some("Bearer 0123456789abcdef"))), Ok(()), "{host:?}");
+            assert_eq!(open.know(&asked(host, None)), Ok(()), "{host:?}");
+            for (mode, judged) in
+                [("cors", Err(Refusal::Script)), ("no-cors", Err(Refusal::Script)), ("navigate", Ok(()))]
+            {
+                let asked = Asked { host, fetch_mode: Some(mode), ..Asked::default() };
+                assert_eq!(open.know(&asked), judged, "{host:?} {mode}");
+            }
+        }
+        assert_eq!(local.know(&asked(Some("localhost:9466"), None)), Ok(()));
+    }
+
     #[test]
     fn without_a_token_only_this_machine_is_answered_under_its_own_name() {
         let local = guard("127.0.0.1:9466", None);
@@ -127,7 +186,7 @@ mod tests {
             "[::1]:9466",
             "[::1]",
         ] {
-            assert_eq!(local.admit(Some(host), None), Ok(()), "{host}");
+            assert_eq!(local.admit(&asked(Some(host), None)), Ok(()), "{host}");
         }
         for host in [
             "evil.test",
@@ -139,13 +198,17 @@ mod tests {
             "127.0.0.1.evil.test",
             "localhost@evil",
         ] {
-            assert_eq!(local.admit(Some(host), None), Err(Refusal::ForeignHost), "{host}");
+            assert_eq!(local.admit(&asked(Some(host), None)), Err(Refusal::ForeignHost), "{host}");
         }
-        assert_eq!(local.admit(None, None), Err(Refusal::ForeignHost));
+        assert_eq!(local.admit(&asked(None, None)), Err(Refusal::ForeignHost));
         for open in ["0.0.0.0:9466", "10.0.0.7:9466", "[::]:9466"] {
-            assert_eq!(guard(open, None).admit(Some("localhost"), None), Err(Refusal::NoToken), "{open}");
+            assert_eq!(
+                guard(open, None).admit(&asked(Some("localhost"), None)),
+                Err(Refusal::NoToken),
+                "{open}"
+            );
         }
-        assert_eq!(guard("[::ffff:127.0.0.1]:1", None).admit(Some("localhost"), None), Ok(()));
+        assert_eq!(guard("[::ffff:127.0.0.1]:1", None).admit(&asked(Some("localhost"), None)), Ok(()));
     }
 
     #[test]
@@ -159,7 +222,7 @@ mod tests {
                 basic("me:0123456789abcdef"),
                 basic(":0123456789abcdef"),
             ] {
-                assert_eq!(guard.admit(Some("sync.example"), Some(&good)), Ok(()), "{good}");
+                assert_eq!(guard.admit(&asked(Some("sync.example"), Some(&good))), Ok(()), "{good}");
             }
             for bad in [
                 "",
@@ -172,9 +235,13 @@ mod tests {
                 &basic("0123456789abcdef:"),
                 &basic("me:0123456789abcdef:"),
             ] {
-                assert_eq!(guard.admit(Some("localhost"), Some(bad)), Err(Refusal::WrongToken), "{bad}");
+                assert_eq!(
+                    guard.admit(&asked(Some("localhost"), Some(bad))),
+                    Err(Refusal::WrongToken),
+                    "{bad}"
+                );
             }
-            assert_eq!(guard.admit(Some("localhost"), None), Err(Refusal::WrongToken));
+            assert_eq!(guard.admit(&asked(Some("localhost"), None)), Err(Refusal::WrongToken));
         }
     }
 }

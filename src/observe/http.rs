@@ -1,9 +1,10 @@
 //! The status page at `/` and `/api/status`, and `/metrics`, `/healthz` and `/readyz`.
 //!
 //! Reads memory only: the pages answer when both databases are down. The first two name people, so they are guarded
-//! ([`crate::observe::guard`]); the others are open to whoever reaches the address. `/metrics` has the ids and aliases of those whose
-//! budgets are shown, as LiteLLM's own does.
+//! ([`crate::observe::guard`]); the others are open to whatever program reaches the address. `/metrics` has the ids and aliases
+//! of those whose budgets are shown, as LiteLLM's own does. Whoever connects may take neither our time nor our sockets.
 
+use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,14 +15,17 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::budgets::Budgets;
 use crate::config::policy::Names;
 use crate::observe::board::Board;
-use crate::observe::guard::{Guard, Refusal};
+use crate::observe::guard::{Asked, Guard, Refusal};
 use crate::observe::metrics::Metrics;
 use crate::observe::page::html;
 use crate::observe::page::report::{Report, report};
@@ -53,6 +57,7 @@ pub fn router(pages: Pages) -> Router {
         .route("/metrics", get(metrics))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
+        .route_layer(from_fn_with_state(pages.clone(), know))
         .merge(guarded)
         .layer(from_fn(harden))
         .with_state(pages)
@@ -73,11 +78,34 @@ async fn status(State(pages): State<Pages>) -> impl IntoResponse {
 
 /// Lets only those see people who may.
 async fn admit(State(pages): State<Pages>, request: Request, next: Next) -> Response {
-    let refusal = {
-        let text = |name: HeaderName| request.headers().get(name).and_then(|value| value.to_str().ok());
-        pages.guard.admit(text(header::HOST), text(header::AUTHORIZATION)).err()
-    };
-    let Some(refusal) = refusal else { return next.run(request).await };
+    let asked = Asked::of(request.headers());
+    match pages.guard.admit(&asked) {
+        Ok(()) => next.run(request).await,
+        Err(refusal) => refuse(refusal),
+    }
+}
+
+/// Keeps other web pages from reading what needs no token.
+async fn know(State(pages): State<Pages>, request: Request, next: Next) -> Response {
+    let asked = Asked::of(request.headers());
+    match pages.guard.know(&asked) {
+        Ok(()) => next.run(request).await,
+        Err(refusal) => refuse(refusal),
+    }
+}
+
+impl<'a> Asked<'a> {
+    fn of(headers: &'a HeaderMap) -> Self {
+        let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
+        Self {
+            host: text(header::HOST),
+            authorization: text(header::AUTHORIZATION),
+            fetch_mode: text(HeaderName::from_static("sec-fetch-mode")),
+        }
+    }
+}
+
+fn refuse(refusal: Refusal) -> Response {
     match refusal {
         Refusal::WrongToken => (
             StatusCode::UNAUTHORIZED,
@@ -85,7 +113,7 @@ async fn admit(State(pages): State<Pages>, request: Request, next: Next) -> Resp
             refusal.explanation(),
         )
             .into_response(),
-        Refusal::NoToken | Refusal::ForeignHost => {
+        Refusal::NoToken | Refusal::ForeignHost | Refusal::Script => {
             (StatusCode::FORBIDDEN, refusal.explanation()).into_response()
         }
     }
@@ -134,13 +162,56 @@ pub async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
         .with_context(|| format!("could not listen on {address}: choose another with --http, or --http off"))
 }
 
+/// How long somebody may take to say what they want, and an idle connection is kept.
+const HEADER_PATIENCE: Duration = Duration::from_secs(10);
+/// Connections at once. More would take the file descriptors that the links to the databases need: the oldest makes room, so
+/// that whoever asks for our health is always heard.
+const CONNECTIONS: usize = 128;
+/// How long answers that are on their way may take once we end.
+const DRAIN_PATIENCE: Duration = Duration::from_secs(2);
+
 /// Serves until cancelled.
-///
-/// # Errors
-/// When the listener breaks.
-pub async fn serve(listener: TcpListener, pages: Pages, cancel: CancellationToken) -> anyhow::Result<()> {
-    axum::serve(listener, router(pages)).with_graceful_shutdown(cancel.cancelled_owned()).await?;
-    Ok(())
+pub async fn serve(listener: TcpListener, pages: Pages, cancel: CancellationToken) {
+    let service = TowerToHyperService::new(router(pages));
+    let mut connections = JoinSet::new();
+    let mut oldest: VecDeque<AbortHandle> = VecDeque::new();
+    loop {
+        let accepted = tokio::select! {
+            () = cancel.cancelled() => break,
+            accepted = listener.accept() => accepted,
+        };
+        // Reaps what has ended.
+        while connections.try_join_next().is_some() {}
+        oldest.retain(|connection| !connection.is_finished());
+        let Ok((stream, _)) = accepted else {
+            // Out of file descriptors, say. It passes, and must not keep a core busy until then.
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            continue;
+        };
+        if oldest.len() >= CONNECTIONS
+            && let Some(connection) = oldest.pop_front()
+        {
+            connection.abort();
+        }
+        let (service, cancel) = (service.clone(), cancel.clone());
+        oldest.push_back(connections.spawn(async move {
+            let connection = hyper::server::conn::http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(HEADER_PATIENCE)
+                .serve_connection(TokioIo::new(stream), service);
+            let mut connection = std::pin::pin!(connection);
+            // How a visitor's connection ends is nothing to us.
+            let _ = tokio::select! {
+                ended = &mut connection => ended,
+                () = cancel.cancelled() => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
+            };
+        }));
+    }
+    let _ = tokio::time::timeout(DRAIN_PATIENCE, async { while connections.join_next().await.is_some() {} })
+        .await;
 }
 
 /// How long a process that is alive may take to say so.

@@ -77,6 +77,11 @@ async fn json_too_deep_or_too_large_for_a_parser_still_says_what_it_says() {
     pair.settle().await;
     assert_eq!(pair.account("a3@x.test").await, "usr_a3|a3|pending|locked");
     assert_eq!(pair.members("grp_team_t").await, "usr_a1 usr_a2");
+    // The oracle reads whole documents.
+    pair.litellm("update \"LiteLLM_UserTable\" set metadata = metadata - 'x'").await;
+    pair.litellm("update \"LiteLLM_ProxyModelTable\" set model_info = model_info - 'x' - 'cost'").await;
+    pair.litellm(&rostered("t", &["a1", "a2"])).await;
+    pair.settle().await;
     assert_in_step(&pair).await;
 }
 

@@ -1,6 +1,7 @@
 //! The status page and `/api/status`: every state a daemon can be in, who may look, and what nobody sees.
 
-use std::net::SocketAddr;
+use std::io::Write;
+use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 
 use litellm_webui_sync::budgets::{Budgets, rules::State as BudgetState};
@@ -17,7 +18,9 @@ use testbed::{Cluster, ClusterOptions, Mode};
 use tokio_util::sync::CancellationToken;
 
 use crate::support::daemon::{DaemonOptions, fetch, run};
-use crate::support::{DEADLINE, Daemon, Pair, PairOptions, change, eventually, gone, people, person, team};
+use crate::support::{
+    DEADLINE, Daemon, Pair, PairOptions, change, eventually, gone, people, person, rows, team,
+};
 
 const HTTP: &[(&str, &str)] = &[("Host", "localhost")];
 
@@ -432,5 +435,49 @@ async fn one_that_has_stopped_healing_says_why_and_budgets_show_when_there_are_s
         (&"exceeded".into(), &"trouble".into())
     );
     cancel.cancel();
-    serving.await.unwrap().unwrap();
+    serving.await.unwrap();
+}
+
+#[tokio::test]
+async fn whoever_says_nothing_takes_neither_our_health_nor_our_links() {
+    let pair = Pair::new().await;
+    pair.litellm(&people("a", 1)).await;
+    // As few file descriptors as some systems give.
+    let daemon = Daemon::start(&pair);
+    pair.settle().await;
+    let address = daemon.http();
+    let half_open: Vec<TcpStream> = (0..1200)
+        .map(|_| {
+            let mut stream = TcpStream::connect(address).unwrap();
+            // The first of them are hung up on meanwhile.
+            let _ = stream.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\nX-");
+            stream
+        })
+        .collect();
+    for path in ["/healthz", "/readyz"] {
+        assert_eq!(daemon.get(path).0, 200, "{path}");
+    }
+    let open = std::fs::read_dir(format!("/proc/{}/fd", daemon.pid())).unwrap().count();
+    assert!(open < 300, "{open} file descriptors are taken");
+    // New links can be made.
+    rows(
+        &pair.target,
+        "select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()",
+    )
+    .await;
+    pair.litellm(&people("b", 1)).await;
+    pair.settle().await;
+    drop(half_open);
+}
+
+#[tokio::test]
+async fn without_a_token_every_page_asks_for_a_name_of_this_machine() {
+    let pair = Pair::new().await;
+    let daemon = Daemon::start(&pair);
+    let fetched = |path: &str, host: &str| fetch(daemon.http(), "GET", path, &[("Host", host)]).unwrap().code;
+    eventually("it answers", || async { daemon.get("/healthz").0 == 200 }).await;
+    for path in ["/metrics", "/healthz", "/readyz", "/", "/api/status"] {
+        assert_eq!(fetched(path, "evil.test"), 403, "{path}");
+        assert_ne!(fetched(path, "localhost"), 403, "{path}");
+    }
 }

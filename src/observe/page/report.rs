@@ -236,9 +236,8 @@ fn age(at: SystemTime) -> f64 {
 fn failure_report(failure: &Failure, masked: bool) -> FailureReport {
     let mut shown = failure.clone();
     if masked {
-        if failure.is_about_a_person() {
-            shown.key = mask::id(&failure.key);
-        }
+        shown.key =
+            if failure.is_about_a_person() { mask::id(&failure.key) } else { mask::sentence(&failure.key) };
         shown.reason = mask::sentence(&failure.reason);
     }
     FailureReport { what_to_do: failure.remedy().to_owned(), failure: shown }
@@ -311,9 +310,12 @@ fn event(entry: &Entry, masked: bool) -> Event {
 
 fn budget(budget: &Budget, masked: bool) -> Budget {
     let mut shown = budget.clone();
-    if masked && matches!(budget.kind.as_str(), "user" | "team_member" | "key") {
-        shown.id = mask::id(&budget.id);
-        shown.alias = budget.alias.as_deref().map(mask::email);
+    if masked {
+        let of_a_person = matches!(budget.kind.as_str(), "user" | "team_member" | "key");
+        let (id, alias): (fn(&str) -> String, fn(&str) -> String) =
+            if of_a_person { (mask::id, mask::email) } else { (mask::sentence, mask::sentence) };
+        shown.id = id(&budget.id);
+        shown.alias = budget.alias.as_deref().map(alias);
     }
     shown
 }

@@ -27,7 +27,7 @@ pub(super) async fn examine(config: &Config, checks: &mut Vec<Check>) -> Result<
     checks.extend(failover_slot(&facts));
     checks.extend(synchronized_standby_slots(&facts));
     checks.push(replication(&source, config).await);
-    checks.push(tables::publication(&source, config).await?);
+    checks.extend(tables::publication(&source, config).await?);
     checks.extend(tables::rights_and_identities(&source, config).await?);
     checks.extend(bridge::judge(&bridge::find(&source, config).await?));
     checks.extend(tables::shared_emails(&source, config).await?);

@@ -5,17 +5,17 @@
 use super::{Check, Verdict, failed, finding, fine};
 use crate::catalog::TABLES;
 use crate::config::Config;
-use crate::error::{Result, Side, on};
+use crate::error::{Error, Result, Side, on};
 use crate::postgres::quote_ident;
 use crate::source::Source;
 use crate::source::tables::{Unfit, unfit};
 use crate::sql;
 
-pub(super) async fn publication(source: &Source, config: &Config) -> Result<Check> {
+pub(super) async fn publication(source: &Source, config: &Config) -> Result<Option<Check>> {
     let name = "publication";
     let tables = source.tables(config).await?;
     let publication = source.publication(config).await?;
-    Ok(match Source::publication_repair(config, publication.as_ref(), &tables) {
+    Ok(Some(match Source::publication_repair(config, publication.as_ref(), &tables) {
         Ok(None) => fine(name, format!("{} tables", publication.map_or(0, |found| found.tables.len()))),
         Ok(Some(_)) if publication.is_none() => fine(name, "not there yet: `run` makes it"),
         Ok(Some(repair)) => finding(
@@ -26,8 +26,10 @@ pub(super) async fn publication(source: &Source, config: &Config) -> Result<Chec
              fail; `run` mends what it owns, and copies afresh",
             repair.sql,
         ),
+        // Another finding says which tables, and what to do.
+        Err(Error::ReplicaIdentity { .. }) => return Ok(None),
         Err(error) => failed(name, &error),
-    })
+    }))
 }
 
 /// Whether we can copy each, and LiteLLM can go on writing to it.
