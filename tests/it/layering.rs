@@ -1,4 +1,4 @@
-//! Who may not know what (facts/style.md 1.3), as text rules over `src/`.
+//! Who may not know what (CONTRIBUTING.md), as text rules over `src/`.
 
 use std::path::{Path, PathBuf};
 

@@ -17,6 +17,7 @@ mod budgets;
 mod churn;
 mod cli;
 mod crash;
+mod docs;
 mod doctor;
 mod failover;
 mod failures;
