@@ -1,5 +1,5 @@
 # syntax=docker/dockerfile:1
-# The daemon, without the demo. Settings: README.md, "Configuration".
+# The daemon, without the demo. Settings: docs/src/configuration.md.
 FROM rust:1.90.0-slim-bookworm AS build
 WORKDIR /build
 COPY Cargo.toml Cargo.lock ./

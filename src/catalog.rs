@@ -1,13 +1,13 @@
 //! Which LiteLLM tables are mirrored, column by column, and what a change of each one touches.
 //!
-//! Owns the list of tables (DESIGN section 5); everything that needs to know a LiteLLM column
+//! Owns the list of tables (docs/src/design.md, "Stage and mirror"); everything that needs to know a LiteLLM column
 //! asks here. Knows no connection, no layout of Open WebUI, and no position in the WAL.
 //!
 //! Columns are found by name, never by position: LiteLLM's own migrations add columns, and a
 //! database repaired by `prisma db push` has them in another order. A column this LiteLLM does
 //! not have yet is NULL in the mirror; one that every LiteLLM has is never taken for NULL because it is missing.
 
-/// What happens to a value between LiteLLM's column and ours. Secrets end here (DESIGN section 4).
+/// What happens to a value between LiteLLM's column and ours. Secrets end here (docs/src/design.md, "Decode").
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// Kept as the text Postgres sent.
@@ -16,7 +16,7 @@ pub enum Kind {
     Array,
     /// `jsonb`, kept as sent.
     Json,
-    /// The usable form of an e-mail address, or NULL (DESIGN section 6, first row).
+    /// The usable form of an e-mail address, or NULL (docs/src/design.md, "Mapping").
     Email,
     /// `members_with_roles`, reduced to `[{"user_id", "user_email"}]` with normalised e-mails.
     Roster,

@@ -338,7 +338,7 @@ impl Error {
         )
     }
 
-    /// Whether the fault may lie with one row: then the batch is bisected to find it (DESIGN section 11).
+    /// Whether the fault may lie with one row: then the batch is bisected to find it (docs/src/design.md, "Failures").
     pub fn is_about_a_row(&self) -> bool {
         // 22 data exception, 23 integrity constraint, 44 check option, P0 raised by somebody's trigger.
         // 54 is a limit: an index row that is too long.

@@ -1,4 +1,4 @@
-//! Which models a person may use (DESIGN section 8).
+//! Which models a person may use (docs/src/design.md, "Models").
 //!
 //! Owns the rule: what LiteLLM's lists mean ([`lists`]), how the levels narrow each other ([`person`]), and the
 //! reading of both from our mirror ([`read`]). The first two are pure. Writes nothing, and knows no table of Open

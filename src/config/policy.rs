@@ -3,7 +3,7 @@
 //! Owns the file's keys, their defaults and their limits. Must not hold anything that names a
 //! database or a secret: the file is meant to be shown around and kept in version control.
 //!
-//! Every key with its default is in `policy.toml`, which the README shows.
+//! Every key with its default is in `policy.toml`, which `docs/src/configuration.md` shows.
 
 use std::path::Path;
 

@@ -1,7 +1,7 @@
-//! What can be configured, as the README lists it.
+//! What can be configured, as the handbook lists it.
 //!
 //! Owns the two texts that are made from the code: the table of flags and variables, and the policy file with every key. A
-//! test compares them with the README.
+//! test compares them with `docs/src/configuration.md`.
 
 use clap::{Arg, Args as _, Command};
 
@@ -17,7 +17,7 @@ const VARIABLES: &[(&str, &str, &str)] = &[
     (
         HTTP_TOKEN,
         "none",
-        "What the [status page](#status-page) asks for; needed when it is reachable from other machines",
+        "What the [status page](operating/status-page.md) asks for; needed when it is reachable from other machines",
     ),
     (MODELS_URL, "none", "LiteLLM's address, to ask which models it serves"),
     (MODELS_KEY, "none", "A LiteLLM key that lists them all"),

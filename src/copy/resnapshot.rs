@@ -1,4 +1,4 @@
-//! `resnapshot` and `verify`: copying LiteLLM's rows at a consistent point while the stream lives (DESIGN section 9).
+//! `resnapshot` and `verify`: copying LiteLLM's rows at a consistent point while the stream lives (docs/src/design.md, "Copies").
 //!
 //! Owns the tables `resnapshot` and `resnapshot_difference`. The copy and the merge are those of [`crate::copy::backfill`];
 //! the projection is the ordinary one over everything. A request arrives as a logical message, so it waits in the WAL

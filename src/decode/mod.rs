@@ -148,7 +148,7 @@ pub enum Change<'a> {
 }
 
 impl Change<'_> {
-    /// How many row changes this is for `changes_applied` (DESIGN invariant 1).
+    /// How many row changes this is for `changes_applied` (docs/src/design.md, "Invariants").
     pub fn count(&self) -> u64 {
         match self {
             Self::Insert { .. } | Self::Update { .. } | Self::Delete { .. } | Self::Other => 1,

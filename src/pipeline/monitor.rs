@@ -30,7 +30,7 @@ fn keeps_too_much(daemon: &Daemon, retained_bytes: i64) -> bool {
 }
 
 /// Drops our slot if LiteLLM's server keeps too much WAL for it: LiteLLM's disk matters more than a second copy
-/// (DESIGN invariant 7). For a daemon that led before, between two attempts; the next one finds the slot gone, and copies.
+/// (docs/src/design.md, "Invariants"). For a daemon that led before, between two attempts; the next one finds the slot gone, and copies.
 pub(super) async fn release_wal(daemon: &Daemon) -> Result<()> {
     let config = &daemon.config;
     let source = Source::open_since(config, daemon.progress.timeline()).await?;

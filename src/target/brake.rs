@@ -1,4 +1,4 @@
-//! No mass accident (DESIGN invariant 8): a batch that would lock out unusually many people is held until approved.
+//! No mass accident (docs/src/design.md, "Invariants"): a batch that would lock out unusually many people is held until approved.
 //!
 //! Owns the table `brake`. Counts nobody itself: the projection says how many people a batch departs or strips of
 //! their groups. Never commits; a batch that is held is rolled back here, because what raises the brake must stay.

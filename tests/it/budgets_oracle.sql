@@ -1,4 +1,4 @@
--- LiteLLM's rules about budgets once more, from its tables: facts/rules as SQL. :now is a timestamp in UTC.
+-- LiteLLM's rules about budgets once more, from its tables: docs/src/budgets.md as SQL. :now is a timestamp in UTC.
 -- Returns (kind, id, spend, limit, state, reset), text, as the metrics name them.
 with finite as (
     select 'user' as kind, user_id as id, user_id as hashed, spend, max_budget as hard, null::float8 as soft, budget_reset_at as reset

@@ -21,15 +21,19 @@ const DASHBOARD: &str = include_str!("../../grafana/dashboards/litellm-webui-syn
 const RULES: &str = include_str!("../../grafana/prometheus/rules.yml");
 const RULE_TESTS: &str = include_str!("../../grafana/prometheus/rules_test.yml");
 const DATA_SOURCE: &str = include_str!("../../grafana/provisioning/datasources/prometheus.yml");
-const README: &str = include_str!("../../README.md");
+const METRICS: &str = include_str!("../../docs/src/metrics.md");
 const PREFIX: &str = "litellm_webui_sync_";
 
 /// Metrics that have no series where nothing is wrong, or nothing to say.
 const MAY_BE_SILENT: &[(&str, &str)] =
     &[("failover_slot_synced", "nothing stands by for the server of the tests")];
 
+fn repository() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
 fn folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("grafana/prometheus")
+    repository().join("grafana/prometheus")
 }
 
 /// A program of Prometheus: from `TESTBED_PROMETHEUS_BIN`, where `tests/run` puts it, or from PATH.
@@ -83,15 +87,6 @@ fn metrics_in(text: &str) -> BTreeSet<String> {
         .collect()
 }
 
-/// A section of the README, without its heading.
-fn section(heading: &str) -> &'static str {
-    let level = heading.split(' ').next().unwrap();
-    let start = README.find(&format!("\n{heading}\n")).unwrap_or_else(|| panic!("no {heading} in README.md"));
-    let rest = &README[start + heading.len() + 2..];
-    let ends = (1..=level.len()).filter_map(|depth| rest.find(&format!("\n{} ", "#".repeat(depth))));
-    &rest[..ends.min().unwrap_or(rest.len())]
-}
-
 fn in_backticks(text: &str) -> impl Iterator<Item = String> {
     text.split('`').skip(1).step_by(2).map(str::to_owned)
 }
@@ -134,8 +129,8 @@ fn configuration_rules_and_their_cases_hold() {
 #[test]
 fn each_rule_has_a_runbook_and_cases_that_fire_and_that_do_not() {
     for (name, runbook) in rules() {
-        assert_eq!(runbook, format!("README.md#{}", name.to_lowercase()));
-        assert!(section(&format!("### {name}")).trim().len() > 60, "{name} has no paragraph in README.md");
+        assert_eq!(runbook, format!("docs/src/alerts/{name}.md"));
+        assert!(repository().join(runbook).is_file(), "{name} has no page");
         let quiet = format!("- {{alertname: {name}, eval_time: ");
         assert!(
             RULE_TESTS
@@ -217,7 +212,7 @@ fn every_metric_is_on_a_panel_or_in_a_rule_or_for_debugging() {
     let expressions: String =
         panels().iter().flat_map(|panel| panel.expressions.clone()).collect::<Vec<_>>().join("\n");
     let used = &metrics_in(&expressions) | &metrics_in(RULES);
-    let line = README.lines().find(|line| line.starts_with("Only for debugging, on no panel: "));
+    let line = METRICS.lines().find(|line| line.starts_with("Only for debugging, on no panel: "));
     let debugging: BTreeSet<String> = line.map(|line| in_backticks(line).collect()).unwrap_or_default();
     let known = known();
     let list = |names: BTreeSet<String>| names.into_iter().collect::<Vec<_>>().join(" ");

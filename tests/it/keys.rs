@@ -1,4 +1,4 @@
-//! Personal API keys (DESIGN section 7), in both layouts.
+//! Personal API keys (docs/src/design.md, "Log-in and API keys"), in both layouts.
 
 use std::collections::BTreeMap;
 

@@ -18,6 +18,7 @@ mod churn;
 mod cli;
 mod closed;
 mod crash;
+mod docs;
 mod doctor;
 mod failover;
 mod failures;

@@ -1,4 +1,4 @@
-//! DESIGN section 6 for people and groups, rule by rule.
+//! The mapping of people and groups (docs/src/design.md, "Mapping"), rule by rule.
 
 use testbed::Schema;
 

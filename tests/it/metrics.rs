@@ -1,4 +1,4 @@
-//! Metrics: the README has them all, and they say what happens.
+//! Metrics: the handbook has them all, and they say what happens.
 
 use std::path::Path;
 
@@ -7,28 +7,28 @@ use litellm_webui_sync::observe::metrics::Metrics;
 
 use crate::support::{Daemon, Pair, eventually, people};
 
-/// What stands in the README between the marks of `part`.
-fn part_of_the_readme(part: &str, wanted: &str) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
-    let readme = std::fs::read_to_string(&path).unwrap();
+/// What stands in a page of the handbook between the marks of `part`.
+fn part_of_the_docs(page: &str, part: &str, wanted: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/src").join(page);
+    let text = std::fs::read_to_string(&path).unwrap();
     let (begin, end) = (format!("<!-- {part}: made from the code -->"), format!("<!-- {part}: end -->"));
-    let (before, rest) = readme.split_once(&begin).expect("the mark before");
+    let (before, rest) = text.split_once(&begin).expect("the mark before");
     let (found, after) = rest.split_once(&end).expect("the mark after");
-    if std::env::var_os("UPDATE_README").is_some() {
+    if std::env::var_os("UPDATE_DOCS").is_some() {
         std::fs::write(&path, format!("{before}{begin}{wanted}{end}{after}")).unwrap();
         return;
     }
     assert!(
         found == wanted,
-        "README.md is not up to date. Run:\n    UPDATE_README=1 cargo nextest run the_readme_says_what_the_code_does"
+        "{page} is not up to date. Run:\n    UPDATE_DOCS=1 cargo nextest run the_docs_say_what_the_code_does"
     );
 }
 
 #[test]
-fn the_readme_says_what_the_code_does() {
-    part_of_the_readme("metrics", &format!("\n\n{}\n", Metrics::new().unwrap().markdown()));
-    part_of_the_readme("settings", &format!("\n\n{}\n", reference::settings()));
-    part_of_the_readme("policy", &format!("\n\n```toml\n{}```\n\n", reference::POLICY));
+fn the_docs_say_what_the_code_does() {
+    part_of_the_docs("metrics.md", "metrics", &format!("\n\n{}\n", Metrics::new().unwrap().markdown()));
+    part_of_the_docs("configuration.md", "settings", &format!("\n\n{}\n", reference::settings()));
+    part_of_the_docs("configuration.md", "policy", &format!("\n\n```toml\n{}```\n\n", reference::POLICY));
 }
 
 #[tokio::test]

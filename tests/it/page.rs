@@ -329,7 +329,8 @@ async fn only_this_machine_under_its_own_name_is_answered_without_a_token() {
         }
     }
     for path in ["/metrics", "/healthz", "/readyz"] {
-        assert_eq!(with("GET", path, &[("Host", "anything.test")]).code, 200, "{path}");
+        assert_eq!(with("GET", path, &[("Host", "anything.test")]).code, 403, "{path}");
+        assert_ne!(with("GET", path, HTTP).code, 403, "{path}");
     }
     for path in ["/nothing", "/api", "/api/status/", "//", "/index.html", "/style.css", "/%00"] {
         assert_eq!(with("GET", path, HTTP).code, 404, "{path}");

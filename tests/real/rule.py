@@ -1,4 +1,4 @@
-"""Which models each person may see: written from README.md ("Models") alone, over LiteLLM's rows only."""
+"""Which models each person may see: written from docs/src/models.md alone, over LiteLLM's rows only."""
 
 import re
 

@@ -1,4 +1,4 @@
-//! Makes and registers metrics, and keeps the table of them that the README shows.
+//! Makes and registers metrics, and keeps the table of them that the handbook shows.
 
 use prometheus::core::Collector;
 use prometheus::{

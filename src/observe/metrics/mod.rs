@@ -1,7 +1,7 @@
 //! Every metric the daemon exports, in one struct.
 //!
 //! Owns names, labels and help texts; nothing else uses the metrics library. Passed in, never global. Whatever is made is
-//! registered, and stands in the README's table ([`Metrics::markdown`]).
+//! registered, and stands in the handbook's table ([`Metrics::markdown`]).
 
 mod drift;
 mod make;
@@ -482,7 +482,7 @@ impl Metrics {
         &self.table
     }
 
-    /// The README's table of them.
+    /// The table of them in `docs/src/metrics.md`.
     pub fn markdown(&self) -> String {
         let mut out = String::from("| name | type | labels | help |\n|---|---|---|---|\n");
         for one in &self.table {

@@ -54,7 +54,7 @@ pub struct Health {
     /// As `/readyz`: it does its work, is not far behind, and nobody has too much access.
     pub healthy: bool,
     pub level: Level,
-    /// `streaming` is normal; the README lists all.
+    /// `streaming` is normal; `docs/src/operating/states/` has all.
     pub state: String,
     /// Since when it is in this state.
     pub since: String,

@@ -1,6 +1,6 @@
 //! The oracle: what Open WebUI should hold, worked out again from LiteLLM's own tables.
 //!
-//! Written from DESIGN section 6 and nothing of the product: it reads none of its views, and of its
+//! Written from docs/src/design.md, "Mapping", and nothing of the product: it reads none of its views, and of its
 //! ledger only which account is whose, because that is history. Where history decides which of two
 //! people with one e-mail has the account, it accepts either of them.
 
@@ -87,7 +87,7 @@ pub(crate) async fn differences(pair: &Pair, foreign: &Foreign) -> Vec<String> {
     let mut owner: BTreeMap<String, &User> = BTreeMap::new();
     let mut by_account: BTreeMap<String, &User> = BTreeMap::new();
     let sql = "select coalesce(webui_id, 'usr_' || user_id), user_id from litellm_webui_sync.account";
-    // An id held by another owner is a dead letter (DESIGN section 6).
+    // An id held by another owner is a dead letter (docs/src/design.md, "Mapping").
     let mut taken = BTreeSet::new();
     for row in rows(&pair.target, sql).await {
         let [id, user_id] = texts(row);
@@ -186,7 +186,7 @@ pub(crate) async fn differences(pair: &Pair, foreign: &Foreign) -> Vec<String> {
     found
 }
 
-/// API keys, by presence (DESIGN section 7): whoever has a usable LiteLLM key has exactly one, of ours unless they made it
+/// API keys, by presence (docs/src/design.md, "Log-in and API keys"): whoever has a usable LiteLLM key has exactly one, of ours unless they made it
 /// themselves; nobody else has one of ours. Of the ledger it reads which key is ours, because that is history.
 async fn key_differences(pair: &Pair, litellm: &LiteLlm, foreign: &Foreign) -> Vec<String> {
     let mut found = Vec::new();
@@ -346,7 +346,7 @@ pub(crate) async fn members(pair: &Pair) -> BTreeSet<(String, String)> {
         .collect()
 }
 
-/// Rows that break a page of Open WebUI for everybody (facts/open-webui.md section 0), and what its
+/// Rows that break a page of Open WebUI for everybody (docs/src/design.md, "Mapping"), and what its
 /// later migrations refuse.
 async fn invalid_rows(pair: &Pair) -> Vec<String> {
     let checks = [

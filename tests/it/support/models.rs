@@ -1,5 +1,5 @@
 //! The oracle for models: who may use what by LiteLLM's own rows, asked person by person and model by model; and what
-//! Open WebUI shows to whom. Written from DESIGN section 8 and LiteLLM's rules, and nothing of the product: of its ledger
+//! Open WebUI shows to whom. Written from docs/src/design.md, "Models", and LiteLLM's rules, and nothing of the product: of its ledger
 //! it reads only which account is whose.
 
 use std::collections::{BTreeMap, BTreeSet};
