@@ -25,6 +25,7 @@ use crate::config::policy::ApiKeys;
 use crate::error::{Error, Result, Side, describe_row_error, on};
 use crate::position::Lsn;
 use crate::sql::{self, TouchedFrom, fill, with_keys};
+use crate::target::dead_letter::Kind;
 use crate::target::layout::Layout;
 use crate::target::{QUICK, SLOW, Target};
 pub use outcome::Outcome;
@@ -269,8 +270,8 @@ impl Projection {
                 queue.extend([right, left]);
                 continue;
             }
-            if let Some((kind, key, operation)) = next.single() {
-                bury(target, (kind, key, operation), &error, stamp).await?;
+            if let Some((kind, key)) = next.single() {
+                bury(target, kind, key, &error, stamp).await?;
                 outcome.failed += 1;
             }
             within_budget(outcome, &error, stamp)?;
@@ -447,12 +448,8 @@ async fn within_hourly_budget(target: &Target, stamp: Stamp) -> Result<()> {
 }
 
 /// Keeps an entity that could not be written, with its error.
-async fn bury(
-    target: &Target,
-    (kind, key, operation): (&str, &str, &str),
-    error: &Error,
-    stamp: Stamp,
-) -> Result<()> {
+async fn bury(target: &Target, kind: Kind, key: &str, error: &Error, stamp: Stamp) -> Result<()> {
+    let (kind, operation) = (kind.name(), kind.operation());
     let reason = describe_row_error(error);
     tracing::warn!(kind, operation, reason, "an entity could not be written and is kept as a dead letter");
     let types = [Type::TEXT, Type::TEXT, Type::TEXT, Type::TEXT, Type::TEXT, Type::TIMESTAMPTZ, Type::PG_LSN];

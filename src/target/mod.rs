@@ -7,6 +7,7 @@
 pub mod audit;
 pub mod brake;
 pub mod checkpoint;
+pub mod dead_letter;
 pub mod failures;
 pub mod layout;
 pub mod pause;
