@@ -12,7 +12,8 @@ use tokio::sync::{mpsc, watch};
 use super::Daemon;
 use super::models::Polled;
 use crate::copy::register::CopyPhase;
-use crate::copy::resnapshot;
+use crate::copy::request;
+use crate::copy::verify;
 use crate::error::{Error, Result, Side, on};
 use crate::failpoint;
 use crate::mirror;
@@ -146,7 +147,7 @@ impl Applier {
 
     async fn apply(&mut self, part: Part) -> Result<()> {
         for request in &part.requests {
-            resnapshot::record(&self.target, request).await?;
+            request::record(&self.target, request).await?;
         }
         let Some(end) = part.end else { return self.apply_piece(&part).await };
         let started = Instant::now();
@@ -446,7 +447,7 @@ impl Applier {
         let (reconcile, retention) = (every(RECONCILE_EVERY), every(RETENTION_EVERY));
         let verify = every(VERIFY_LOOK_EVERY);
         pause::check(&self.target).await?;
-        if !self.fenced && resnapshot::pending(&self.target).await?.is_some() {
+        if !self.fenced && request::pending(&self.target).await?.is_some() {
             // The next session begins with it.
             return Err(Error::Resnapshot);
         }
@@ -495,7 +496,7 @@ impl Applier {
         if self.fenced || self.projection.is_none() || progress.lag() > BEHIND {
             return Ok(());
         }
-        resnapshot::ask_on_schedule(&self.target, &config.policy.verify).await
+        verify::ask_on_schedule(&self.target, &config.policy.verify).await
     }
 
     /// Retries what could not be written, less often the longer it fails: the difference for those entities.
@@ -555,7 +556,7 @@ impl Applier {
 
     /// What the last look at everything found, whoever asked for it.
     async fn show_last_verify(&self) -> Result<()> {
-        if let Some(last) = resnapshot::last_verify(&self.target).await? {
+        if let Some(last) = verify::last_verify(&self.target).await? {
             self.daemon.metrics.drift.verified(last.at, last.result, last.drifts.rows());
         }
         Ok(())

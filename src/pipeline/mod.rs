@@ -23,8 +23,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::budgets::{self, Budgets};
 use crate::config::Config;
-use crate::copy::backfill;
+use crate::copy::backfill::{self, Occasion};
 use crate::copy::register::{CopyKind, CopyPhase};
+use crate::copy::request;
 use crate::copy::resnapshot;
 use crate::error::{Error, Reaction, Result};
 use crate::observe::board::Board;
@@ -311,7 +312,7 @@ impl Daemon {
             self.progress.copies.begin(kind, &reason, tables.len());
             // Not started: dropping it ends it.
             drop(session);
-            let request = backfill::Request {
+            let occasion = Occasion {
                 reason: &reason,
                 healing,
                 drop_slot,
@@ -326,7 +327,7 @@ impl Daemon {
             };
             // There was none, or it was ours: `check` would have stopped.
             self.progress.slot_is_ours();
-            let copy = backfill::copy(config, &source, &target, &request, signatures.as_mut());
+            let copy = backfill::copy(config, &source, &target, &occasion, signatures.as_mut());
             tokio::select! {
                 copied = copy => {
                     copied?;
@@ -341,13 +342,13 @@ impl Daemon {
             return Err(Error::Gap { reason: "the copy left no checkpoint".to_owned() });
         };
         let overlap = Overlap::new(start, known.end_lsn, known.committed_end.zip(known.committed_at));
-        let copied = match resnapshot::pending(&target).await? {
-            Some(request) => {
+        let copied = match request::pending(&target).await? {
+            Some(pending) => {
                 let copy = resnapshot::copy(
                     config,
                     &source,
                     &target,
-                    request,
+                    pending,
                     &tables,
                     self.instance,
                     &self.progress.copies,
