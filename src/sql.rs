@@ -113,7 +113,9 @@ files! {
     COLUMNS = "source/columns.sql";
     BREAK_LEASE = "target/break_lease.sql";
     LAYOUT = "target/layout.sql";
-    STORE_POLLED = "pipeline/store_polled.sql";
+    WRITE_POLICY = "target/write_policy.sql";
+    STORE_EXTRA = "target/store_extra.sql";
+    STORE_POLLED = "target/store_polled.sql";
     STATUS = "observe/status.sql";
     PURGE_ACCOUNTS = "operate/teardown/purge_accounts.sql";
     BRAKE_IS_OPEN = "target/brake_is_open.sql";

@@ -34,6 +34,7 @@ use crate::target::checkpoint::{self, Checkpoint, PENDING};
 use crate::target::failures;
 use crate::target::layout;
 use crate::target::pause;
+use crate::target::policy;
 
 const TICK: Duration = Duration::from_secs(1);
 const DEAD_LETTERS_EVERY: u64 = 5;
@@ -400,7 +401,7 @@ impl Applier {
             }
         }
         let models = Rules::find(&self.target, config, &found).await?;
-        super::models::publish(&self.target, &models).await?;
+        policy::write_models(&self.target, &models.prefix, models.group_min).await?;
         let with = format!(
             "{}/{}/{}/{}/{}",
             config.policy.fingerprint(),

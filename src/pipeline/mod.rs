@@ -43,6 +43,7 @@ use crate::target::Target;
 use crate::target::brake;
 use crate::target::checkpoint::{self, Checkpoint};
 use crate::target::pause;
+use crate::target::policy;
 use crate::target::schema;
 
 /// What every task of the daemon shares.
@@ -373,7 +374,7 @@ impl Daemon {
         }
         self.progress.set_timeline(identity.timeline);
         let epoch = checkpoint::take_lead(&target, &known, identity.timeline).await?;
-        schema::write_policy(&target, config).await?;
+        policy::write(&target, config).await?;
         self.progress.session_begins(known.end_lsn);
         self.metrics.sessions.inc();
         tracing::info!(lsn = %known.end_lsn, epoch, "streaming");

@@ -2,7 +2,8 @@
 //!
 //! This file owns the session: its settings and the cache of prepared statements. It does not know what any statement
 //! means; retries nothing. Each file beside it owns one table or one question: the checkpoint, our schema, the layout of
-//! Open WebUI's tables, the brake, pauses, the audit, dead letters. None of them decides who should have what.
+//! Open WebUI's tables, the brake, pauses, the policy, the audit, dead letters. None of them decides who
+//! should have what.
 
 pub mod audit;
 pub mod brake;
@@ -11,7 +12,9 @@ pub mod dead_letter;
 pub mod failures;
 pub mod layout;
 pub mod pause;
+pub mod policy;
 pub mod schema;
+pub mod setup;
 
 use std::borrow::Cow;
 use std::collections::HashMap;
