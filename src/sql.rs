@@ -67,6 +67,7 @@ files! {
     LINK_ACCOUNTS = "project/link_accounts.sql";
     UPDATE_ACCOUNTS = "project/update_accounts.sql";
     CLAIMANTS = "project/claimants.sql";
+    HAS_ADMIN = "project/has_admin.sql";
     MERGE_AUDIT = "project/merge_audit.sql";
     GROUPS = "project/groups.sql";
     MEMBER_DIFFERENCE = "project/member_difference.sql";

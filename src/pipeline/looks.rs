@@ -21,6 +21,9 @@ use crate::source::Source;
 const INTERVAL: Duration = Duration::from_secs(2);
 /// After something went wrong.
 const PAUSE: Duration = Duration::from_secs(30);
+/// How long a question may take on LiteLLM's server, and how long it may wait there for a lock.
+const PATIENCE: Duration = Duration::from_secs(10);
+const LOCK_PATIENCE: Duration = Duration::from_secs(1);
 /// A server that read a new certificate shows it to new connections only.
 const CERTIFICATES_INTERVAL: Duration = Duration::from_secs(3600);
 
@@ -65,7 +68,7 @@ async fn look_at_names(
         Some(source) => source,
         None => {
             let opened = Source::open_at(endpoint).await?;
-            opened.limit("set statement_timeout = '10s'; set lock_timeout = '1s'").await?;
+            opened.limit(LOCK_PATIENCE, Some(PATIENCE)).await?;
             source.insert(opened)
         }
     };

@@ -426,6 +426,13 @@ impl Projection {
     }
 }
 
+/// Whether anybody may be written yet: the first account to sign up becomes Open WebUI's admin only if it is alone in the
+/// table.
+pub async fn may_begin(target: &Target) -> Result<bool> {
+    let row = target.client().query_one(sql::HAS_ADMIN, &[]).await;
+    Ok(row.map_err(on(Side::Target, "look for an admin"))?.get(0))
+}
+
 /// Ends the search where failures are not about single rows any more.
 fn within_budget(outcome: &Outcome, error: &Error, stamp: Stamp) -> Result<()> {
     if outcome.failed <= i64::from(stamp.failures) {

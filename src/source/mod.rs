@@ -131,9 +131,13 @@ impl Source {
         Ok(Self { connection, endpoint })
     }
 
-    /// Limits what statements of this session may cost LiteLLM: `settings` are `set` statements.
-    pub async fn limit(&self, settings: &str) -> Result<()> {
-        let limited = self.connection.client.batch_execute(settings).await;
+    /// Limits what statements of this session may cost LiteLLM: how long they wait for a lock, and how long one may take.
+    pub async fn limit(&self, lock: Duration, statement: Option<Duration>) -> Result<()> {
+        let mut settings = format!("set lock_timeout = {}", lock.as_millis());
+        if let Some(statement) = statement {
+            settings += &format!("; set statement_timeout = {}", statement.as_millis());
+        }
+        let limited = self.connection.client.batch_execute(&settings).await;
         limited.map_err(on(Side::Source, "limit statements"))
     }
 
