@@ -10,10 +10,12 @@ use crate::copy::register::CopyPhase;
 use crate::error::{Error, Result};
 use crate::observe::progress::State;
 use crate::project::models::Rules;
+use crate::project::rules;
 use crate::project::{self, Outcome, Projection, Scope, Stamp};
 use crate::target::checkpoint::{self, PENDING};
 use crate::target::layout::{self, Layout};
 use crate::target::policy;
+use crate::target::schema;
 
 impl Applier {
     /// Finds the layout, and whether Open WebUI is ready to be written.
@@ -90,14 +92,17 @@ impl Applier {
 }
 
 /// All that Open WebUI's rows follow from besides LiteLLM's: where it is other than what the checkpoint says, everything is
-/// projected anew.
+/// projected anew. The rules are in it by their texts: a changed one that waited for its version, or for the reconcile,
+/// would meanwhile hold for whoever is touched and for nobody else.
 fn made_with(config: &Config, layout: &Layout, models: &Rules) -> String {
     format!(
-        "{}/{}/{}/{}/{}",
+        "{}/{}/{}/{}/{}/{}/{}",
         config.policy.fingerprint(),
         layout.describe(),
         models.prefix,
         if config.models_api.is_some() { "polled" } else { "" },
-        env!("CARGO_PKG_VERSION")
+        env!("CARGO_PKG_VERSION"),
+        schema::views_digest(),
+        rules::digest()
     )
 }

@@ -13,6 +13,7 @@ pub mod models;
 mod outcome;
 mod plain;
 pub mod prefix;
+pub mod rules;
 mod run;
 pub mod touched;
 

@@ -87,11 +87,16 @@ async fn migrate(target: &Target, config: &Config, known: i32) -> Result<()> {
     install_views(target).await
 }
 
+/// Of the texts of the views, as `installed_views` has it: the same views say the same of the same mirror.
+pub fn views_digest() -> String {
+    Sha256::digest(sql::VIEWS.concat()).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 async fn install_views(target: &Target) -> Result<()> {
     let client = target.client();
     let action = "install the views";
     let text = sql::VIEWS.concat();
-    let digest: String = Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
+    let digest = views_digest();
     let installed = client
         .query_opt("select 1 from installed_views where digest = $1", &[&digest])
         .await

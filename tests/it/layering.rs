@@ -32,7 +32,10 @@ const FLOORS: &[&str] = &[
 const ONLY_IN: &[(&str, &[&str])] = &[
     ("use pgwire_replication", &["src/source/"]),
     ("pgwire_replication::", &["src/source/"]),
-    ("include_str!(", &["src/sql.rs", "src/observe/page/html.rs", "src/config/reference.rs"]),
+    (
+        "include_str!(",
+        &["src/sql.rs", "src/observe/page/html.rs", "src/config/reference.rs", "src/access/mod.rs"],
+    ),
     ("maud::", &["src/observe/page/"]),
     ("prometheus::", &["src/observe/metrics/"]),
     ("axum::", &["src/observe/http.rs"]),
