@@ -67,6 +67,7 @@ files! {
     LINK_ACCOUNTS = "project/link_accounts.sql";
     UPDATE_ACCOUNTS = "project/update_accounts.sql";
     CLAIMANTS = "project/claimants.sql";
+    HAS_ADMIN = "project/has_admin.sql";
     MERGE_AUDIT = "project/merge_audit.sql";
     GROUPS = "project/groups.sql";
     MEMBER_DIFFERENCE = "project/member_difference.sql";
@@ -113,7 +114,9 @@ files! {
     COLUMNS = "source/columns.sql";
     BREAK_LEASE = "target/break_lease.sql";
     LAYOUT = "target/layout.sql";
-    STORE_POLLED = "pipeline/store_polled.sql";
+    WRITE_POLICY = "target/write_policy.sql";
+    STORE_EXTRA = "target/store_extra.sql";
+    STORE_POLLED = "target/store_polled.sql";
     STATUS = "observe/status.sql";
     PURGE_ACCOUNTS = "operate/teardown/purge_accounts.sql";
     BRAKE_IS_OPEN = "target/brake_is_open.sql";

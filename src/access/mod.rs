@@ -11,6 +11,15 @@ pub mod read;
 
 use sha2::{Digest, Sha256};
 
+/// These rules as they are written: changed ones must reach everybody, and no row in the stream says that they changed.
+pub const RULES: &[&str] = &[
+    include_str!("mod.rs"),
+    include_str!("bits.rs"),
+    include_str!("lists.rs"),
+    include_str!("person.rs"),
+    include_str!("read.rs"),
+];
+
 /// The models some people may use, as Open WebUI's ids in order.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ModelSet {
@@ -64,6 +73,16 @@ mod tests {
 
     fn set(models: &[&str]) -> ModelSet {
         ModelSet::new(models.iter().map(|model| (*model).to_owned()).collect()).unwrap()
+    }
+
+    #[test]
+    fn every_file_of_the_rules_is_among_them() {
+        let room = concat!(env!("CARGO_MANIFEST_DIR"), "/src/access");
+        assert_eq!(std::fs::read_dir(room).unwrap().count(), RULES.len());
+        for file in std::fs::read_dir(room).unwrap() {
+            let text = std::fs::read_to_string(file.unwrap().path()).unwrap();
+            assert!(RULES.contains(&text.as_str()));
+        }
     }
 
     #[test]

@@ -351,7 +351,7 @@ async fn print_setup(
         let target = Target::open(config).await?;
         let layout = crate::target::layout::find(&target, config).await?;
         let role = target_role.unwrap_or_else(|| config.target.user.clone());
-        print!("{}", schema::setup_sql(config, &role, &layout));
+        print!("{}", crate::target::setup::setup_sql(config, &role, &layout));
     }
     Ok(())
 }

@@ -9,7 +9,8 @@ use clap::Subcommand;
 use super::{say, terminal};
 use crate::catalog::TABLES;
 use crate::config::Config;
-use crate::copy::resnapshot;
+use crate::copy::ask::{self, Answer};
+use crate::copy::verify;
 use crate::decode::request::Request;
 use crate::operate::doctor::{self, Verdict};
 use crate::target::Target;
@@ -85,7 +86,7 @@ pub(super) async fn resnapshot(
     }
     let target = Target::open(config).await?;
     let request = Request { id: uuid::Uuid::new_v4(), tables, dry_run };
-    if !resnapshot::ask(config, &target, &request).await? {
+    if !ask::ask(config, &target, &request).await? {
         bail!(
             "no daemon holds the slot: the request waits in LiteLLM's WAL, and the next `litellm-webui-sync run` meets it"
         );
@@ -98,7 +99,7 @@ pub(super) async fn resnapshot(
     let answer = wait_for(&target, &request, output).await;
     terminal::progress_ends();
     let answer = answer?;
-    let differences = resnapshot::differences(&target, answer.id).await?;
+    let differences = verify::differences(&target, answer.id).await?;
     let drifts = answer.drifts.unwrap_or_default();
     if output.json {
         let whole = serde_json::json!({
@@ -131,12 +132,12 @@ pub(super) async fn resnapshot(
     Ok(ExitCode::from(if drifts.is_empty() { 0 } else { 3 }))
 }
 
-async fn wait_for(target: &Target, request: &Request, output: &Output) -> anyhow::Result<resnapshot::Answer> {
+async fn wait_for(target: &Target, request: &Request, output: &Output) -> anyhow::Result<Answer> {
     let started = Instant::now();
     let mut shown = String::new();
     let mut met = false;
     loop {
-        if let Some(answer) = resnapshot::look(target, request).await? {
+        if let Some(answer) = ask::look(target, request).await? {
             if answer.finished || answer.phase == "held" {
                 return match &answer.error {
                     Some(error) => bail!("{error}"),

@@ -1,6 +1,6 @@
 //! Copies LiteLLM's existing rows at a consistent point and merges them there.
 //!
-//! Owns the staging tables and table `backfill`. The first copy, a copy after a lost slot and (later) `resnapshot` are
+//! Owns the staging tables and table `backfill`. The first copy, a copy after a lost slot and `resnapshot` are
 //! this one mechanism. It has no second way to write rows: the merge makes the mirror equal to the
 //! staging tables, and the projection is the ordinary difference over everything.
 //!
@@ -34,9 +34,9 @@ use crate::stage::signatures::Signatures;
 use crate::target::checkpoint::{self, Generation};
 use crate::target::{SLOW, Target, within};
 
-/// What a copy starts from.
+/// Why everything is copied, and where from.
 #[derive(Debug)]
-pub struct Request<'a> {
+pub struct Occasion<'a> {
     pub reason: &'a str,
     /// Nobody asked for it.
     pub healing: bool,
@@ -79,21 +79,22 @@ pub async fn copy(
     config: &Config,
     source: &Source,
     target: &Target,
-    request: &Request<'_>,
+    occasion: &Occasion<'_>,
     signatures: Option<&mut Signatures>,
 ) -> Result<Drift> {
-    tracing::info!(reason = request.reason, "copying LiteLLM's rows");
+    tracing::info!(reason = occasion.reason, "copying LiteLLM's rows");
     let text = "insert into backfill (reason, slot, healing) values ($1, $2, $3) returning id";
-    let row = target.client().query_one(text, &[&request.reason, &config.slot, &request.healing]).await;
+    let row = target.client().query_one(text, &[&occasion.reason, &config.slot, &occasion.healing]).await;
     let id: i64 = row.map_err(on(Side::Target, "record the copy"))?.get(0);
 
-    if request.drop_slot {
+    if occasion.drop_slot {
         source.drop_slot(&config.slot).await?;
     }
     // No transaction of ours is open on the target here: where both databases share a server, the
     // slot would wait for it for ever.
-    let mut session = Session::open(config, &source.endpoint, request.application_name, Lsn::from(0)).await?;
-    let failover = request.server_version >= 170_000;
+    let mut session =
+        Session::open(config, &source.endpoint, occasion.application_name, Lsn::from(0)).await?;
+    let failover = occasion.server_version >= 170_000;
     let created = tokio::select! {
         created = session.create_slot(&config.slot, failover, SLOT_PATIENCE) => created,
         error = stay_alive(target) => Err(error),
@@ -101,12 +102,12 @@ pub async fn copy(
     let slot = match created {
         Err(Error::Silent { seconds, .. }) => {
             let blocked = source.slot_blocked(seconds).await;
-            source.terminate(request.application_name).await;
+            source.terminate(occasion.application_name).await;
             return Err(blocked);
         }
         other => other?,
     };
-    let copied = copy_at(config, source, target, request, (session, &slot), id, signatures).await;
+    let copied = copy_at(config, source, target, occasion, (session, &slot), id, signatures).await;
     if copied.is_err() {
         // Nothing uses it yet, and it would make LiteLLM's server keep WAL for nobody. (After a kill, the next start does this.)
         if let Err(error) = source.drop_slot(&config.slot).await {
@@ -123,7 +124,7 @@ pub async fn copy(
 pub async fn stay_alive(target: &Target) -> Error {
     loop {
         tokio::time::sleep(Duration::from_secs(4)).await;
-        if let Err(error) = target.execute("stay alive", "select 1").await {
+        if let Err(error) = target.ask_nothing("stay alive").await {
             return error;
         }
     }
@@ -134,7 +135,7 @@ async fn copy_at(
     config: &Config,
     source: &Source,
     target: &Target,
-    request: &Request<'_>,
+    occasion: &Occasion<'_>,
     (session, slot): (Session, &NewSlot),
     id: i64,
     mut signatures: Option<&mut Signatures>,
@@ -143,12 +144,12 @@ async fn copy_at(
     let noted = target.client().execute(text, &[&id, &slot.consistent_point]).await;
     noted.map_err(on(Side::Target, "record the copy"))?;
     failpoint::hit(failpoint::SLOT_WITHOUT_COPY)?;
-    let reader = open_snapshot(config, source, slot, request.tables).await?;
+    let reader = open_snapshot(config, source, slot, occasion.tables).await?;
     for id in TableId::all() {
         // Unlogged is enough: a crash of the target ends the session that would merge them.
         make_staging(target, id, "unlogged").await?;
         let signatures = signatures.as_deref_mut();
-        fill_staging(config, &reader, target, id, request.tables, signatures, request.copies).await?;
+        fill_staging(config, &reader, target, id, occasion.tables, signatures, occasion.copies).await?;
     }
     failpoint::hit(failpoint::COPIED_NOT_MERGED)?;
     // The snapshot delays LiteLLM's own index builds: let it go before anything else.
@@ -157,14 +158,14 @@ async fn copy_at(
 
     let generation = Generation {
         id: uuid::Uuid::new_v4(),
-        system_identifier: request.system_identifier.to_owned(),
-        timeline: request.timeline,
-        database_oid: request.database_oid,
+        system_identifier: occasion.system_identifier.to_owned(),
+        timeline: occasion.timeline,
+        database_oid: occasion.database_oid,
         slot: config.slot.clone(),
         consistent_point: slot.consistent_point,
     };
-    request.copies.phase(CopyPhase::Merging);
-    let drift = merge(target, &generation, request.columns_fingerprint, id).await?;
+    occasion.copies.phase(CopyPhase::Merging);
+    let drift = merge(target, &generation, occasion.columns_fingerprint, id).await?;
     let Drift { inserted, updated, deleted } = drift;
     tracing::info!(inserted, updated, deleted, lsn = %slot.consistent_point, "merged the copy");
     Ok(drift)

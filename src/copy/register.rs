@@ -20,9 +20,9 @@ pub enum CopyKind {
     First,
     /// The stream could not be continued.
     Again,
-    /// `resnapshot` or `verify --repair`.
+    /// `resnapshot`, or a verify that mends what it finds.
     Resnapshot,
-    /// `verify`: nothing is changed.
+    /// A verify that changes nothing.
     Verify,
 }
 

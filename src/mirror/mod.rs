@@ -266,17 +266,14 @@ pub async fn propagate(target: &Target, touched: &mut Touched) -> Result<()> {
     propagate_in(target, touched, TouchedFrom::Arrays).await
 }
 
-/// What [`propagate_noted`] found and did.
-#[derive(Debug, Clone, Copy)]
-pub struct Noted {
-    /// It noted more.
-    pub more: bool,
-    /// As [`Touched::all_rights`].
-    pub all_rights: bool,
+/// Makes the temporary table `touched`, before the transaction that notes in it begins.
+pub async fn prepare_to_note(target: &Target) -> Result<()> {
+    target.execute("prepare for a large batch", sql::CREATE_TOUCHED).await
 }
 
-/// The same for what is noted in the temporary table `touched`.
-pub async fn propagate_noted(target: &Target) -> Result<Noted> {
+/// The same for what is noted in the temporary table `touched`. Gives [`Touched::all_rights`].
+pub async fn propagate_noted(target: &Target) -> Result<bool> {
+    analyze_noted(target).await?;
     let statement = target.prepare("select distinct kind from touched", &[]).await?;
     let mut kinds = Touched::default();
     for row in target.query("look at what is touched", SLOW, &statement, &[]).await? {
@@ -286,7 +283,15 @@ pub async fn propagate_noted(target: &Target) -> Result<Noted> {
     propagate_in(target, &mut kinds, TouchedFrom::Table).await?;
     let leading =
         [&kinds.rosters, &kinds.team_people, &kinds.team_rights, &kinds.organization_rights, &kinds.emails];
-    Ok(Noted { more: leading.iter().any(|ids| !ids.is_empty()), all_rights: kinds.all_rights })
+    if leading.iter().any(|ids| !ids.is_empty()) {
+        analyze_noted(target).await?;
+    }
+    Ok(kinds.all_rights)
+}
+
+/// What follows is planned for as many keys as there are.
+async fn analyze_noted(target: &Target) -> Result<()> {
+    target.execute("analyze the touched keys", "analyze touched").await
 }
 
 /// What nothing leads to is not asked: each question reads all there is.

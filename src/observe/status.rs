@@ -8,7 +8,7 @@ use serde::Serialize;
 use tokio_postgres::Row;
 
 use crate::config::Config;
-use crate::copy::resnapshot;
+use crate::copy::ask;
 use crate::error::{Error, Result, Side, on};
 use crate::position::Lsn;
 use crate::source::{Leader, SlotState, Source};
@@ -451,7 +451,7 @@ pub async fn wait_now(config: &Config, timeout: Duration) -> Result<Waited> {
         if looks % 20 == 1 {
             let active = source.slot(&config.slot).await?.is_some_and(|slot| slot.active);
             // A daemon that copies holds no slot.
-            let alive = active || resnapshot::is_copying(&target).await.unwrap_or_default();
+            let alive = active || ask::is_copying(&target).await.unwrap_or_default();
             if alive {
                 last_seen = Instant::now();
             }

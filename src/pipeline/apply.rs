@@ -1,51 +1,34 @@
 //! mirror → project → checkpoint: one target transaction per batch.
 //!
 //! Owns the target session of the leader. Everything a batch does commits with its checkpoint, or
-//! not at all; the source is told only after the commit.
+//! not at all; the source is told only after the commit. What the session does between batches stands in files beside
+//! this one: finding the projection, keeping house, showing. Contains no SQL.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::{mpsc, watch};
 
 use super::Daemon;
+use super::housekeeping::Chores;
 use super::models::Polled;
-use crate::copy::register::CopyPhase;
-use crate::copy::resnapshot;
-use crate::error::{Error, Result, Side, on};
+use super::show::Shown;
+use crate::copy::request;
+use crate::error::Result;
 use crate::failpoint;
 use crate::mirror;
-use crate::observe::board::SHOWN;
 use crate::observe::metrics::{self, Metrics};
-use crate::observe::progress::{State, Status};
 use crate::position::BatchEnd;
 use crate::position::Lsn;
-use crate::project::models::Rules;
-use crate::project::touched::Touched;
 use crate::project::{self, MANY, Outcome, Projection, Scope, Stamp};
-use crate::sql::{self, TouchedFrom};
+use crate::sql::TouchedFrom;
 use crate::stage::Part;
 use crate::target::Target;
-use crate::target::audit;
 use crate::target::brake;
-use crate::target::checkpoint::{self, Checkpoint, PENDING};
-use crate::target::failures;
-use crate::target::layout;
-use crate::target::pause;
+use crate::target::checkpoint::{self, Checkpoint};
 
-const TICK: Duration = Duration::from_secs(1);
-const DEAD_LETTERS_EVERY: u64 = 5;
-/// Well within the patience of sql/target/break_lease.sql.
-const HEARTBEAT_EVERY: u64 = 4;
-const COUNTS_EVERY: u64 = 15;
-const RECONCILE_EVERY: u64 = 600;
-/// How old what the status page shows may be.
-const BOARD_INTERVAL: Duration = Duration::from_secs(3);
-const RETENTION_EVERY: u64 = 3600;
-const VERIFY_LOOK_EVERY: u64 = 5;
-/// A verify holds the stream for a moment: not on top of being behind.
-const BEHIND: Duration = Duration::from_secs(30);
+/// How often the timer of `housekeeping` has its turn.
+pub(super) const TICK: Duration = Duration::from_secs(1);
 
 pub(super) struct Applier {
     pub(super) daemon: Arc<Daemon>,
@@ -54,10 +37,6 @@ pub(super) struct Applier {
     pub(super) end_lsn: Lsn,
     /// What the Open WebUI rows were last made with.
     pub(super) projected_with: String,
-    /// Keys that expired before this have had their effect.
-    expired_through: Option<SystemTime>,
-    /// When we last looked for others.
-    looked_for_expired: Instant,
     /// `None` while Open WebUI has no tables or no admin yet.
     pub(super) projection: Option<Projection>,
     pub(super) polled: Polled,
@@ -65,14 +44,11 @@ pub(super) struct Applier {
     /// A brake was open when this session began.
     was_braked: bool,
     /// This session only catches up with a copy that was just made.
-    fenced: bool,
+    pub(super) fenced: bool,
     /// A batch that comes in parts has begun.
     large: bool,
-    ticks: u64,
-    /// When the board is to be brought up to date.
-    board_due: Instant,
-    /// The newest audit row the board has from this session.
-    audit_seen: Option<i64>,
+    pub(super) chores: Chores,
+    pub(super) shown: Shown,
 }
 
 impl Applier {
@@ -90,17 +66,14 @@ impl Applier {
             epoch,
             end_lsn: known.end_lsn,
             projected_with: known.projected_with.clone(),
-            expired_through: known.expired_through,
-            looked_for_expired: Instant::now(),
             projection: None,
             polled,
             acknowledge,
             was_braked: true,
             fenced: false,
             large: false,
-            ticks: 0,
-            board_due: Instant::now(),
-            audit_seen: None,
+            chores: Chores::new(known),
+            shown: Shown::default(),
         }
     }
 
@@ -125,10 +98,10 @@ impl Applier {
                     Some(part) => {
                         Box::pin(self.apply(part)).await?;
                         // Under load the timer below may never have its turn.
-                        if !self.large && self.looked_for_expired.elapsed() > TICK {
+                        if !self.large && self.chores.keys_are_due() {
                             self.expire_keys().await?;
                         }
-                        if !self.large && self.board_due <= Instant::now() {
+                        if !self.large && self.shown.is_due() {
                             self.pin_up(false).await?;
                         }
                     }
@@ -143,7 +116,7 @@ impl Applier {
 
     async fn apply(&mut self, part: Part) -> Result<()> {
         for request in &part.requests {
-            resnapshot::record(&self.target, request).await?;
+            request::record(&self.target, request).await?;
         }
         let Some(end) = part.end else { return self.apply_piece(&part).await };
         let started = Instant::now();
@@ -170,7 +143,7 @@ impl Applier {
         // Sent together: the lock comes before the first write, and nothing is committed unless every
         // answer was fine.
         let (begun, locked, touched, plain) = tokio::join!(
-            target.execute("begin a batch", "begin"),
+            target.begin("begin a batch"),
             checkpoint::begin(target, self.epoch, self.end_lsn),
             writes.send(target),
             async {
@@ -185,7 +158,7 @@ impl Applier {
             Some(plain) => {
                 let plain = project::may_stand(plain, &touched)?;
                 if plain.is_none() {
-                    target.execute("roll a batch back", "rollback").await?;
+                    target.roll_back("roll a batch back").await?;
                     return Box::pin(self.apply_small(part, end, false)).await;
                 }
                 plain
@@ -229,9 +202,8 @@ impl Applier {
     async fn apply_piece(&mut self, part: &Part) -> Result<()> {
         let target = &self.target;
         if !self.large {
-            target.execute("prepare for a large batch", sql::CREATE_TOUCHED).await?;
-            let text = "begin; set local plan_cache_mode = force_custom_plan";
-            target.execute("begin a large batch", text).await?;
+            mirror::prepare_to_note(target).await?;
+            target.begin_pieces().await?;
             checkpoint::begin(target, self.epoch, self.end_lsn).await?;
             self.large = true;
         }
@@ -245,12 +217,7 @@ impl Applier {
         let mut watch = Watch::start(&self.daemon.metrics);
         // The pieces were written by look-ups, each small beside the tables. What follows is not.
         target.plan_large().await?;
-        target.execute("analyze the touched keys", "analyze touched").await?;
-        let noted = mirror::propagate_noted(target).await?;
-        if noted.more {
-            target.execute("analyze the touched keys", "analyze touched").await?;
-        }
-        if noted.all_rights {
+        if mirror::propagate_noted(target).await? {
             self.polled.ask_again();
         }
         watch.took(metrics::Stage::Mirror);
@@ -302,56 +269,12 @@ impl Applier {
         }
     }
 
-    /// Applies the difference over everything: the first projection, a changed policy, a reconcile.
-    async fn apply_everything(&mut self, projected_with: &str, audit_each: bool) -> Result<Outcome> {
-        let Some(projection) = &self.projection else { return Ok(Outcome::default()) };
-        let target = &self.target;
-        target.begin_large().await?;
-        checkpoint::begin(target, self.epoch, self.end_lsn).await?;
-        let stamp = Stamp { audit_each, ..self.stamp(self.end_lsn) };
-        let outcome = projection.apply(target, Scope::Everything, stamp).await?;
-        checkpoint::expired_through(target, self.epoch, stamp.now).await?;
-        self.commit_own(&outcome, projected_with).await?;
-        projected_with.clone_into(&mut self.projected_with);
-        self.expired_through = Some(stamp.now);
-        Ok(outcome)
-    }
-
     /// Ends a batch of our own, which no transaction of the source led to: past the brake, with the position as it was.
     pub(super) async fn commit_own(&self, outcome: &Outcome, projected_with: &str) -> Result<()> {
         self.hold_against_brake(outcome, self.end_lsn).await?;
         checkpoint::commit(&self.target, self.epoch, BatchEnd::at(self.end_lsn), projected_with).await?;
         self.daemon.metrics.projected(outcome);
         Ok(())
-    }
-
-    /// Keys expire without a row in the stream. The owners of those that did since we last looked are projected in a batch
-    /// of their own, together with the moment up to which that is done.
-    async fn expire_keys(&mut self) -> Result<()> {
-        self.looked_for_expired = Instant::now();
-        let Some(projection) = &self.projection else { return Ok(()) };
-        let target = &self.target;
-        let now = SystemTime::now();
-        if self.expired_through.is_some_and(|through| through > now) {
-            // The clock was set back, and some keys live once more: they must expire once more too.
-            checkpoint::expired_through(target, self.epoch, now).await?;
-            self.expired_through = Some(now);
-        }
-        let touched = mirror::expired(target, self.expired_through, now).await?;
-        if !touched.has_rights() {
-            return Ok(());
-        }
-        target.execute("begin a batch for expired keys", "begin").await?;
-        checkpoint::begin(target, self.epoch, self.end_lsn).await?;
-        if touched.rights.len() > MANY {
-            target.plan_large().await?;
-        }
-        let stamp = Stamp { now, ..self.stamp(self.end_lsn) };
-        let outcome = projection.apply(target, Scope::These(&touched), stamp).await?;
-        checkpoint::expired_through(target, self.epoch, now).await?;
-        self.commit_own(&outcome, &self.projected_with).await?;
-        self.expired_through = Some(now);
-        self.note(&outcome).await
     }
 
     /// Stops before the commit when unusually many people would lose something at once.
@@ -365,249 +288,6 @@ impl Applier {
             None,
         )
         .await
-    }
-
-    /// Finds the layout, and whether Open WebUI is ready to be written.
-    async fn find_projection(&mut self) -> Result<()> {
-        let Daemon { config, progress, board, .. } = &*self.daemon;
-        let found = match layout::find(&self.target, config).await {
-            Ok(found) => found,
-            Err(error @ Error::NoOpenWebUi { .. }) => {
-                progress.set_state(State::Waiting, Some(error.to_string()));
-                if !self.fenced {
-                    progress.copies.end(true);
-                }
-                return self.heartbeat().await;
-            }
-            Err(error) => return Err(error),
-        };
-        board.set_layout(&found);
-        if self.projected_with == PENDING {
-            // The first account to sign up becomes admin only if it is alone in the table.
-            let text = "select exists (select from \"user\" where role = 'admin')";
-            let row = self.target.client().query_one(text, &[]).await;
-            if !row.map_err(on(Side::Target, "look for an admin"))?.get::<_, bool>(0) {
-                let reason = "Open WebUI has no admin yet: sign up there first";
-                progress.set_state(State::Waiting, Some(reason.to_owned()));
-                if !self.fenced {
-                    progress.copies.end(true);
-                }
-                return self.heartbeat().await;
-            }
-        }
-        let models = Rules::find(&self.target, config, &found).await?;
-        super::models::publish(&self.target, &models).await?;
-        let with = format!(
-            "{}/{}/{}/{}/{}",
-            config.policy.fingerprint(),
-            found.describe(),
-            models.prefix,
-            if config.models_api.is_some() { "polled" } else { "" },
-            env!("CARGO_PKG_VERSION")
-        );
-        self.daemon.metrics.set_layout(&found.describe());
-        self.projection = Some(Projection::new(found, config.policy.api_keys, models));
-        if self.projected_with != with {
-            let first = self.projected_with == PENDING;
-            tracing::info!(first, "projecting everything");
-            progress.copies.phase(CopyPhase::Projecting);
-            let outcome = self.apply_everything(&with, !first).await?;
-            tracing::info!(
-                created = outcome.accounts_created,
-                linked = outcome.accounts_linked,
-                updated = outcome.accounts_updated,
-                groups = outcome.groups_written,
-                members = outcome.members_added,
-                keys = outcome.keys_minted,
-                conflicts = outcome.conflicts,
-                "projected everything"
-            );
-        }
-        self.count().await?;
-        self.count_skipped().await?;
-        self.show_last_verify().await?;
-        self.pin_up(true).await?;
-        self.count_models().await?;
-        if !self.fenced {
-            self.daemon.progress.copies.end(true);
-        }
-        self.daemon.progress.set_state(State::Streaming, None);
-        self.heartbeat().await
-    }
-
-    async fn housekeeping(&mut self) -> Result<()> {
-        self.ticks += 1;
-        let every = |period: u64| self.ticks.is_multiple_of(period);
-        let (letters, heartbeat, counts) =
-            (every(DEAD_LETTERS_EVERY), every(HEARTBEAT_EVERY), every(COUNTS_EVERY));
-        let (reconcile, retention) = (every(RECONCILE_EVERY), every(RETENTION_EVERY));
-        let verify = every(VERIFY_LOOK_EVERY);
-        pause::check(&self.target).await?;
-        if !self.fenced && resnapshot::pending(&self.target).await?.is_some() {
-            // The next session begins with it.
-            return Err(Error::Resnapshot);
-        }
-        if self.projection.is_none() {
-            self.find_projection().await?;
-        }
-        if verify {
-            self.verify_on_schedule().await?;
-        }
-        self.expire_keys().await?;
-        if letters {
-            self.retry_dead_letters().await?;
-        }
-        if reconcile && self.projection.is_some() {
-            let with = self.projected_with.clone();
-            // Open WebUI's connections may have got another prefix, and then this projects everything.
-            self.find_projection().await?;
-            if self.projected_with == with {
-                self.apply_everything(&with, true).await?;
-            }
-        }
-        if retention {
-            let days = i32::try_from(self.daemon.config.policy.audit.retention_days).unwrap_or(i32::MAX);
-            let done = self.target.client().execute(sql::OLD_AUDIT, &[&days]).await;
-            done.map_err(on(Side::Target, "delete old audit rows"))?;
-        }
-        if heartbeat {
-            self.heartbeat().await?;
-        }
-        if counts {
-            self.count().await?;
-            self.count_skipped().await?;
-        }
-        if counts || self.daemon.board.take_stale() || self.board_due <= Instant::now() {
-            self.pin_up(counts).await?;
-        }
-        if counts {
-            self.count_models().await?;
-        }
-        Ok(())
-    }
-
-    /// Never in the middle of something else: the next session begins with it, like with one that somebody asked for.
-    async fn verify_on_schedule(&self) -> Result<()> {
-        let Daemon { config, progress, .. } = &*self.daemon;
-        if self.fenced || self.projection.is_none() || progress.lag() > BEHIND {
-            return Ok(());
-        }
-        resnapshot::ask_on_schedule(&self.target, &config.policy.verify).await
-    }
-
-    /// Retries what could not be written, less often the longer it fails: the difference for those entities.
-    async fn retry_dead_letters(&mut self) -> Result<()> {
-        let Some(projection) = &self.projection else { return Ok(()) };
-        let rows = self.target.client().query(sql::DEAD_LETTERS_DUE, &[]).await;
-        let rows = rows.map_err(on(Side::Target, "list dead letters"))?;
-        let mut touched = Touched::default();
-        for row in &rows {
-            let kind: &str = row.get(0);
-            match kind {
-                "account" | "last_admin" => touched.users.insert(row.get(1)),
-                "access" | "api_key" => touched.rights.insert(row.get(1)),
-                "model" => !std::mem::replace(&mut touched.all_rights, true),
-                "team" => touched.teams.insert(row.get(1)),
-                _ => touched.organizations.insert(row.get(1)),
-            };
-        }
-        if touched.is_empty() && !touched.has_rights() {
-            return Ok(());
-        }
-        let target = &self.target;
-        target.execute("begin a retry", "begin").await?;
-        checkpoint::begin(target, self.epoch, self.end_lsn).await?;
-        let stamp = self.stamp(self.end_lsn);
-        let outcome = projection.apply(target, Scope::These(&touched), stamp).await?;
-        self.commit_own(&outcome, &self.projected_with).await?;
-        self.daemon.board.mark_stale();
-        self.count().await
-    }
-
-    /// Counts at once when something went wrong; otherwise the timer does.
-    pub(super) async fn note(&self, outcome: &Outcome) -> Result<()> {
-        if outcome.failed + outcome.conflicts + outcome.kept_admins == 0 {
-            return Ok(());
-        }
-        self.daemon.board.mark_stale();
-        self.count().await
-    }
-
-    async fn count(&self) -> Result<()> {
-        let Daemon { metrics, progress, .. } = &*self.daemon;
-        let row = self.target.client().query_one(sql::COUNTS, &[]).await;
-        let row = row.map_err(on(Side::Target, "count dead letters"))?;
-        metrics.dead_letters.set(row.get(0));
-        metrics.critical_dead_letters.set(row.get(1));
-        metrics.skipped.set(row.get(2));
-        metrics.active_accounts.set(row.get(3));
-        progress.set_critical(u64::try_from(row.get::<_, i64>(1)).unwrap_or_default());
-        let rows = self.target.client().query(sql::DEAD_LETTER_CLASSES, &[]).await;
-        let rows = rows.map_err(on(Side::Target, "count dead letters"))?;
-        let mut classes: BTreeMap<[String; 2], i64> = BTreeMap::new();
-        for row in &rows {
-            let class = failures::class(row.get("sqlstate")).to_owned();
-            *classes.entry([row.get("kind"), class]).or_default() += row.get::<_, i64>("count");
-        }
-        metrics.set_counts(&metrics.dead_letters_by_class, &classes.into_iter().collect::<Vec<_>>());
-        Ok(())
-    }
-
-    /// Why people are skipped: the table is read, so only the timer does this.
-    async fn count_skipped(&self) -> Result<()> {
-        let metrics = &self.daemon.metrics;
-        let rows = self.target.client().query(sql::SKIPPED_REASONS, &[]).await;
-        let rows = rows.map_err(on(Side::Target, "count skipped people"))?;
-        let reasons: Vec<_> = rows.iter().map(|row| ([row.get("reason")], row.get("count"))).collect();
-        metrics.set_counts(&metrics.skipped_by_reason, &reasons);
-        Ok(())
-    }
-
-    /// What the last look at everything found, whoever asked for it.
-    async fn show_last_verify(&self) -> Result<()> {
-        if let Some(last) = resnapshot::last_verify(&self.target).await? {
-            self.daemon.metrics.drift.verified(last.at, last.result, last.drifts.rows());
-        }
-        Ok(())
-    }
-
-    /// The gauges about models: they read whole tables, so only the timer does this, never a batch.
-    async fn count_models(&self) -> Result<()> {
-        let metrics = &self.daemon.metrics;
-        if let Some(projection) = &self.projection {
-            let report = crate::observe::status::models(&self.target, projection.layout()).await?;
-            metrics.models.set(report.known);
-            metrics.public_models.set(i64::try_from(report.public.len()).unwrap_or(i64::MAX));
-            self.daemon.board.set_models(report);
-        }
-        Ok(())
-    }
-
-    /// Brings the board up to date; `counts`: with what takes reading whole tables. Never more than a small part of our
-    /// time, however slow the database.
-    async fn pin_up(&mut self, counts: bool) -> Result<()> {
-        let started = Instant::now();
-        let (board, target) = (&self.daemon.board, &self.target);
-        let limit = i64::try_from(SHOWN).unwrap_or(i64::MAX);
-        let mut report = board.status();
-        report.locate(target).await?;
-        report.look_for_trouble(target).await?;
-        if counts {
-            report.count(target).await?;
-        }
-        let failures = failures::list(target, Some(limit)).await?;
-        let audit = audit::tail(target, self.audit_seen, limit).await?;
-        let newest = audit.first().map(|entry| entry.id);
-        board.read(report, failures, audit, self.audit_seen.is_none());
-        self.audit_seen = newest.or(self.audit_seen);
-        self.board_due = Instant::now() + BOARD_INTERVAL.max(started.elapsed() * 100);
-        Ok(())
-    }
-
-    /// Tells `status` how we are.
-    async fn heartbeat(&self) -> Result<()> {
-        let layout = self.projection.as_ref().map(|projection| projection.layout().describe());
-        heartbeat(&self.target, self.daemon.instance, &self.daemon.progress.status(), layout).await
     }
 }
 
@@ -627,19 +307,4 @@ impl<'a> Watch<'a> {
         self.metrics.took(stage, now - self.since);
         self.since = now;
     }
-}
-
-/// Writes what `status` reads when the daemon's own pages are out of reach.
-pub(super) async fn heartbeat(
-    target: &Target,
-    instance: uuid::Uuid,
-    status: &Status,
-    layout: Option<String>,
-) -> Result<()> {
-    let done = target
-        .client()
-        .execute(sql::HEARTBEAT, &[&instance.to_string(), &status.state.name(), &status.reason, &layout])
-        .await;
-    done.map_err(on(Side::Target, "write the heartbeat"))?;
-    Ok(())
 }

@@ -21,6 +21,8 @@ use crate::source::Source;
 const INTERVAL: Duration = Duration::from_secs(2);
 /// After something went wrong.
 const PAUSE: Duration = Duration::from_secs(30);
+/// How long a question may take on LiteLLM's server, and how long it may wait there for a lock.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// A server that read a new certificate shows it to new connections only.
 const CERTIFICATES_INTERVAL: Duration = Duration::from_secs(3600);
 
@@ -65,7 +67,7 @@ async fn look_at_names(
         Some(source) => source,
         None => {
             let opened = Source::open_at(endpoint).await?;
-            opened.limit("set statement_timeout = '10s'").await?;
+            opened.limit(PATIENCE).await?;
             source.insert(opened)
         }
     };

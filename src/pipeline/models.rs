@@ -3,25 +3,14 @@
 use std::sync::Arc;
 
 use tokio::sync::{Notify, watch};
-use tokio_postgres::types::Type;
 
 use super::apply::Applier;
-use crate::error::{Result, Side, on};
+use crate::error::Result;
 use crate::pipeline::poll::Answer;
-use crate::project::models::Rules;
 use crate::project::touched::Touched;
 use crate::project::{Outcome, Scope};
-use crate::sql;
 use crate::target::checkpoint;
-use crate::target::{SLOW, Target};
-
-/// Puts the rules where the `access` command finds them.
-pub(super) async fn publish(target: &Target, rules: &Rules) -> Result<()> {
-    let text = "update policy set model_prefix = $1, group_min = $2";
-    let done = target.client().execute(text, &[&rules.prefix, &rules.group_min]).await;
-    done.map_err(on(Side::Target, "write the policy"))?;
-    Ok(())
-}
+use crate::target::policy;
 
 /// The applier's end of [`crate::pipeline::poll`].
 #[derive(Debug)]
@@ -54,13 +43,12 @@ impl Applier {
         let Some(answer) = self.polled.answers.borrow_and_update().clone() else { return Ok(()) };
         let names: Vec<&str> = answer.iter().map(String::as_str).collect();
         let target = &self.target;
-        let statement = target.prepare(sql::STORE_POLLED, &[Type::TEXT_ARRAY]).await?;
-        target.execute("begin with an answer", "begin").await?;
+        policy::prepare_polled(target).await?;
+        target.begin("begin with an answer").await?;
         checkpoint::begin(target, self.epoch, self.end_lsn).await?;
-        let rows = target.query("keep the models LiteLLM named", SLOW, &statement, &[&names]).await?;
-        let changed: i64 = rows.first().map_or(0, |row| row.get(0));
+        let changed = policy::store_polled(target, &names).await?;
         if changed == 0 {
-            return target.execute("end without news", "rollback").await;
+            return target.roll_back("end without news").await;
         }
         tracing::info!(models = names.len(), changed, "LiteLLM serves other models than before");
         let stamp = self.stamp(self.end_lsn);

@@ -80,7 +80,7 @@ impl Monitor {
             let target = Arc::clone(&self.target);
             let answers = tokio::join!(
                 soon(Side::Source, "look at the slot", self.look_at_slot()),
-                soon(Side::Target, "see whether it is there", target.execute("ask", "select 1")),
+                soon(Side::Target, "see whether it is there", target.ask_nothing("ask")),
             );
             answers.0.and(answers.1)?;
             looks = looks.wrapping_add(1);

@@ -12,6 +12,7 @@ use tokio_postgres::{Row, Statement};
 use super::{Outcome, Stamp, bury, only, within_budget};
 use crate::error::{Result, Side, on};
 use crate::sql::{self, TouchedFrom, fill};
+use crate::target::dead_letter::Kind;
 use crate::target::layout::{ApiKeys, Layout};
 use crate::target::{SLOW, Target};
 
@@ -146,7 +147,7 @@ impl KeyTexts {
             match next {
                 [] => {}
                 [one] => {
-                    bury(target, ("api_key", one, "SYNC_API_KEY"), &error, stamp).await?;
+                    bury(target, Kind::ApiKey, one, &error, stamp).await?;
                     outcome.failed += 1;
                     within_budget(outcome, &error, stamp)?;
                 }

@@ -13,6 +13,7 @@ pub mod models;
 mod outcome;
 mod plain;
 pub mod prefix;
+pub mod rules;
 mod run;
 pub mod touched;
 
@@ -25,6 +26,7 @@ use crate::config::policy::ApiKeys;
 use crate::error::{Error, Result, Side, describe_row_error, on};
 use crate::position::Lsn;
 use crate::sql::{self, TouchedFrom, fill, with_keys};
+use crate::target::dead_letter::Kind;
 use crate::target::layout::Layout;
 use crate::target::{QUICK, SLOW, Target};
 pub use outcome::Outcome;
@@ -269,8 +271,8 @@ impl Projection {
                 queue.extend([right, left]);
                 continue;
             }
-            if let Some((kind, key, operation)) = next.single() {
-                bury(target, (kind, key, operation), &error, stamp).await?;
+            if let Some((kind, key)) = next.single() {
+                bury(target, kind, key, &error, stamp).await?;
                 outcome.failed += 1;
             }
             within_budget(outcome, &error, stamp)?;
@@ -425,6 +427,13 @@ impl Projection {
     }
 }
 
+/// Whether anybody may be written yet: the first account to sign up becomes Open WebUI's admin only if it is alone in the
+/// table.
+pub async fn may_begin(target: &Target) -> Result<bool> {
+    let row = target.client().query_one(sql::HAS_ADMIN, &[]).await;
+    Ok(row.map_err(on(Side::Target, "look for an admin"))?.get(0))
+}
+
 /// Ends the search where failures are not about single rows any more.
 fn within_budget(outcome: &Outcome, error: &Error, stamp: Stamp) -> Result<()> {
     if outcome.failed <= i64::from(stamp.failures) {
@@ -447,12 +456,8 @@ async fn within_hourly_budget(target: &Target, stamp: Stamp) -> Result<()> {
 }
 
 /// Keeps an entity that could not be written, with its error.
-async fn bury(
-    target: &Target,
-    (kind, key, operation): (&str, &str, &str),
-    error: &Error,
-    stamp: Stamp,
-) -> Result<()> {
+async fn bury(target: &Target, kind: Kind, key: &str, error: &Error, stamp: Stamp) -> Result<()> {
+    let (kind, operation) = (kind.name(), kind.operation());
     let reason = describe_row_error(error);
     tracing::warn!(kind, operation, reason, "an entity could not be written and is kept as a dead letter");
     let types = [Type::TEXT, Type::TEXT, Type::TEXT, Type::TEXT, Type::TEXT, Type::TIMESTAMPTZ, Type::PG_LSN];

@@ -21,6 +21,7 @@ use crate::config::Config;
 use crate::config::policy::{KeyPolicy, PublicModels};
 use crate::error::Result;
 use crate::sql::{self, fill};
+use crate::target::dead_letter::Kind;
 use crate::target::layout::{GroupMembers, Layout, ModelAccess};
 use crate::target::{QUICK, SLOW, Target};
 
@@ -329,7 +330,7 @@ impl Access {
                 Err(error) if error.is_about_a_row() => {
                     go_back(target).await?;
                     if let [id] = some {
-                        bury(target, ("model", id, "SYNC_MODEL"), &error, stamp).await?;
+                        bury(target, Kind::Model, id, &error, stamp).await?;
                         outcome.failed += 1;
                         within_budget(outcome, &error, stamp)?;
                     } else if some.is_empty() {
@@ -373,7 +374,7 @@ impl Access {
                 Err(error) if error.is_about_a_row() => {
                     go_back(target).await?;
                     if let [(id, _)] = some {
-                        bury(target, ("access", id, "SYNC_MODELS"), &error, stamp).await?;
+                        bury(target, Kind::Access, id, &error, stamp).await?;
                         outcome.failed += 1;
                         within_budget(outcome, &error, stamp)?;
                     } else {

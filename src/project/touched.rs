@@ -21,6 +21,7 @@ use std::collections::BTreeSet;
 
 use crate::catalog::TABLES;
 use crate::error::{Error, Result};
+use crate::target::dead_letter::Kind;
 
 /// Touched keys, by kind. Sorted, so that statements insert in key order.
 #[derive(Debug, Default, Clone)]
@@ -68,6 +69,18 @@ impl Touched {
             other => return Err(Error::Usage(format!("unknown kind of touched key: {other}"))),
         };
         Ok(())
+    }
+
+    /// Adds what is to be looked at for a dead letter to be tried again.
+    pub fn try_again(&mut self, kind: Kind, key: String) {
+        match kind {
+            Kind::Account | Kind::LastAdmin => self.users.insert(key),
+            Kind::Access | Kind::ApiKey => self.rights.insert(key),
+            // The rows of models are written all at once, when anybody may get another one.
+            Kind::Model => !std::mem::replace(&mut self.all_rights, true),
+            Kind::Team => self.teams.insert(key),
+            Kind::Organization => self.organizations.insert(key),
+        };
     }
 
     /// Whether no account, group or membership is touched. Access may be all the same.
@@ -128,11 +141,11 @@ impl Touched {
         Some((left, right))
     }
 
-    /// The only entity, as (kind of dead letter, key, operation).
-    pub fn single(&self) -> Option<(&'static str, &str, &'static str)> {
-        let user = self.users.iter().map(|id| ("account", id.as_str(), "SYNC_USER"));
-        let team = self.teams.iter().map(|id| ("team", id.as_str(), "SYNC_TEAM"));
-        let org = self.organizations.iter().map(|id| ("organization", id.as_str(), "SYNC_ORG"));
+    /// The only entity, as the dead letter it would be.
+    pub fn single(&self) -> Option<(Kind, &str)> {
+        let user = self.users.iter().map(|id| (Kind::Account, id.as_str()));
+        let team = self.teams.iter().map(|id| (Kind::Team, id.as_str()));
+        let org = self.organizations.iter().map(|id| (Kind::Organization, id.as_str()));
         let mut every = user.chain(team).chain(org);
         match (every.next(), every.next()) {
             (Some(one), None) => Some(one),

@@ -135,10 +135,10 @@ impl Source {
         Ok(Self { connection, endpoint })
     }
 
-    /// Limits what statements of this session may cost LiteLLM: `settings` are `set` statements.
-    pub async fn limit(&self, settings: &str) -> Result<()> {
-        let limited = self.connection.client.batch_execute(settings).await;
-        limited.map_err(on(Side::Source, "limit statements"))
+    /// How long a statement of this session may take from here on.
+    pub async fn limit(&self, statement: Duration) -> Result<()> {
+        let text = format!("set statement_timeout = {}", statement.as_millis());
+        within(Side::Source, "limit statements", QUICK, self.connection.client.batch_execute(&text)).await
     }
 
     pub async fn slot(&self, name: &str) -> Result<Option<SlotState>> {

@@ -1,12 +1,12 @@
-//! The newest rows of `sync_audit`, for people to look at.
+//! The newest rows of `sync_audit`, for people to look at, and the end of the old ones.
 //!
-//! Reads that table; never writes it (the projection does, in the transaction that did the work).
+//! Reads that table and deletes from it; never writes a row (the projection does, in the transaction that did the work).
 
 use std::time::SystemTime;
 
 use tokio_postgres::types::Type;
 
-use crate::error::Result;
+use crate::error::{Result, Side, on};
 use crate::sql;
 use crate::target::{QUICK, Target};
 
@@ -51,4 +51,11 @@ pub async fn tail(target: &Target, after: Option<i64>, limit: i64) -> Result<Vec
             removed: row.get("removed"),
         })
         .collect())
+}
+
+/// Forgets what is older than `days`: audit rows, and what finished resnapshots found.
+pub async fn forget_old(target: &Target, days: i32) -> Result<()> {
+    let done = target.client().execute(sql::OLD_AUDIT, &[&days]).await;
+    done.map_err(on(Side::Target, "delete old audit rows"))?;
+    Ok(())
 }

@@ -1,12 +1,16 @@
-//! `failures`: dead letters for an operator to look at, retry and forget.
+//! Dead letters, once written: counted, due for a retry, and for an operator to look at and forget (`failures`).
 //!
 //! Reads and marks the table `dead_letter`; never writes an Open WebUI row. A retry is the daemon's: it projects the
-//! entity again, from the newest state in the mirror. Nothing is queued, so discarding loses nothing but the note.
+//! entity again, from the newest state in the mirror. Nothing is queued, so discarding loses nothing but the note. What
+//! a letter may be about is in [`super::dead_letter`].
+
+use std::collections::BTreeMap;
 
 use serde::Serialize;
 
 use crate::error::{Result, Side, on};
 use crate::sql;
+use crate::target::dead_letter::Kind;
 use crate::target::{QUICK, Target};
 
 /// One entity that could not be written.
@@ -70,18 +74,18 @@ pub async fn list(target: &Target, limit: Option<i64>) -> Result<Vec<Failure>> {
 }
 
 impl Failure {
-    /// Whether `key` is a LiteLLM user.
+    /// Whether `key` is a LiteLLM user, or may be one.
     pub fn is_about_a_person(&self) -> bool {
-        matches!(self.kind.as_str(), "account" | "last_admin" | "access" | "api_key")
+        Kind::from_name(&self.kind).is_none_or(Kind::is_about_a_person)
     }
 
     /// What an operator can do about it.
     pub fn remedy(&self) -> &'static str {
-        match (self.kind.as_str(), self.sqlstate.as_deref()) {
-            ("last_admin", _) => {
+        match (Kind::from_name(&self.kind), self.sqlstate.as_deref()) {
+            (Some(Kind::LastAdmin), _) => {
                 "Give somebody else the admin role in LiteLLM or Open WebUI; then this one is taken back by itself."
             }
-            ("account", None) => {
+            (Some(Kind::Account), None) => {
                 "Two people claim one e-mail address or account. Change or remove one of them, in LiteLLM or in \
                  Open WebUI; the rest follows by itself."
             }
@@ -107,6 +111,66 @@ impl Failure {
             }
         }
     }
+}
+
+/// What is due for a retry: the less often the longer it fails.
+#[derive(Debug, Default)]
+pub struct Due {
+    /// Kind and key.
+    pub letters: Vec<(Kind, String)>,
+    /// The kinds of others that nobody here knows how to try.
+    pub unknown: Vec<String>,
+}
+
+pub async fn due(target: &Target) -> Result<Due> {
+    let known: Vec<&str> = Kind::ALL.into_iter().map(Kind::name).collect();
+    let rows = target.client().query(sql::DEAD_LETTERS_DUE, &[&known]).await;
+    let mut due = Due::default();
+    for row in rows.map_err(on(Side::Target, "list dead letters"))? {
+        let name: &str = row.get("kind");
+        match Kind::from_name(name) {
+            Some(kind) => due.letters.push((kind, row.get("key"))),
+            None => due.unknown.push(name.to_owned()),
+        }
+    }
+    Ok(due)
+}
+
+/// The counts that gauges show.
+#[derive(Debug, Clone, Copy)]
+pub struct Counts {
+    pub letters: i64,
+    pub critical: i64,
+    /// People who get no account.
+    pub skipped: i64,
+    pub active_accounts: i64,
+}
+
+pub async fn count(target: &Target) -> Result<Counts> {
+    let row = target.client().query_one(sql::COUNTS, &[]).await;
+    let row = row.map_err(on(Side::Target, "count dead letters"))?;
+    Ok(Counts { letters: row.get(0), critical: row.get(1), skipped: row.get(2), active_accounts: row.get(3) })
+}
+
+/// How many dead letters there are by kind and [`class`]. A kind that we do not know is `unknown`: the labels of a gauge
+/// are a list that ends.
+pub async fn by_class(target: &Target) -> Result<Vec<([String; 2], i64)>> {
+    let rows = target.client().query(sql::DEAD_LETTER_CLASSES, &[]).await;
+    let rows = rows.map_err(on(Side::Target, "count dead letters"))?;
+    let mut classes: BTreeMap<[String; 2], i64> = BTreeMap::new();
+    for row in &rows {
+        let kind = Kind::from_name(row.get("kind")).map_or("unknown", Kind::name);
+        let class = class(row.get("sqlstate"));
+        *classes.entry([kind, class].map(str::to_owned)).or_default() += row.get::<_, i64>("count");
+    }
+    Ok(classes.into_iter().collect())
+}
+
+/// How many people get no account, by reason. Reads the whole table.
+pub async fn skipped_by_reason(target: &Target) -> Result<Vec<([String; 1], i64)>> {
+    let rows = target.client().query(sql::SKIPPED_REASONS, &[]).await;
+    let rows = rows.map_err(on(Side::Target, "count skipped people"))?;
+    Ok(rows.iter().map(|row| ([row.get("reason")], row.get("count"))).collect())
 }
 
 /// What happened to the entity `key` lately, newest first.

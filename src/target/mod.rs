@@ -2,15 +2,20 @@
 //!
 //! This file owns the session: its settings and the cache of prepared statements. It does not know what any statement
 //! means; retries nothing. Each file beside it owns one table or one question: the checkpoint, our schema, the layout of
-//! Open WebUI's tables, the brake, pauses, the audit, dead letters. None of them decides who should have what.
+//! Open WebUI's tables, the brake, pauses, the policy, the audit, dead letters, the heartbeat. None of them decides who
+//! should have what.
 
 pub mod audit;
 pub mod brake;
 pub mod checkpoint;
+pub mod dead_letter;
 pub mod failures;
+pub mod heartbeat;
 pub mod layout;
 pub mod pause;
+pub mod policy;
 pub mod schema;
+pub mod setup;
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -158,9 +163,29 @@ impl Target {
         within(Side::Target, action, patience, self.connection.client.query(statement, parameters)).await
     }
 
+    /// Answers if the server does: the simplest question there is.
+    pub async fn ask_nothing(&self, action: &'static str) -> Result<()> {
+        self.execute(action, "select 1").await
+    }
+
+    /// Begins a transaction.
+    pub async fn begin(&self, action: &'static str) -> Result<()> {
+        self.execute(action, "begin").await
+    }
+
+    /// Undoes the open transaction.
+    pub async fn roll_back(&self, action: &'static str) -> Result<()> {
+        self.execute(action, "rollback").await
+    }
+
+    /// Begins a transaction that is written in many pieces: look-ups still, but planned for what each of them holds.
+    pub async fn begin_pieces(&self) -> Result<()> {
+        self.execute("begin a large batch", "begin; set local plan_cache_mode = force_custom_plan").await
+    }
+
     /// Begins a transaction whose statements handle many rows: planned for what the tables hold now.
     pub async fn begin_large(&self) -> Result<()> {
-        self.execute("begin a large batch", "begin").await?;
+        self.begin("begin a large batch").await?;
         self.plan_large().await
     }
 

@@ -10,7 +10,6 @@ use crate::error::{Error, Result, Side, on};
 use crate::postgres::quote_ident;
 use crate::sql;
 use crate::target::Target;
-use crate::target::layout::{ApiKeys, GroupMembers, Layout, ModelAccess};
 
 /// Serialises starters. Any constant will do; this one spells "lws".
 const LOCK: i64 = 0x006c_7773;
@@ -88,11 +87,16 @@ async fn migrate(target: &Target, config: &Config, known: i32) -> Result<()> {
     install_views(target).await
 }
 
+/// Of the texts of the views, as `installed_views` has it: the same views say the same of the same mirror.
+pub fn views_digest() -> String {
+    Sha256::digest(sql::VIEWS.concat()).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 async fn install_views(target: &Target) -> Result<()> {
     let client = target.client();
     let action = "install the views";
     let text = sql::VIEWS.concat();
-    let digest: String = Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
+    let digest = views_digest();
     let installed = client
         .query_opt("select 1 from installed_views where digest = $1", &[&digest])
         .await
@@ -121,86 +125,4 @@ pub async fn make_temporary(target: &Target) -> Result<()> {
         target.execute("make temporary tables", text).await?;
     }
     target.execute("make temporary views", &sql::VIEWS.concat()).await
-}
-
-/// Writes the policy where the views read it.
-pub async fn write_policy(target: &Target, config: &Config) -> Result<()> {
-    use crate::config::policy::{Adopt, Demote, NameFormat, Relink};
-    let accounts = &config.policy.accounts;
-    target
-        .client()
-        .execute(
-            "update policy set account_adopt = $1, adopt_admins = $2, relink = $3, demote_always = $4, name_with_team = $5",
-            &[
-                &(accounts.adopt == Adopt::Adopt),
-                &accounts.adopt_admins,
-                &(accounts.relink == Relink::Link),
-                &(accounts.demote == Demote::Always),
-                &(accounts.name == NameFormat::TeamUser),
-            ],
-        )
-        .await
-        .map_err(on(Side::Target, "write the policy"))?;
-    let text = "with gone as (
-                    delete from other_model where origin = 'policy' and name <> all ($1::text[])
-                )
-                insert into other_model (name, origin) select distinct name, 'policy' from unnest($1::text[]) n(name)
-                on conflict do nothing";
-    let done = target.client().execute(text, &[&config.policy.models.extra]).await;
-    done.map_err(on(Side::Target, "write the policy"))?;
-    if config.models_api.is_none() {
-        // Nobody asks any more, so nobody will say what has gone since.
-        target.execute("write the policy", "delete from other_model where origin = 'polled'").await?;
-    }
-    Ok(())
-}
-
-/// The SQL that prepares Open WebUI's database, for a DBA: least privileges for `role`.
-pub fn setup_sql(config: &Config, role: &str, layout: &Layout) -> String {
-    let webui = quote_ident(&config.webui_schema);
-    let role = quote_ident(role);
-    let members = match layout.group_members {
-        GroupMembers::Json => String::new(),
-        GroupMembers::Table => {
-            format!("grant select, insert, delete on {webui}.group_member to {role};\n")
-        }
-    };
-    let keys = match layout.api_keys {
-        ApiKeys::Column => String::new(),
-        ApiKeys::Table => format!("grant select, insert, delete on {webui}.api_key to {role};\n"),
-    };
-    let readable: Vec<String> =
-        layout.access_control_tables.iter().map(|table| format!("{webui}.{}", quote_ident(table))).collect();
-    let grants = match layout.model_access {
-        ModelAccess::Json => String::new(),
-        ModelAccess::Table => format!("grant select, insert, delete on {webui}.access_grant to {role};\n"),
-    };
-    let readable = if readable.is_empty() {
-        String::new()
-    } else {
-        format!(
-            "-- To see whether anything still refers to a group before it is removed:\ngrant select on {} to {role};\n",
-            readable.join(", ")
-        )
-    };
-    format!(
-        "-- On Open WebUI's database \"{database}\", as a superuser.
--- If the role does not exist yet: create role {role} login password '…';
-grant connect, temporary on database {database_ident} to {role};
-grant usage on schema {webui} to {role};
-grant select, insert, update on {webui}.\"user\", {webui}.auth to {role};
-grant select, insert, update, delete on {webui}.\"group\" to {role};
-grant select, insert, update on {webui}.model to {role};
-{grants}{members}{keys}{readable}-- To find the prefix_id of Open WebUI's connection to LiteLLM. Its settings hold secrets: leave this out where there is no
--- prefix, or where the policy has models.prefix.
-grant select on {webui}.config to {role};
--- Our own schema. Nothing in it refers to Open WebUI's tables.
-create schema {schema} authorization {role};
--- `teardown --purge` also deletes accounts and looks for their chats: run it as the owner, or grant
--- delete on \"user\", auth and model, and select (user_id) on chat.
-",
-        database = config.target.database,
-        database_ident = quote_ident(&config.target.database),
-        schema = quote_ident(&config.schema),
-    )
 }

@@ -6,7 +6,7 @@ use std::path::{Component, Path, PathBuf};
 use clap::Parser as _;
 use litellm_webui_sync::cli::Cli;
 use litellm_webui_sync::config::reference;
-use litellm_webui_sync::progress::State;
+use litellm_webui_sync::observe::progress::State;
 use pulldown_cmark::{CodeBlockKind, Event, Options, Parser, Tag, TagEnd};
 use regex::Regex;
 

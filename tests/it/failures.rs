@@ -1,9 +1,14 @@
 //! One entity that cannot be written never stops its neighbours.
 
+use std::collections::BTreeSet;
+
+use litellm_webui_sync::observe::status::Waited;
+use litellm_webui_sync::target::dead_letter::Kind;
+use regex::Regex;
+
 use crate::support::compare::assert_in_step;
 use crate::support::daemon::{DaemonOptions, run};
-use crate::support::{Daemon, Pair, change, eventually, people, person, team};
-use litellm_webui_sync::observe::status::Waited;
+use crate::support::{Daemon, Pair, change, eventually, organization, people, person, team};
 
 const RETRY: &str = "update litellm_webui_sync.dead_letter set last_seen = now() - interval '2 hours'";
 
@@ -215,4 +220,76 @@ async fn failures_that_trickle_in_stop_the_daemon_as_a_flood_does_and_a_restart_
     eventually("the healing", || async { pair.dead_letters().await == "account:twin" }).await;
     assert_in_step(&pair).await;
     daemon.ready().await;
+}
+
+#[tokio::test]
+async fn a_dead_letter_of_a_kind_nobody_knows_is_left_alone_and_the_others_are_tried() {
+    let pair = Pair::new().await;
+    pair.litellm(&[people("a", 2), organization("robot", "Robots")].concat()).await;
+    let daemon = Daemon::start(&pair);
+    pair.settle().await;
+    // Each due before any other; and an organization with a letter's key, that must not be taken for what it is about.
+    pair.webui(
+        "insert into litellm_webui_sync.dead_letter (kind, key, operation, reason, first_seen, last_seen)
+         select 'robot', case i when 0 then 'robot' else 'robot' || i end, 'SYNC_ROBOT', 'from the future', '-infinity', '-infinity'
+           from generate_series(0, 600) i;
+         insert into litellm_webui_sync.dead_letter (kind, key, operation, reason, first_seen, last_seen)
+         values ('account', 'a1', 'SYNC_USER', 'long over', now(), now() - interval '1 day');
+         update \"group\" set name = 'Edited' where name = 'Robots'",
+    )
+    .await;
+    eventually("the retry of the other", || async { !pair.dead_letters().await.contains("account:a1") })
+        .await;
+    eventually("a word about it", || async { daemon.log().contains("does not know") }).await;
+    assert_eq!(daemon.log().matches("does not know").count(), 1);
+    assert_eq!(
+        pair.ask(
+            "select count(*) || ' ' || max(attempts) from litellm_webui_sync.dead_letter where kind = 'robot'"
+        )
+        .await,
+        "601 1"
+    );
+    assert_eq!(pair.ask("select count(*) from \"group\" where name = 'Edited'").await, "1");
+    let (code, out, _) = run(&pair, &["failures", "show", "robot", "robot"]);
+    assert!(code == 0 && out.contains("from the future"), "{out}");
+    eventually("its gauge", || async {
+        let metrics = daemon.get("/metrics").1;
+        metrics.contains("litellm_webui_sync_dead_letters_by_class{class=\"conflict\",kind=\"unknown\"} 601")
+    })
+    .await;
+    assert_eq!(run(&pair, &["failures", "discard", "robot", "robot"]).0, 0);
+}
+
+/// The statements write and look for kinds by name: none that `Kind` does not have.
+#[test]
+fn every_kind_of_dead_letter_in_a_statement_is_one_of_the_list() {
+    let pattern = |text: &str| Regex::new(text).unwrap();
+    // What dead_letter is called where it is joined.
+    let alias = pattern(r"\bdead_letter ([a-z])\b");
+    let names = pattern(r"'(\w+)'");
+    let mut found = BTreeSet::new();
+    for (path, text) in litellm_webui_sync::sql::ALL {
+        if !text.contains("dead_letter") {
+            continue;
+        }
+        let mut conditions = vec![
+            pattern(r"from dead_letter where kind (?:= '\w+'|in \([^)]*\))"),
+            pattern(r"insert into dead_letter \([^)]*\)\s+select '\w+'"),
+        ];
+        for name in alias.captures_iter(text).map(|found| found[1].to_owned()) {
+            conditions.push(pattern(&format!(r"\b{name}\.kind (?:= '\w+'|in \([^)]*\))")));
+        }
+        let mut said: Vec<&str> =
+            conditions.iter().flat_map(|one| one.find_iter(text)).map(|m| m.as_str()).collect();
+        if *path == "target/dead_letter.sql" {
+            let cases = text.split("case $1").nth(1).unwrap().split("end as critical").next().unwrap();
+            said.extend(pattern(r"when '\w+' then").find_iter(cases).map(|m| m.as_str()));
+        }
+        for kind in said.iter().flat_map(|one| names.captures_iter(one)) {
+            assert!(Kind::from_name(&kind[1]).is_some(), "{path}: {:?}", &kind[1]);
+            found.insert(kind[1].to_owned());
+        }
+    }
+    // Teams and organizations come out of the difference.
+    assert_eq!(found, ["access", "account", "api_key", "last_admin", "model"].map(str::to_owned).into());
 }

@@ -3,7 +3,9 @@
 use testbed::{Schema, connect, execute, load};
 
 use crate::support::compare::{Foreign, api_keys, assert_in_step, assert_in_step_with};
-use crate::support::{Daemon, Pair, PairOptions, gone, key, people, person, rostered, rows, team, unkey};
+use crate::support::{
+    Daemon, Pair, PairOptions, change, gone, key, people, person, rostered, rows, team, unkey,
+};
 
 #[tokio::test]
 async fn nothing_of_ours_depends_on_an_object_of_open_webui() {
@@ -182,4 +184,52 @@ async fn a_table_litellm_adds_is_followed_and_a_column_made_anew_is_copied_again
     pair.settle().await;
     assert_in_step(&pair).await;
     daemon.ready().await;
+}
+
+async fn renamed_by_hand(pair: &Pair) {
+    pair.webui("update \"user\" set name = 'By hand' where id = 'usr_a2'").await;
+}
+
+/// What only a projection of everything finds.
+async fn name(pair: &Pair) -> String {
+    pair.ask("select name from \"user\" where id = 'usr_a2'").await
+}
+
+#[tokio::test]
+async fn changed_rules_reach_everybody_at_the_next_start_and_unchanged_ones_nobody() {
+    let pair = Pair::new().await;
+    pair.litellm(&people("a", 3)).await;
+    let made_with = || pair.ask("select projected_with from litellm_webui_sync.checkpoint");
+    {
+        let _daemon = Daemon::start(&pair);
+        pair.settle().await;
+    }
+    let before = made_with().await;
+    // The same program with the same rules.
+    renamed_by_hand(&pair).await;
+    {
+        let daemon = Daemon::start(&pair);
+        daemon.ready().await;
+        pair.litellm(&change("a1", "user_alias = 'One'")).await;
+        pair.settle().await;
+        assert!(!daemon.log().contains("projecting everything"), "{}", daemon.log());
+        assert_eq!(name(&pair).await, "By hand");
+        assert_eq!(made_with().await, before);
+    }
+    // The views of another build of the same version; and its statements.
+    for other in [
+        "update litellm_webui_sync.checkpoint set projected_with = replace(projected_with, digest, 'd1e')
+           from litellm_webui_sync.installed_views;
+         update litellm_webui_sync.installed_views set digest = 'd1e'",
+        "update litellm_webui_sync.checkpoint set projected_with = regexp_replace(projected_with, '[0-9a-f]+$', 'd1e')",
+    ] {
+        renamed_by_hand(&pair).await;
+        pair.webui(other).await;
+        assert_ne!(made_with().await, before);
+        let daemon = Daemon::start(&pair);
+        daemon.ready().await;
+        assert_eq!(name(&pair).await, "a2", "{other}");
+        assert_eq!(made_with().await, before);
+    }
+    assert_in_step(&pair).await;
 }

@@ -30,6 +30,13 @@ fn shown(daemon: &Daemon, what: &str) -> bool {
     daemon.get("/metrics").1.lines().any(|line| line == format!("litellm_webui_sync_{what}"))
 }
 
+/// Why LiteLLM's rows were copied beside the stream, time after time, as the log and the page say it.
+fn reasons(daemon: &Daemon) -> Vec<String> {
+    let log = daemon.log();
+    let copies = log.lines().filter(|line| line.contains("while the stream waits"));
+    copies.map(|line| line.split("reason=\"").nth(1).unwrap().split('"').next().unwrap().to_owned()).collect()
+}
+
 async fn make_drift(pair: &Pair) {
     pair.webui(
         "delete from litellm_webui_sync.litellm_user where user_id = 'a3';
@@ -61,6 +68,7 @@ async fn it_reports_and_mends_as_the_policy_says_and_the_metrics_show_it() {
         make_drift(&pair).await;
         due(&pair).await;
         eventually("a verify", || async { runs(&pair).await == "done/dry/scheduled" }).await;
+        assert_eq!(reasons(&daemon), ["the scheduled verify is due"]);
         eventually("its metrics", || async { shown(&daemon, "last_verify{result=\"differed\"} 1") }).await;
         for expected in [
             "drift_rows{kind=\"missing\",table=\"LiteLLM_UserTable\"} 1",
@@ -102,7 +110,7 @@ async fn it_waits_for_what_is_going_on_and_can_be_switched_off() {
     let pair = Pair::new().await;
     pair.litellm(&people("a", 5)).await;
     {
-        let _daemon = Daemon::with(&pair, &options("interval_hours = 0"));
+        let daemon = Daemon::with(&pair, &options("interval_hours = 0"));
         pair.settle().await;
         pair.webui(
             "insert into litellm_webui_sync.verify_schedule (next_at) values (now() - interval '1 day')",
@@ -112,6 +120,7 @@ async fn it_waits_for_what_is_going_on_and_can_be_switched_off() {
         assert_eq!(run(&pair, &["verify"]).0, 0);
         assert_eq!(run(&pair, &["verify"]).0, 0);
         assert_eq!(runs(&pair).await, "done/dry/asked done/dry/asked");
+        assert_eq!(reasons(&daemon), ["somebody asked for it", "somebody asked for it"]);
     }
     // While a resnapshot is held or waits, it stays due.
     pair.webui("insert into litellm_webui_sync.resnapshot (request, tables, dry_run, not_before) values (gen_random_uuid(), '{}', true, 'infinity')").await;

@@ -32,7 +32,7 @@ use crate::source::Source;
 use crate::source::tables::{refuse, unfit};
 use crate::sql;
 use crate::target::layout;
-use crate::target::schema;
+use crate::target::policy;
 use crate::target::{QUICK, SLOW, Target, within};
 
 /// What would be done. The JSON of `plan --json` is this struct.
@@ -181,13 +181,11 @@ pub async fn make(config: &Config) -> Result<Plan> {
     shadow::make(&target, config, &layout, &mut plan).await?;
     copy(config, &source, &target, &mut plan).await?;
     drop(source);
-    schema::write_policy(&target, config).await?;
+    policy::write(&target, config).await?;
     ask_for_models(config, &target, &mut plan).await?;
 
     let rules = Rules::find(&target, config, &layout).await?;
-    let text = "update policy set model_prefix = $1, group_min = $2";
-    let done = target.client().execute(text, &[&rules.prefix, &rules.group_min]).await;
-    done.map_err(on(Side::Target, "write the policy"))?;
+    policy::write_models(&target, &rules.prefix, rules.group_min).await?;
     let projection = Projection::new(layout.clone(), config.policy.api_keys, rules);
     target.begin_large().await?;
     // Nothing is written, so what fails is shown, however much it is.

@@ -1,0 +1,2 @@
+-- Whether Open WebUI has an admin. Runs on: target.
+select exists (select from "user" where role = 'admin')

@@ -1,0 +1,80 @@
+//! What a request for a copy becomes in the target: noted once, run when it is its turn, put off, ended.
+//!
+//! Owns the table `resnapshot`. Knows who asked, a person or the schedule; what a copy is, and what it finds, is in
+//! [`super::resnapshot`] and [`super::verify`]. Never touches a mirror table.
+
+use crate::catalog::TableId;
+use crate::copy::register::CopyKind;
+use crate::copy::verify::Drifts;
+use crate::decode::request::Request;
+use crate::error::{Result, Side, on};
+use crate::position::Lsn;
+use crate::sql;
+use crate::target::{QUICK, Target};
+
+/// Notes a request, once.
+pub async fn record(target: &Target, request: &Request) -> Result<()> {
+    let Request { id, tables, dry_run } = request;
+    let done = target.client().execute(sql::RESNAPSHOT_RECORD, &[&id.to_string(), tables, dry_run]).await;
+    done.map_err(on(Side::Target, "note a resnapshot"))?;
+    Ok(())
+}
+
+/// A request that is to run now.
+#[derive(Debug, Clone)]
+pub struct Pending {
+    pub(super) id: i64,
+    tables: Vec<String>,
+    pub(super) dry_run: bool,
+    /// The schedule asked for it, and nobody in particular.
+    scheduled: bool,
+}
+
+impl Pending {
+    pub(super) fn kind(&self) -> CopyKind {
+        if self.dry_run { CopyKind::Verify } else { CopyKind::Resnapshot }
+    }
+
+    /// Why it runs, for people.
+    pub(super) fn reason(&self) -> &'static str {
+        if self.scheduled { "the scheduled verify is due" } else { "somebody asked for it" }
+    }
+
+    pub(super) fn concerns(&self, id: TableId) -> bool {
+        self.tables.is_empty() || self.tables.iter().any(|name| name == id.table().source)
+    }
+}
+
+/// The oldest request that is to run now.
+pub async fn pending(target: &Target) -> Result<Option<Pending>> {
+    let statement = target.prepare(sql::RESNAPSHOT_PENDING, &[]).await?;
+    let rows = target.query("look for a resnapshot", QUICK, &statement, &[]).await?;
+    Ok(rows.first().map(|row| Pending {
+        id: row.get("id"),
+        tables: row.get("tables"),
+        dry_run: row.get("dry_run"),
+        scheduled: row.get("scheduled"),
+    }))
+}
+
+/// `held`: until it is approved; otherwise for a while, longer each time.
+pub(super) async fn put_off(target: &Target, id: i64, phase: &str, reason: &str, held: bool) -> Result<()> {
+    let done = target.client().execute(sql::RESNAPSHOT_LATER, &[&id, &phase, &reason, &held]).await;
+    done.map_err(on(Side::Target, "put a resnapshot off"))?;
+    Ok(())
+}
+
+/// Says how far it is; `rows` copied so far, `None` as it was.
+pub(super) async fn progress(target: &Target, id: i64, phase: &str, rows: Option<i64>) -> Result<()> {
+    let done = target.client().execute(sql::RESNAPSHOT_PROGRESS, &[&id, &phase, &rows]).await;
+    done.map_err(on(Side::Target, "note the progress of a resnapshot"))?;
+    Ok(())
+}
+
+/// Ends it, with what was found at its point.
+pub(super) async fn finish(target: &Target, id: i64, point: Lsn, drifts: &Drifts) -> Result<()> {
+    let drifts = serde_json::to_string(drifts).unwrap_or_default();
+    let done = target.client().execute(sql::RESNAPSHOT_FINISH, &[&id, &point, &drifts]).await;
+    done.map_err(on(Side::Target, "end a resnapshot"))?;
+    Ok(())
+}

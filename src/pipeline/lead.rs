@@ -1,0 +1,302 @@
+//! One session as leader: from the first connection to the first error.
+//!
+//! Owns the order in which both sides are looked at before anything is written, the decision carried out (stream on, or
+//! copy first), and what follows from how the stream ended. What decides is pure ([`crate::source::start`]); what copies is
+//! [`crate::copy`]; the tasks of the stream are wired beside this file. Contains no SQL.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio_util::sync::CancellationToken;
+
+use super::{Daemon, Leader};
+use crate::budgets;
+use crate::copy::backfill::{self, Occasion};
+use crate::copy::register::{CopyKind, CopyPhase};
+use crate::copy::request;
+use crate::copy::resnapshot;
+use crate::error::{Error, Result};
+use crate::observe::metrics::Publication;
+use crate::observe::progress::State;
+use crate::position::{Identity, Lsn};
+use crate::postgres::error_chain;
+use crate::source::overlap::Overlap;
+use crate::source::publication::columns_fingerprint;
+use crate::source::session::Session;
+use crate::source::start::{Facts, Start, check, decide};
+use crate::source::{Server, SlotState, Source, SourceTable};
+use crate::stage::signatures::Signatures;
+use crate::target::Target;
+use crate::target::checkpoint::{self, Checkpoint};
+use crate::target::pause;
+use crate::target::policy;
+use crate::target::schema;
+
+
+/// Both sides, as they were when the lease became ours.
+struct Sides {
+    source: Source,
+    target: Target,
+    server: Server,
+    slot: Option<SlotState>,
+    known: Option<Checkpoint>,
+    tables: BTreeMap<String, SourceTable>,
+    /// What our replication sessions are called.
+    name: String,
+}
+
+/// What was decided, and what it was decided from.
+struct Decided {
+    start: Start,
+    identity: Identity,
+    /// Of the mirrored columns.
+    fingerprint: String,
+}
+
+impl Daemon {
+    /// One session as leader: everything from the first connection to the first error.
+    pub(super) async fn lead(self: Arc<Self>, cancel: CancellationToken) -> Result<()> {
+        let config = &self.config;
+        let sides = self.meet().await?;
+        // Not from the checkpoint: what the slot sends again before it tells whether the history is ours. Where it must not
+        // be streamed from, `decide` says so.
+        let mut start = sides.slot.as_ref().and_then(|slot| slot.confirmed_flush_lsn).unwrap_or(Lsn::from(0));
+        let mut session = Session::open(config, &sides.source.endpoint, &sides.name, start).await?;
+        let decided = self.decide_start(&sides, &mut session).await?;
+        let mut known = sides.known.clone();
+        let mut signatures = self.remember_rows.then(Signatures::new);
+        if let Start::Copy { reason, drop_slot, healing } = &decided.start {
+            if *healing {
+                self.may_heal(&sides, reason, *drop_slot).await?;
+            }
+            self.progress.set_state(State::Copying, Some(reason.clone()));
+            self.metrics.copies.inc();
+            let kind = if known.is_some() { CopyKind::Again } else { CopyKind::First };
+            self.progress.copies.begin(kind, reason, sides.tables.len());
+            // Not started: dropping it ends it.
+            drop(session);
+            let occasion = Occasion {
+                reason,
+                healing: *healing,
+                drop_slot: *drop_slot,
+                system_identifier: &decided.identity.system_identifier,
+                timeline: decided.identity.timeline,
+                database_oid: sides.server.database_oid,
+                server_version: sides.server.version,
+                tables: &sides.tables,
+                columns_fingerprint: &decided.fingerprint,
+                application_name: &sides.name,
+                copies: &self.progress.copies,
+            };
+            // There was none, or it was ours: `check` would have stopped.
+            self.progress.slot_is_ours();
+            let copy = backfill::copy(config, &sides.source, &sides.target, &occasion, signatures.as_mut());
+            tokio::select! {
+                copied = copy => {
+                    copied?;
+                }
+                () = cancel.cancelled() => return Ok(()),
+            }
+            known = checkpoint::read(&sides.target).await?;
+            start = known.as_ref().map_or(Lsn::from(0), |known| known.end_lsn);
+            session = Session::open(config, &sides.source.endpoint, &sides.name, start).await?;
+        }
+        let Some(known) = known else {
+            return Err(Error::Gap { reason: "the copy left no checkpoint".to_owned() });
+        };
+        let Sides { source, target, tables, .. } = sides;
+        let Decided { identity, fingerprint, .. } = decided;
+        let overlap = Overlap::new(start, known.end_lsn, known.committed_end.zip(known.committed_at));
+        let copied = match request::pending(&target).await? {
+            Some(pending) => {
+                let copies = &self.progress.copies;
+                let copy =
+                    resnapshot::copy(config, &source, &target, pending, &tables, self.instance, copies);
+                tokio::select! {
+                    copied = copy => copied?,
+                    () = cancel.cancelled() => return Ok(()),
+                }
+            }
+            None => None,
+        };
+        tokio::select! {
+            () = self.load_budgets(&source, &known, identity.timeline, &tables) => {}
+            error = backfill::stay_alive(&target) => return Err(error),
+            () = cancel.cancelled() => return Ok(()),
+        }
+        session.start().await?;
+        // Copies may have taken long since we looked at it; from here on nobody else can move it.
+        let slot = source.slot(&config.slot).await?;
+        if slot.and_then(|slot| slot.confirmed_flush_lsn).is_some_and(|confirmed| confirmed > known.end_lsn) {
+            return Err(Error::SlotAhead);
+        }
+        self.progress.set_timeline(identity.timeline);
+        let epoch = checkpoint::take_lead(&target, &known, identity.timeline).await?;
+        policy::write(&target, config).await?;
+        self.progress.session_begins(known.end_lsn);
+        self.metrics.sessions.inc();
+        tracing::info!(lsn = %known.end_lsn, epoch, "streaming");
+
+        let generation = known.generation.id;
+        let fence = copied.as_ref().map(|copied| copied.point);
+        let leader =
+            Leader { source, target, session, signatures, known, epoch, fingerprint, fence, overlap };
+        let outcome = Box::pin(self.stream(leader, &cancel)).await;
+        if let (Err(Error::AtFence), Some(copied)) = (&outcome, &copied) {
+            let target = Target::open(config).await?;
+            if !target.take_lease(&config.schema).await? {
+                return Err(Error::LeaseHeld);
+            }
+            self.progress.copies.phase(CopyPhase::Merging);
+            let merged = Box::pin(resnapshot::merge(config, &target, copied, epoch)).await?;
+            self.progress.copies.end(merged.is_some());
+            self.progress.touch_caught_up();
+        }
+        if let Err(error) = &outcome
+            && error.needs_a_copy()
+        {
+            // The stream would meet it again for ever: go around it.
+            let target = Target::open(config).await?;
+            checkpoint::distrust(&target, generation, &error.to_string()).await?;
+        }
+        outcome
+    }
+
+    /// Opens both sides and looks at them. Nothing of whoever leads is touched; where nobody does, the lease and our schema
+    /// are made ours.
+    async fn meet(&self) -> Result<Sides> {
+        let config = &self.config;
+        let source = Source::open_since(config, self.progress.timeline()).await?;
+        let server = source.server().await?;
+        if server.timeline.is_none() {
+            return Err(Error::Standby);
+        }
+        let slot = source.slot(&config.slot).await?;
+        if slot.as_ref().is_some_and(|slot| slot.active) {
+            // Somebody else leads. Nothing of theirs is touched: not their schema, not their views, not their policy.
+            return Err(Error::SlotHeld { slot: config.slot.clone() });
+        }
+        let target = Target::open(config).await?;
+        if !target.take_lease(&config.schema).await? {
+            return Err(Error::LeaseHeld);
+        }
+        schema::ensure(&target, config).await?;
+        let known = checkpoint::read(&target).await?;
+
+        if server.wal_level != "logical" {
+            return Err(Error::WalLevel { found: server.wal_level });
+        }
+        let tables = source.tables(config).await?;
+        self.board.set_servers(server.version, target.server_version().await?, tables.len());
+        let name = format!("litellm-webui-sync {}", self.instance.simple());
+        Ok(Sides { source, target, server, slot, known, tables, name })
+    }
+
+    /// Whether this is our source, and whether the stream may go on from where it was. What is missing in a publication of
+    /// ours is mended on the way.
+    async fn decide_start(&self, sides: &Sides, session: &mut Session) -> Result<Decided> {
+        let config = &self.config;
+        let Sides { source, target, server, slot, known, tables, .. } = sides;
+        let identity = session.identify().await?;
+        let unfinished_copy = backfill::is_unfinished(target, &config.slot).await?;
+        let followed = known.as_ref().map_or(identity.timeline, |known| known.generation.timeline);
+        self.progress.set_timeline(followed);
+        if identity.timeline < followed && config.source.addresses.len() > 1 {
+            // The next attempt passes it by.
+            return Err(Error::OldTimeline { host: source.connection.address.to_string() });
+        }
+        let switch_point = if identity.timeline > followed {
+            session.switch_point(identity.timeline, followed).await?
+        } else {
+            None
+        };
+        let mut facts = Facts {
+            checkpoint: known.as_ref(),
+            unfinished_copy,
+            slot: slot.as_ref(),
+            slot_name: &config.slot,
+            identity: &identity,
+            database: &config.source.database,
+            database_oid: server.database_oid,
+            switch_point,
+            columns_fingerprint: "",
+        };
+        check(&facts)?;
+        if known.is_some() {
+            self.progress.slot_is_ours();
+        }
+        pause::check(target).await?;
+        // This is our source and nobody else leads, so it is ours to repair what is missing. Distrusting the mirror
+        // first: a crash in between must not leave a gap that nobody remembers.
+        let mut publication = source.publication(config).await?;
+        let mut distrusted = None;
+        // One after the other: what harms LiteLLM is taken out before anything else is judged.
+        while let Some(repair) = Source::publication_repair(config, publication.as_ref(), tables)
+            .inspect_err(|_| self.metrics.set_publication(Publication::Changed))?
+        {
+            if let Some(known) = known {
+                checkpoint::distrust(target, known.generation.id, &repair.because()).await?;
+            }
+            tracing::info!(problem = repair.problem, "writing the publication");
+            source.repair_publication(config, &repair).await?;
+            publication = source.publication(config).await?;
+            distrusted = checkpoint::read(target).await?;
+        }
+        self.metrics.set_publication(Publication::Ok);
+        let fingerprint = columns_fingerprint(tables, &publication.unwrap_or_default());
+        facts.columns_fingerprint = &fingerprint;
+        facts.checkpoint = distrusted.as_ref().or(facts.checkpoint);
+        let start = decide(&facts)?;
+        Ok(Decided { start, identity, fingerprint })
+    }
+
+    /// Whether everything may be copied again without being asked to: only so often, counted where a restart does not
+    /// forget it.
+    async fn may_heal(&self, sides: &Sides, reason: &str, drop_slot: bool) -> Result<()> {
+        let Sides { source, target, known, .. } = sides;
+        let limit = self.config.policy.source.healing_per_hour;
+        if backfill::healed_lately(target).await? < i64::from(limit) {
+            return Ok(());
+        }
+        if let Some(known) = known {
+            checkpoint::distrust(target, known.generation.id, reason).await?;
+        }
+        if drop_slot {
+            // Nobody will ever stream from it: it must not keep WAL while nobody is here.
+            source.drop_slot(&self.config.slot).await?;
+        }
+        Err(Error::HealingLimit { reason: reason.to_owned(), limit })
+    }
+
+    /// Reads the budgets, unless the stream from here continues what is known of them. They are for looking at: what goes
+    /// wrong stops nothing, so they have a connection of their own.
+    async fn load_budgets(
+        &self,
+        source: &Source,
+        known: &Checkpoint,
+        timeline: i32,
+        tables: &BTreeMap<String, SourceTable>,
+    ) {
+        if self.budgets.continues(known, timeline) {
+            return;
+        }
+        let started = Instant::now();
+        let read = async {
+            let source = source.beside().await?;
+            budgets::load::read(&source, &self.config, tables).await
+        };
+        match read.await {
+            Ok(book) => {
+                let millis = started.elapsed().as_millis();
+                tracing::info!(entities = book.len(), millis, "read the budgets");
+                self.budgets.begin(book, known, timeline);
+            }
+            Err(error) => {
+                let error = error_chain(&error);
+                tracing::warn!(error, "the budgets could not be read, and are not shown in this session");
+                self.budgets.forget();
+            }
+        }
+    }
+}

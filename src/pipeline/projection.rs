@@ -1,0 +1,108 @@
+//! The projection of this session: finding what it is made from, and applying it to everything.
+//!
+//! Owns when everything is projected: at first, when what it is made from is other than last time, and when the timer asks
+//! for it. The difference itself is [`crate::project`]. Contains no SQL.
+
+use super::Daemon;
+use super::apply::Applier;
+use crate::config::Config;
+use crate::copy::register::CopyPhase;
+use crate::error::{Error, Result};
+use crate::observe::progress::State;
+use crate::project::models::Rules;
+use crate::project::rules;
+use crate::project::{self, Outcome, Projection, Scope, Stamp};
+use crate::target::checkpoint::{self, PENDING};
+use crate::target::layout::{self, Layout};
+use crate::target::policy;
+use crate::target::schema;
+
+impl Applier {
+    /// Finds the layout, and whether Open WebUI is ready to be written.
+    pub(super) async fn find_projection(&mut self) -> Result<()> {
+        let Daemon { config, progress, board, .. } = &*self.daemon;
+        let found = match layout::find(&self.target, config).await {
+            Ok(found) => found,
+            Err(error @ Error::NoOpenWebUi { .. }) => {
+                return self.waits_for(&error.to_string()).await;
+            }
+            Err(error) => return Err(error),
+        };
+        board.set_layout(&found);
+        if self.projected_with == PENDING && !project::may_begin(&self.target).await? {
+            return self.waits_for("Open WebUI has no admin yet: sign up there first").await;
+        }
+        let models = Rules::find(&self.target, config, &found).await?;
+        policy::write_models(&self.target, &models.prefix, models.group_min).await?;
+        let with = made_with(config, &found, &models);
+        self.daemon.metrics.set_layout(&found.describe());
+        self.projection = Some(Projection::new(found, config.policy.api_keys, models));
+        if self.projected_with != with {
+            let first = self.projected_with == PENDING;
+            tracing::info!(first, "projecting everything");
+            progress.copies.phase(CopyPhase::Projecting);
+            let outcome = self.apply_everything(&with, !first).await?;
+            tracing::info!(
+                created = outcome.accounts_created,
+                linked = outcome.accounts_linked,
+                updated = outcome.accounts_updated,
+                groups = outcome.groups_written,
+                members = outcome.members_added,
+                keys = outcome.keys_minted,
+                conflicts = outcome.conflicts,
+                "projected everything"
+            );
+        }
+        self.show_all().await?;
+        if !self.fenced {
+            self.daemon.progress.copies.end(true);
+        }
+        self.daemon.progress.set_state(State::Streaming, None);
+        self.heartbeat().await
+    }
+
+    /// Nothing can be written yet; what is copied stays in the mirror until then.
+    async fn waits_for(&self, what: &str) -> Result<()> {
+        let progress = &self.daemon.progress;
+        progress.set_state(State::Waiting, Some(what.to_owned()));
+        if !self.fenced {
+            progress.copies.end(true);
+        }
+        self.heartbeat().await
+    }
+
+    /// Applies the difference over everything: the first projection, a changed policy, a reconcile.
+    pub(super) async fn apply_everything(
+        &mut self,
+        projected_with: &str,
+        audit_each: bool,
+    ) -> Result<Outcome> {
+        let Some(projection) = &self.projection else { return Ok(Outcome::default()) };
+        let target = &self.target;
+        target.begin_large().await?;
+        checkpoint::begin(target, self.epoch, self.end_lsn).await?;
+        let stamp = Stamp { audit_each, ..self.stamp(self.end_lsn) };
+        let outcome = projection.apply(target, Scope::Everything, stamp).await?;
+        checkpoint::expired_through(target, self.epoch, stamp.now).await?;
+        self.commit_own(&outcome, projected_with).await?;
+        projected_with.clone_into(&mut self.projected_with);
+        self.chores.expired_through = Some(stamp.now);
+        Ok(outcome)
+    }
+}
+
+/// All that Open WebUI's rows follow from besides LiteLLM's: where it is other than what the checkpoint says, everything is
+/// projected anew. The rules are in it by their texts: a changed one that waited for its version, or for the reconcile,
+/// would meanwhile hold for whoever is touched and for nobody else.
+fn made_with(config: &Config, layout: &Layout, models: &Rules) -> String {
+    format!(
+        "{}/{}/{}/{}/{}/{}/{}",
+        config.policy.fingerprint(),
+        layout.describe(),
+        models.prefix,
+        if config.models_api.is_some() { "polled" } else { "" },
+        env!("CARGO_PKG_VERSION"),
+        schema::views_digest(),
+        rules::digest()
+    )
+}
