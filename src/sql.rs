@@ -190,6 +190,7 @@ files! {
     SLOT_STATE = "source/slot_state.sql";
     PUBLICATION = "source/publication.sql";
     SOURCE_TABLES = "source/tables.sql";
+    DDL = "source/ddl.sql";
     BLOCKERS = "source/blockers.sql";
 }
 

@@ -1,3 +1,3 @@
--- How often the daemon copied everything to heal within the last hour. Runs on: target. Copies that never got a slot read
--- nothing and do not count; those that were begun and not finished do, or a restart loop would evade the limit.
-select count(*) from backfill where healing and point is not null and started_at > now() - interval '1 hour'
+-- How many gaps the daemon healed by copying everything within the last hour. Runs on: target. A copy that was interrupted is
+-- tried again, at growing distances, and is still for the same gap: only one that ended counts.
+select count(*) from backfill where healing and finished_at > now() - interval '1 hour'

@@ -24,7 +24,7 @@ use crate::postgres::error_chain;
 use crate::source::overlap::Overlap;
 use crate::source::publication::columns_fingerprint;
 use crate::source::session::Session;
-use crate::source::start::{Facts, Start, check, decide};
+use crate::source::start::{Facts, Start, UPGRADED, check, decide};
 use crate::source::{Server, SlotState, Source, SourceTable};
 use crate::stage::signatures::Signatures;
 use crate::target::Target;
@@ -33,6 +33,9 @@ use crate::target::pause;
 use crate::target::policy;
 use crate::target::schema;
 
+
+/// How many repairs of the publication may follow each other.
+const REPAIRS: usize = 3;
 
 /// Both sides, as they were when the lease became ours.
 struct Sides {
@@ -158,7 +161,11 @@ impl Daemon {
         {
             // The stream would meet it again for ever: go around it.
             let target = Target::open(config).await?;
-            checkpoint::distrust(&target, generation, &error.to_string()).await?;
+            let because = match error {
+                Error::ColumnGone { .. } => format!("{UPGRADED}: {error}"),
+                _ => error.to_string(),
+            };
+            checkpoint::distrust(&target, generation, &because).await?;
         }
         outcome
     }
@@ -231,10 +238,11 @@ impl Daemon {
         // first: a crash in between must not leave a gap that nobody remembers.
         let mut publication = source.publication(config).await?;
         let mut distrusted = None;
-        // One after the other: what harms LiteLLM is taken out before anything else is judged.
-        while let Some(repair) = Source::publication_repair(config, publication.as_ref(), tables)
-            .inspect_err(|_| self.metrics.set_publication(Publication::Changed))?
-        {
+        // What harms LiteLLM is taken out before anything else is judged, so one repair may follow another.
+        for _ in 0..REPAIRS {
+            let repair = Source::publication_repair(config, publication.as_ref(), tables)
+                .inspect_err(|_| self.metrics.set_publication(Publication::Changed))?;
+            let Some(repair) = repair else { break };
             if let Some(known) = known {
                 checkpoint::distrust(target, known.generation.id, &repair.because()).await?;
             }

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use sha2::{Digest, Sha256};
 
+use super::start::UPGRADED;
 use super::{Source, SourceTable, tables};
 use crate::catalog::TABLES;
 use crate::config::Config;
@@ -35,6 +36,8 @@ impl PublicationState {
     }
 }
 
+const LACKS_TABLES: &str = "lacks tables of LiteLLM";
+
 /// Tables the people and groups come from.
 const ESSENTIAL: &[&str] = &[
     "LiteLLM_UserTable",
@@ -48,6 +51,16 @@ const ESSENTIAL: &[&str] = &[
 pub struct PublicationRepair {
     pub problem: &'static str,
     pub sql: String,
+    /// It follows from what LiteLLM did to its tables, and not from what somebody did to the publication.
+    pub of_an_upgrade: bool,
+}
+
+impl PublicationRepair {
+    /// Why everything is copied again after it.
+    pub fn because(&self) -> String {
+        let Self { problem, .. } = self;
+        if self.of_an_upgrade { format!("{UPGRADED}: it {problem}") } else { format!("the publication {problem}") }
+    }
 }
 
 impl Source {
@@ -105,13 +118,14 @@ impl Source {
                 return Ok(Some(PublicationRepair {
                     problem: "holds a table without the replica identity that LiteLLM's updates and deletes need",
                     sql: format!("alter publication {name} drop table {}", table_list(config, &harmful)),
+                    of_an_upgrade: true,
                 }));
             }
         }
         tables::refuse(&unfit)?;
         let Some(state) = state else {
             let sql = format!("create publication {name} for table {}", table_list(config, &wanted));
-            return Ok(Some(PublicationRepair { problem: "does not exist", sql }));
+            return Ok(Some(PublicationRepair { problem: "does not exist", sql, of_an_upgrade: false }));
         };
         let mut repairs: Vec<(&'static str, String)> = Vec::new();
         let narrowed: Vec<&String> = wanted.iter().copied().filter(|t| state.narrowed.contains(t)).collect();
@@ -137,12 +151,13 @@ impl Source {
         let essential = missing.iter().any(|name| ESSENTIAL.contains(&name.as_str()));
         if !missing.is_empty() && (state.ours || essential || !repairs.is_empty()) {
             let sql = format!("alter publication {name} add table {}", table_list(config, &missing));
-            repairs.push(("lacks tables of LiteLLM", sql));
+            repairs.push((LACKS_TABLES, sql));
         }
         let Some((problem, _)) = repairs.first() else { return Ok(None) };
         let sql = repairs.iter().map(|(_, sql)| sql.as_str()).collect::<Vec<_>>().join("; ");
         if state.ours || state.is_only_incomplete() {
-            return Ok(Some(PublicationRepair { problem, sql }));
+            let of_an_upgrade = *problem == LACKS_TABLES;
+            return Ok(Some(PublicationRepair { problem, sql, of_an_upgrade }));
         }
         Err(Error::Publication {
             publication: config.publication.clone(),

@@ -15,12 +15,16 @@ pub enum Start {
     /// Stream from the checkpoint.
     Stream,
     /// Copy LiteLLM's rows at a new slot's consistent point, then stream. `drop_slot`: ours is there and of no use.
-    /// `healing`: nobody asked for it, so it counts against the limit.
+    /// `healing`: it is for damage that nobody announced, so it counts against the limit. What an upgrade of LiteLLM does to
+    /// its tables is no damage.
     Copy { reason: String, drop_slot: bool, healing: bool },
 }
 
 /// The reason of a copy that `setup --accept-source` asks for.
 pub const ACCEPTED: &str = "this LiteLLM database was accepted in place of what was followed";
+
+/// How the reason of a copy begins that follows from what LiteLLM did to its own tables.
+pub const UPGRADED: &str = "LiteLLM's tables or the publication changed";
 
 /// Everything the decision depends on.
 #[derive(Debug)]
@@ -87,7 +91,8 @@ pub fn decide(facts: &Facts<'_>) -> Result<Start> {
     let asked = facts.checkpoint.is_none_or(|known| known.copy_because.as_deref() == Some(ACCEPTED));
     let copy = |reason: &str| {
         let drop_slot = facts.slot.is_some();
-        Ok(Start::Copy { reason: reason.to_owned(), drop_slot, healing: !asked })
+        let healing = !asked && !reason.starts_with(UPGRADED);
+        Ok(Start::Copy { reason: reason.to_owned(), drop_slot, healing })
     };
     let Some(checkpoint) = facts.checkpoint else {
         return copy(if facts.slot.is_none() { "first run" } else { "the first copy did not finish" });
@@ -119,7 +124,7 @@ pub fn decide(facts: &Facts<'_>) -> Result<Start> {
         return copy("LiteLLM's server is behind the checkpoint (was it restored?)");
     }
     if checkpoint.columns_fingerprint != facts.columns_fingerprint {
-        return copy("LiteLLM's tables or the publication changed");
+        return copy(UPGRADED);
     }
     Ok(Start::Stream)
 }
