@@ -46,7 +46,7 @@
 
 // What is typed: flags, help, exit codes, how answers are printed; the demo.
 pub mod cli;
-// What a person asks for: `doctor`, `plan`, `access`, `passwords`, `teardown`, `setup --accept-source`.
+// What a person asks for: `setup`, `doctor`, `plan`, `access`, `passwords`, `resnapshot` and `verify`, `teardown`.
 pub mod operate;
 // Wires the stages and keeps them running: supervise, lead, receive, apply, keep house, watch the slot, ask for models.
 pub mod pipeline;

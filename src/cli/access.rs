@@ -1,24 +1,35 @@
-//! `access`: who may use which model, and why.
+//! `access`.
 
 use std::process::ExitCode;
 
-use super::finish;
+use clap::Args;
+
+use super::{code, terminal};
 use crate::config::Config;
 use crate::operate::access;
 
+/// Explain which models a person may use and sees, level by level
+#[derive(Debug, Args)]
+pub(super) struct Access {
+    /// The person's e-mail
+    email: String,
+    /// One model, with every path to it [default: all, in short]
+    model: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
 /// Prints the report. 0: Open WebUI shows what LiteLLM allows; 3: it shows something else.
-pub(super) async fn access(config: &Config, email: &str, model: Option<&str>, json: bool) -> ExitCode {
-    let report = match access::report(config, email, model).await {
-        Ok(report) => report,
-        Err(error) => return finish(Err(error.into())),
-    };
+pub(super) async fn access(
+    config: &Config,
+    Access { email, model, json }: Access,
+) -> anyhow::Result<ExitCode> {
+    let report = access::report(config, &email, model.as_deref()).await?;
     if json {
-        match serde_json::to_string_pretty(&report) {
-            Ok(text) => println!("{text}"),
-            Err(error) => return finish(Err(error.into())),
-        }
+        terminal::json(&report)?;
     } else {
         print!("{}", report.to_text(model.is_some()));
     }
-    if report.agrees || report.note.is_some() { ExitCode::SUCCESS } else { ExitCode::from(3) }
+    Ok(code(report.agrees || report.note.is_some()))
 }

@@ -1,13 +1,30 @@
 //! `budgets`: who is close to their budget, read from LiteLLM's tables, so it works while no daemon runs.
 
 use std::fmt::Write as _;
+use std::process::ExitCode;
 
+use clap::Args;
 use serde::Serialize;
 
+use super::terminal;
 use crate::budgets::rules::{Kind, Micros};
 use crate::budgets::{self, Ranked, load};
 use crate::config::Config;
 use crate::source::Source;
+
+/// Show who is close to their budget; reads LiteLLM's database, and works while no daemon runs
+#[derive(Debug, Args)]
+pub(super) struct Budgets {
+    /// Only this kind
+    #[arg(long, value_enum)]
+    kind: Option<Kind>,
+    /// How many of each kind, the fullest first
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u16).range(0..=10_000))]
+    top: u16,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
 
 /// One line. The JSON of `budgets --json` is a list of these.
 #[derive(Debug, Serialize)]
@@ -42,17 +59,12 @@ struct Report {
     totals: Vec<Sum>,
 }
 
-pub(super) async fn budgets(
-    config: &Config,
-    kind: Option<Kind>,
-    top: usize,
-    json: bool,
-) -> anyhow::Result<()> {
+pub(super) async fn budgets(config: &Config, asked: Budgets) -> anyhow::Result<ExitCode> {
     let source = Source::open(config).await?;
     let tables = source.tables(config).await?;
     let book = load::read(&source, config, &tables).await?;
-    let mut ranking = budgets::rank(&book, budgets::now(), top, 0);
-    ranking.kinds.retain(|one, _| kind.is_none_or(|kind| kind == *one));
+    let mut ranking = budgets::rank(&book, budgets::now(), usize::from(asked.top), 0);
+    ranking.kinds.retain(|one, _| asked.kind.is_none_or(|kind| kind == *one));
     let names = load::all_names(&source, config, &ranking).await?;
     let mut report = Report { budgets: Vec::new(), totals: Vec::new() };
     for (kind, found) in ranking.kinds {
@@ -69,12 +81,12 @@ pub(super) async fn budgets(
             states: found.states,
         });
     }
-    if json {
-        println!("{}", serde_json::to_string_pretty(&report)?);
+    if asked.json {
+        terminal::json(&report)?;
     } else {
         print!("{}", table(&report));
     }
-    Ok(())
+    Ok(ExitCode::SUCCESS)
 }
 
 fn line(kind: Kind, id: String, alias: String, one: &Ranked) -> Line {

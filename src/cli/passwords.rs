@@ -2,6 +2,7 @@
 
 use std::io::{BufRead as _, IsTerminal as _};
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
 use clap::Subcommand;
@@ -25,7 +26,7 @@ pub(super) enum Passwords {
     },
 }
 
-pub(super) async fn passwords(config: &Config, action: Passwords) -> anyhow::Result<()> {
+pub(super) async fn passwords(config: &Config, action: Passwords) -> anyhow::Result<ExitCode> {
     match action {
         Passwords::Export { file } => {
             if config.policy.passwords != Policy::Invite {
@@ -49,7 +50,7 @@ pub(super) async fn passwords(config: &Config, action: Passwords) -> anyhow::Res
             println!("{email} can sign in with it");
         }
     }
-    Ok(())
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Never from the command line, which everybody on the machine can read.

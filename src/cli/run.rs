@@ -1,6 +1,7 @@
 //! `run`: starts the daemon and its pages, and ends both on a signal.
 
 use std::io::IsTerminal;
+use std::process::ExitCode;
 use std::sync::Arc;
 
 use tokio::signal::unix::{SignalKind, signal};
@@ -31,7 +32,7 @@ pub(super) fn start_log(format: LogFormat, level: &str) {
 }
 
 /// Runs until SIGTERM or SIGINT, or until the daemon stops by itself.
-pub(super) async fn run(config: Config) -> anyhow::Result<()> {
+pub(super) async fn run(config: Config) -> anyhow::Result<ExitCode> {
     let cancel = CancellationToken::new();
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -44,7 +45,8 @@ pub(super) async fn run(config: Config) -> anyhow::Result<()> {
         tracing::info!("draining");
         on_signal.cancel();
     });
-    serve(config, cancel).await
+    serve(config, cancel).await?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// The daemon with its pages, until cancelled.

@@ -4,6 +4,8 @@
 
 use std::io::IsTerminal;
 
+use serde::Serialize;
+
 use crate::observe::status::StatusReport;
 
 const BOLD: &str = "\x1b[1m";
@@ -12,6 +14,17 @@ const GREEN: &str = "\x1b[32m";
 const YELLOW: &str = "\x1b[33m";
 const RED: &str = "\x1b[31m";
 const OFF: &str = "\x1b[0m";
+
+/// Says what a command did: a sentence for people, or a value for machines.
+pub(super) fn say(json: bool, sentence: &str, value: &serde_json::Value) {
+    if json { println!("{value:#}") } else { println!("{sentence}") }
+}
+
+/// An answer for machines.
+pub(super) fn json(answer: &impl Serialize) -> anyhow::Result<()> {
+    println!("{}", serde_json::to_string_pretty(answer)?);
+    Ok(())
+}
 
 /// Prints the report: names dim, the state in its colour, what needs somebody in yellow.
 pub(super) fn status(report: &StatusReport) {

@@ -7,4 +7,6 @@ pub mod access;
 pub mod doctor;
 pub mod passwords;
 pub mod plan;
+pub mod resnapshot;
+pub mod setup;
 pub mod teardown;

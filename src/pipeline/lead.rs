@@ -33,7 +33,6 @@ use crate::target::pause;
 use crate::target::policy;
 use crate::target::schema;
 
-
 /// How many repairs of the publication may follow each other.
 const REPAIRS: usize = 3;
 

@@ -24,6 +24,10 @@ const TABLES_EVERY: u32 = 5;
 /// a leader that lost either side lets go before its slot is taken from it.
 const LINK_PATIENCE: Duration = Duration::from_secs(10);
 
+/// How long LiteLLM's tables stay as they are before they are copied: as long as they were being changed, within these.
+const CALM_MIN: Duration = Duration::from_secs(5);
+const CALM_MAX: Duration = Duration::from_secs(60);
+
 fn keeps_too_much(daemon: &Daemon, retained_bytes: i64) -> bool {
     let limit = daemon.config.policy.source.max_retained_wal;
     limit > 0 && u64::try_from(retained_bytes).unwrap_or_default() > limit
@@ -58,15 +62,33 @@ pub(super) struct Monitor {
     /// Beside the applier's, whose statements may rightly take long.
     target: Arc<Target>,
     fingerprint: String,
-    /// What the last look found instead: a LiteLLM upgrade changes one table after the other, and one copy is enough for it.
-    changing: Option<String>,
+    /// Changes of tables that are going on.
+    burst: Option<Burst>,
     wal_rate: WalRate,
+}
+
+/// LiteLLM's tables are being changed. An upgrade changes one after the other for as long as it takes, with index builds and
+/// pauses in between, and one copy is enough for all of it.
+#[derive(Debug)]
+struct Burst {
+    began: Instant,
+    /// When the last change was seen.
+    last: Instant,
+    /// How all tables of the schema looked then.
+    shape: Option<String>,
+}
+
+impl Burst {
+    /// Whether nothing has moved for as long as it lasted, at `now`.
+    fn is_over(&self, now: Instant) -> bool {
+        now - self.last >= (self.last - self.began).clamp(CALM_MIN, CALM_MAX)
+    }
 }
 
 impl Monitor {
     pub(super) async fn new(daemon: Arc<Daemon>, source: Source, fingerprint: String) -> Result<Self> {
         let target = Arc::new(Target::open(&daemon.config).await?);
-        Ok(Self { daemon, source, target, fingerprint, changing: None, wal_rate: WalRate::default() })
+        Ok(Self { daemon, source, target, fingerprint, burst: None, wal_rate: WalRate::default() })
     }
 
     pub(super) async fn run(mut self, cancel: CancellationToken) -> Result<()> {
@@ -84,8 +106,12 @@ impl Monitor {
             );
             answers.0.and(answers.1)?;
             looks = looks.wrapping_add(1);
-            if looks.is_multiple_of(TABLES_EVERY) || self.changing.is_some() {
-                self.look_at_tables().await?;
+            if looks.is_multiple_of(TABLES_EVERY) || self.burst.is_some() {
+                match self.look_at_tables().await {
+                    // Somebody has a catalog locked: put off.
+                    Err(error) if error.sqlstate() == Some("55P03") => {}
+                    looked => looked?,
+                }
             }
         }
     }
@@ -121,12 +147,22 @@ impl Monitor {
             .inspect_err(|_| self.daemon.metrics.set_publication(changed))?;
         let now = columns_fingerprint(&tables, &publication.unwrap_or_default());
         if repair.is_none() && now == self.fingerprint {
-            self.changing = None;
+            self.burst = None;
             self.daemon.metrics.set_publication(Publication::Ok);
             return Ok(());
         }
         self.daemon.metrics.set_publication(changed);
-        if self.changing.replace(now.clone()) == Some(now) { Err(Error::SourceChanged) } else { Ok(()) }
+        // LiteLLM cannot write for as long as such a table is published.
+        if repair.as_ref().is_some_and(|repair| repair.is_urgent) {
+            return Err(Error::SourceChanged);
+        }
+        let (shape, busy) = self.source.ddl(config).await?;
+        let now = Instant::now();
+        let burst = self.burst.get_or_insert(Burst { began: now, last: now, shape: None });
+        if busy || burst.shape != shape {
+            (burst.last, burst.shape) = (now, shape);
+        }
+        if burst.is_over(now) { Err(Error::SourceChanged) } else { Ok(()) }
     }
 }
 
@@ -134,4 +170,20 @@ impl Monitor {
 async fn soon(side: Side, action: &'static str, question: impl Future<Output = Result<()>>) -> Result<()> {
     let silent = Error::Silent { side, action, seconds: LINK_PATIENCE.as_secs() };
     tokio::time::timeout(LINK_PATIENCE, question).await.unwrap_or(Err(silent))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_burst_is_over_when_it_was_calm_for_as_long_as_it_lasted() {
+        let began = Instant::now();
+        let at = |seconds: u64| began + Duration::from_secs(seconds);
+        for (lasted, calm) in [(0, 5), (3, 5), (20, 20), (60, 60), (600, 60)] {
+            let burst = Burst { began, last: at(lasted), shape: None };
+            assert!(!burst.is_over(at(lasted + calm - 1)), "{lasted}");
+            assert!(burst.is_over(at(lasted + calm)), "{lasted}");
+        }
+    }
 }

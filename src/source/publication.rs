@@ -53,13 +53,19 @@ pub struct PublicationRepair {
     pub sql: String,
     /// It follows from what LiteLLM did to its tables, and not from what somebody did to the publication.
     pub of_an_upgrade: bool,
+    /// LiteLLM's writes fail until it is done.
+    pub is_urgent: bool,
 }
 
 impl PublicationRepair {
     /// Why everything is copied again after it.
     pub fn because(&self) -> String {
         let Self { problem, .. } = self;
-        if self.of_an_upgrade { format!("{UPGRADED}: it {problem}") } else { format!("the publication {problem}") }
+        if self.of_an_upgrade {
+            format!("{UPGRADED}: it {problem}")
+        } else {
+            format!("the publication {problem}")
+        }
     }
 }
 
@@ -119,13 +125,19 @@ impl Source {
                     problem: "holds a table without the replica identity that LiteLLM's updates and deletes need",
                     sql: format!("alter publication {name} drop table {}", table_list(config, &harmful)),
                     of_an_upgrade: true,
+                    is_urgent: true,
                 }));
             }
         }
         tables::refuse(&unfit)?;
         let Some(state) = state else {
             let sql = format!("create publication {name} for table {}", table_list(config, &wanted));
-            return Ok(Some(PublicationRepair { problem: "does not exist", sql, of_an_upgrade: false }));
+            return Ok(Some(PublicationRepair {
+                problem: "does not exist",
+                sql,
+                of_an_upgrade: false,
+                is_urgent: false,
+            }));
         };
         let mut repairs: Vec<(&'static str, String)> = Vec::new();
         let narrowed: Vec<&String> = wanted.iter().copied().filter(|t| state.narrowed.contains(t)).collect();
@@ -157,7 +169,7 @@ impl Source {
         let sql = repairs.iter().map(|(_, sql)| sql.as_str()).collect::<Vec<_>>().join("; ");
         if state.ours || state.is_only_incomplete() {
             let of_an_upgrade = *problem == LACKS_TABLES;
-            return Ok(Some(PublicationRepair { problem, sql, of_an_upgrade }));
+            return Ok(Some(PublicationRepair { problem, sql, of_an_upgrade, is_urgent: false }));
         }
         Err(Error::Publication {
             publication: config.publication.clone(),

@@ -62,6 +62,15 @@ impl Source {
         let lacking = lacking(&tables);
         if lacking.is_empty() { Ok(tables) } else { Err(Error::LiteLlmLacks { what: lacking.join(", ") }) }
     }
+
+    /// How the tables and indexes of LiteLLM's schema look now, which any DDL changes, and whether somebody is at it.
+    pub async fn ddl(&self, config: &Config) -> Result<(Option<String>, bool)> {
+        let client = &self.connection.client;
+        let parameters: [&(dyn ToSql + Sync); 1] = [&config.litellm_schema];
+        let row =
+            within(Side::Source, "look for DDL", QUICK, client.query_one(sql::DDL, &parameters)).await?;
+        Ok((row.get("shape"), row.get("busy")))
+    }
 }
 
 /// What is missing although every LiteLLM has it.

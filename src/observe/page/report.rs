@@ -312,10 +312,10 @@ fn budget(budget: &Budget, masked: bool) -> Budget {
     let mut shown = budget.clone();
     if masked {
         let of_a_person = matches!(budget.kind.as_str(), "user" | "team_member" | "key");
-        let (id, alias): (fn(&str) -> String, fn(&str) -> String) =
-            if of_a_person { (mask::id, mask::email) } else { (mask::sentence, mask::sentence) };
-        shown.id = id(&budget.id);
-        shown.alias = budget.alias.as_deref().map(alias);
+        let hide =
+            |text: &str, how: fn(&str) -> String| if of_a_person { how(text) } else { mask::sentence(text) };
+        shown.id = hide(&budget.id, mask::id);
+        shown.alias = budget.alias.as_deref().map(|alias| hide(alias, mask::email));
     }
     shown
 }

@@ -13,9 +13,9 @@ pub mod table;
 
 use std::time::{Duration, SystemTime};
 
-use serde::Serialize;
-use tokio_postgres::Row;
-use tokio_postgres::types::{ToSql, Type};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use tokio_postgres::types::{Json, ToSql, Type};
 
 use crate::catalog::TableId;
 use crate::config::Config;
@@ -66,7 +66,7 @@ pub struct Copied {
 }
 
 /// An account that would be made or changed. What would differ has an `old_…`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Account {
     /// create, adopt, link, update, lock or unlock.
     pub action: String,
@@ -81,14 +81,14 @@ pub struct Account {
     pub old_role: Option<String>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Skipped {
     pub user_id: String,
     pub email: Option<String>,
     pub reason: String,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
     /// account, team, organization, api_key, access, model or last_admin.
     pub kind: String,
@@ -99,7 +99,7 @@ pub struct Failure {
     pub critical: bool,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Group {
     /// create, use (it was there before us), rename or remove.
     pub action: String,
@@ -112,17 +112,18 @@ pub struct Group {
     pub members: i64,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Member {
     /// join or leave.
     pub action: String,
     pub group_id: String,
+    #[serde(rename(deserialize = "group_name"))]
     pub group: Option<String>,
     pub webui_id: String,
     pub email: Option<String>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Key {
     /// mint or delete.
     pub action: String,
@@ -130,14 +131,14 @@ pub struct Key {
     pub email: Option<String>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Model {
     /// create, activate, retire or take (it is public, and would not be).
     pub action: String,
     pub model_id: String,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Grant {
     /// grant or revoke.
     pub action: String,
@@ -292,75 +293,20 @@ async fn look_ahead(config: &Config, target: &Target, outcome: &Outcome, plan: &
 }
 
 async fn read(target: &Target, plan: &mut Plan) -> Result<()> {
-    let rows = async |text: &str| -> Result<Vec<Row>> {
-        within(Side::Target, "read the plan", SLOW, target.client().query(text, &[])).await
-    };
-    for row in rows(sql::PLAN_ACCOUNTS).await? {
-        plan.accounts.push(Account {
-            action: row.get("action"),
-            user_id: row.get("user_id"),
-            webui_id: row.get("webui_id"),
-            email: row.get("email"),
-            name: row.get("name"),
-            role: row.get("role"),
-            old_email: row.get("old_email"),
-            old_name: row.get("old_name"),
-            old_role: row.get("old_role"),
-        });
-    }
-    for row in rows(sql::PLAN_SKIPPED).await? {
-        plan.skipped.push(Skipped {
-            user_id: row.get("user_id"),
-            email: row.get("email"),
-            reason: row.get("reason"),
-        });
-    }
-    for row in rows(sql::PLAN_FAILURES).await? {
-        plan.failures.push(Failure {
-            kind: row.get("kind"),
-            key: row.get("key"),
-            email: row.get("email"),
-            reason: row.get("reason"),
-            critical: row.get("critical"),
-        });
-    }
-    for row in rows(sql::PLAN_GROUPS).await? {
-        plan.groups.push(Group {
-            action: row.get("action"),
-            kind: row.get("kind"),
-            webui_id: row.get("webui_id"),
-            name: row.get("name"),
-            old_name: row.get("old_name"),
-            members: row.get("members"),
-        });
-    }
-    for row in rows(sql::PLAN_MEMBERS).await? {
-        plan.members.push(Member {
-            action: row.get("action"),
-            group_id: row.get("group_id"),
-            group: row.get("group_name"),
-            webui_id: row.get("webui_id"),
-            email: row.get("email"),
-        });
-    }
-    for row in rows(sql::PLAN_KEYS).await? {
-        plan.keys.push(Key {
-            action: row.get("action"),
-            webui_id: row.get("webui_id"),
-            email: row.get("email"),
-        });
-    }
-    for row in rows(sql::PLAN_MODELS).await? {
-        plan.models.push(Model { action: row.get("action"), model_id: row.get("model_id") });
-    }
-    for row in rows(sql::PLAN_GRANTS).await? {
-        plan.grants.push(Grant {
-            action: row.get("action"),
-            model_id: row.get("model_id"),
-            principal_type: row.get("principal_type"),
-            principal_id: row.get("principal_id"),
-            principal: row.get("principal"),
-        });
-    }
+    plan.accounts = rows(target, sql::PLAN_ACCOUNTS).await?;
+    plan.skipped = rows(target, sql::PLAN_SKIPPED).await?;
+    plan.failures = rows(target, sql::PLAN_FAILURES).await?;
+    plan.groups = rows(target, sql::PLAN_GROUPS).await?;
+    plan.members = rows(target, sql::PLAN_MEMBERS).await?;
+    plan.keys = rows(target, sql::PLAN_KEYS).await?;
+    plan.models = rows(target, sql::PLAN_MODELS).await?;
+    plan.grants = rows(target, sql::PLAN_GRANTS).await?;
     Ok(())
+}
+
+/// What a statement returns, column by column as the struct names them.
+async fn rows<T: DeserializeOwned>(target: &Target, text: &str) -> Result<Vec<T>> {
+    let text = format!("select to_json(found) from ({text}) found");
+    let rows = within(Side::Target, "read the plan", SLOW, target.client().query(&text, &[])).await?;
+    Ok(rows.iter().map(|row| row.get::<_, Json<T>>(0).0).collect())
 }

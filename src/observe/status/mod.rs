@@ -1,22 +1,23 @@
-//! `status`: one report of where everything stands, as a table and as JSON; and the wait for a barrier.
+//! `status`: one report of where everything stands, as a table and as JSON.
 //!
-//! Reads both databases; changes nothing but the barrier message it emits when asked to wait.
+//! Reads both databases; changes nothing. Waiting for a point in LiteLLM's WAL is in `wait`,
+//! the table in `lines`.
 
-use std::time::{Duration, Instant};
+mod lines;
+mod wait;
 
 use serde::Serialize;
 use tokio_postgres::Row;
 
 use crate::config::Config;
-use crate::copy::ask;
 use crate::error::{Error, Result, Side, on};
 use crate::position::Lsn;
 use crate::source::{Leader, SlotState, Source};
 use crate::sql;
-use crate::target::brake;
 use crate::target::layout::{self, Layout, ModelAccess};
-use crate::target::pause;
 use crate::target::{QUICK, Target};
+
+pub use wait::{Waited, wait_now};
 
 /// Where everything stands. The JSON of `status --json` is this struct.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -323,147 +324,5 @@ impl StatusReport {
     pub async fn locate(&mut self, target: &Target) -> Result<()> {
         self.checkpoint = checkpoint(target).await?;
         Ok(())
-    }
-
-    /// The report as lines for a person: what, and how it is.
-    pub fn lines(&self) -> Vec<(String, String)> {
-        let mut lines: Vec<(String, String)> = Vec::new();
-        let mut line = |name: &str, value: String| lines.push((name.to_owned(), value));
-        let with_reason = |text: &str| match &self.reason {
-            Some(reason) => format!("{text} ({reason})"),
-            None => text.to_owned(),
-        };
-        line("state", with_reason(&self.state));
-        if let (Some(bytes), Some(seconds)) = (self.lag_bytes, self.lag_seconds) {
-            line("lag", format!("{bytes} bytes, {seconds:.1} s"));
-        }
-        if let Some(checkpoint) = &self.checkpoint {
-            line("checkpoint", format!("{} (epoch {})", checkpoint.end_lsn, checkpoint.epoch));
-            line("transactions applied", checkpoint.transactions_applied.to_string());
-            line("changes applied", checkpoint.changes_applied.to_string());
-            if !checkpoint.projected {
-                line("projected", "not yet".to_owned());
-            }
-        }
-        if let Some(slot) = &self.slot {
-            let status = slot.wal_status.as_deref().unwrap_or("?");
-            let active = if slot.active { "active" } else { "not active" };
-            line("slot", format!("{} ({active}, {status}, {} bytes kept)", slot.name, slot.retained_bytes));
-        } else {
-            line("slot", "none".to_owned());
-        }
-        if let Some(Leader { session, client, seconds }) = &self.leader {
-            let client = client.as_deref().unwrap_or("a local socket");
-            line("leader", format!("{session} at {client}, for {:.0} s", seconds.unwrap_or_default()));
-        }
-        if let Some(layout) = &self.layout {
-            line("layout", layout.clone());
-        }
-        line("accounts", format!("{} active, {} locked", self.accounts_active, self.accounts_locked));
-        line("groups", format!("{} with {} members", self.groups, self.members));
-        if let Some(models) = &self.models {
-            let ModelsReport { known, people, sets, access_groups, grants, public } = models;
-            line(
-                "models",
-                format!(
-                    "{known}; {people} people have {sets} sets of them: {access_groups} access groups, {grants} grants"
-                ),
-            );
-            for model in public {
-                line("public model", format!("{model}: everybody sees it, although LiteLLM limits it"));
-            }
-        }
-        for skipped in &self.skipped {
-            line("skipped", format!("{} {}", skipped.count, skipped.what));
-        }
-        for letter in &self.dead_letters {
-            line("failed", format!("{} {}", letter.count, letter.what));
-        }
-        if let Some(brake) = &self.brake {
-            let what = if brake.approved {
-                "approved".to_owned()
-            } else {
-                format!("run `litellm-webui-sync approve {}` to let it pass", brake.id)
-            };
-            line("brake", format!("{} of {} people would be locked: {what}", brake.people, brake.active));
-        }
-        lines
-    }
-}
-
-/// How a wait ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Waited {
-    /// Everything committed before the call is visible.
-    Reached { dead_letters: i64 },
-    /// It cannot, or did not, get there.
-    Failed { reason: String },
-}
-
-/// How long a daemon may be gone (restarting, reconnecting) before nobody can be waited for.
-const ABSENCE: Duration = Duration::from_secs(20);
-
-/// The daemon looks for Open WebUI's tables and its first admin every second: what it says may be that old.
-const SECOND_LOOK: Duration = Duration::from_secs(3);
-
-/// Waits until everything committed in LiteLLM before the call is visible in Open WebUI.
-pub async fn wait_now(config: &Config, timeout: Duration) -> Result<Waited> {
-    let source = Source::open(config).await?;
-    let target = Target::open(config).await?;
-    let before = facts(&target, config).await?.and_then(|facts| facts.checkpoint);
-    let goal = source.emit_barrier().await?;
-    // The checkpoint of a server that was since restored says nothing about this one.
-    let void = before.filter(|known| known.end_lsn() > goal).map(|known| known.generation);
-    // After a failover a position on the old timeline says nothing: it may be higher than any on the new one.
-    let timeline = source.server().await?.timeline.unwrap_or_default();
-    let started = Instant::now();
-    let mut last_seen = Instant::now();
-    let mut looks = 0_u32;
-    loop {
-        if let Some(facts) = facts(&target, config).await? {
-            if let Some(checkpoint) =
-                facts.checkpoint.as_ref().filter(|one| void.as_ref() != Some(&one.generation))
-            {
-                let end = checkpoint.end_lsn();
-                let is_past = end > goal && checkpoint.timeline >= timeline;
-                if is_past && checkpoint.projected {
-                    let row = target.client().query_one("select count(*) from dead_letter", &[]).await;
-                    let dead_letters = row.map_err(on(Side::Target, "count dead letters"))?.get(0);
-                    return Ok(Waited::Reached { dead_letters });
-                }
-                if is_past
-                    && let Some(daemon) = &facts.daemon
-                    && daemon.state == "waiting"
-                    && started.elapsed() > SECOND_LOOK
-                {
-                    let reason = daemon.reason.clone().unwrap_or_else(|| "nothing is written yet".to_owned());
-                    return Ok(Waited::Failed { reason });
-                }
-            }
-            if let Err(paused @ Error::Paused { .. }) = pause::check(&target).await {
-                return Ok(Waited::Failed { reason: paused.to_string() });
-            }
-            if let Some(held) = brake::waiting(&target).await? {
-                return Ok(Waited::Failed { reason: held.remedy().unwrap_or_default() });
-            }
-        }
-        looks += 1;
-        if looks % 20 == 1 {
-            let active = source.slot(&config.slot).await?.is_some_and(|slot| slot.active);
-            // A daemon that copies holds no slot.
-            let alive = active || ask::is_copying(&target).await.unwrap_or_default();
-            if alive {
-                last_seen = Instant::now();
-            }
-        }
-        if last_seen.elapsed() > ABSENCE {
-            return Ok(Waited::Failed {
-                reason: "no daemon holds the slot: start `litellm-webui-sync run`".to_owned(),
-            });
-        }
-        if started.elapsed() > timeout {
-            return Ok(Waited::Failed { reason: format!("not there after {} s", timeout.as_secs()) });
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
