@@ -286,8 +286,9 @@ pub const TABLES: &[Table] = &[
             column("access_group_id", Text),
             column("access_group_name", Text),
             column("access_model_names", Array),
-            column("assigned_team_ids", Array),
-            column("assigned_key_ids", Tokens),
+            // Without them a key goes nowhere beyond its team.
+            newer("assigned_team_ids", Array),
+            newer("assigned_key_ids", Tokens),
         ],
         spending: &[],
         touches: "select 'team_rights', t.team_id from changed
