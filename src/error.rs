@@ -78,9 +78,7 @@ pub enum Error {
     NoLiteLlm { schema: String },
     #[error("LiteLLM's database lacks what every LiteLLM has: {what}")]
     LiteLlmLacks { what: String },
-    #[error(
-        "a transaction of LiteLLM's was written while {table} had no column {column}, which every LiteLLM has"
-    )]
+    #[error("a transaction of LiteLLM's came without column {table}.{column}, which every LiteLLM has")]
     ColumnGone { table: &'static str, column: &'static str },
     #[error("LiteLLM's updates and deletes would fail, or could not be followed: {problem}")]
     ReplicaIdentity { problem: String, sql: String },
