@@ -151,12 +151,12 @@ pub async fn report(config: &Config, email: &str, model: Option<&str>) -> Result
 /// The models an account sees by its rows, and through what.
 async fn shown(target: &Target, layout: &Layout, webui_id: &str) -> Result<BTreeMap<String, Vec<String>>> {
     let groups = match layout.group_members {
-        GroupMembers::Table => sql::GROUPS_OF_TABLE,
-        GroupMembers::Json => sql::GROUPS_OF_JSON,
+        GroupMembers::Table => sql::GROUP_MEMBER_GROUPS_OF,
+        GroupMembers::Json => sql::GROUP_USER_IDS_GROUPS_OF,
     };
     let text = match layout.model_access {
-        ModelAccess::Table => sql::SEES_TABLE,
-        ModelAccess::Json => sql::SEES_JSON,
+        ModelAccess::Table => sql::ACCESS_GRANT_SEES,
+        ModelAccess::Json => sql::MODEL_ACCESS_CONTROL_SEES,
     };
     let statement = target.prepare(&fill(text, ":groups", groups), &[Type::TEXT]).await?;
     let rows = target.query("look at what Open WebUI shows", QUICK, &statement, &[&webui_id]).await?;

@@ -99,14 +99,14 @@ async fn purge_rows(target: &Target, config: &Config, purge: Purge, lines: &mut 
     let action = "remove our rows";
     // Before the accounts: theirs would go with them, uncounted.
     let keys = match layout.api_keys {
-        ApiKeys::Table => sql::KEYS_TABLE_PURGE,
-        ApiKeys::Column => sql::KEYS_COLUMN_PURGE,
+        ApiKeys::Table => sql::API_KEY_PURGE,
+        ApiKeys::Column => sql::USER_API_KEY_PURGE,
     };
     let removed = client.execute(keys, &[]).await.map_err(on(Side::Target, action))?;
     lines.push(format!("removed {removed} API keys"));
     let models = match layout.model_access {
-        ModelAccess::Table => sql::PURGE_MODELS_TABLE,
-        ModelAccess::Json => sql::PURGE_MODELS_JSON,
+        ModelAccess::Table => sql::ACCESS_GRANT_PURGE,
+        ModelAccess::Json => sql::MODEL_ACCESS_CONTROL_PURGE,
     };
     let row = client.query_one(models, &[]).await.map_err(on(Side::Target, action))?;
     let (models, groups, grants): (i64, i64, i64) = (row.get(0), row.get(1), row.get(2));

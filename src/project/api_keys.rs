@@ -2,7 +2,7 @@
 //!
 //! Never sees the value of a key: the target's server makes it from its own strong randomness inside the statement that
 //! writes it, because a server that logs slow statements logs their parameters as well. Our ledger gets its SHA-256. Who is to have a key is SQL
-//! (`sql/project/key_difference.sql`), how Open WebUI keeps it too (`sql/layout/api_key/`). Never begins or commits.
+//! (`sql/project/key_difference.sql`), how Open WebUI keeps it too (`sql/layout/`). Never begins or commits.
 
 use std::time::Duration;
 
@@ -48,8 +48,8 @@ struct Waiting {
 impl KeyTexts {
     pub(super) fn new(layout: &Layout, keys: TouchedFrom) -> Self {
         let (held, delete, mint) = match layout.api_keys {
-            ApiKeys::Table => (sql::KEYS_TABLE_HELD, sql::KEYS_TABLE_DELETE, sql::KEYS_TABLE_MINT),
-            ApiKeys::Column => (sql::KEYS_COLUMN_HELD, sql::KEYS_COLUMN_DELETE, sql::KEYS_COLUMN_MINT),
+            ApiKeys::Table => (sql::API_KEY_HELD, sql::API_KEY_DELETE, sql::API_KEY_MINT),
+            ApiKeys::Column => (sql::USER_API_KEY_HELD, sql::USER_API_KEY_DELETE, sql::USER_API_KEY_MINT),
         };
         let owners = match keys {
             TouchedFrom::Arrays => "unnest($4::text[])",

@@ -123,15 +123,15 @@ struct Texts {
 impl Texts {
     fn new(layout: &Layout) -> Self {
         let (members, group_columns, group_values) = match layout.group_members {
-            GroupMembers::Table => (sql::ACCESS_MEMBERS_TABLE, "", ""),
-            GroupMembers::Json => (sql::ACCESS_MEMBERS_JSON, ", user_ids", ", '[]'::json"),
+            GroupMembers::Table => (sql::GROUP_MEMBER_ACCESS_MEMBERS, "", ""),
+            GroupMembers::Json => (sql::GROUP_USER_IDS_ACCESS_MEMBERS, ", user_ids", ", '[]'::json"),
         };
         let (grants, take, model_columns, model_values) = match layout.model_access {
-            ModelAccess::Table => (sql::GRANTS_TABLE, sql::TAKE_MODELS_TABLE, "", ""),
+            ModelAccess::Table => (sql::ACCESS_GRANT_GRANTS, sql::ACCESS_GRANT_TAKE, "", ""),
             // NULL there would be public.
             ModelAccess::Json => (
-                sql::GRANTS_JSON,
-                sql::TAKE_MODELS_JSON,
+                sql::MODEL_ACCESS_CONTROL_GRANTS,
+                sql::MODEL_ACCESS_CONTROL_TAKE,
                 ", access_control",
                 ", webui_access_control('{}', '{}', '{}', '{}', '{}')",
             ),
@@ -145,8 +145,8 @@ impl Texts {
             groups: extra(sql::ACCESS_GROUPS, group_columns, group_values),
             members: fill(
                 &fill(members, ":access_member_difference", sql::ACCESS_MEMBER_DIFFERENCE),
-                ":json_changes",
-                sql::JSON_CHANGES,
+                ":changes",
+                sql::GROUP_USER_IDS_CHANGES,
             ),
             grants: fill(grants, ":grant_difference", sql::GRANT_DIFFERENCE),
         }

@@ -24,8 +24,8 @@ pub async fn find(
         return Ok(dotted(asked));
     }
     let text = match layout.settings {
-        Settings::Keys => sql::SETTINGS_KEYS,
-        Settings::Document => sql::SETTINGS_DOCUMENT,
+        Settings::Keys => sql::CONFIG_KEYS_CONNECTIONS,
+        Settings::Document => sql::CONFIG_DOCUMENT_CONNECTIONS,
         Settings::Unknown => return last_known(target).await,
     };
     let read =

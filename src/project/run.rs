@@ -30,7 +30,8 @@ pub(super) struct Texts {
 
 impl Texts {
     pub(super) fn new(layout: &Layout, api_keys: ApiKeys, keys: TouchedFrom) -> Self {
-        let email_holder = if layout.unique_email { sql::EMAIL_INDEXED } else { sql::EMAIL_SCAN };
+        let email_holder =
+            if layout.unique_email { sql::EMAIL_UNIQUE_HOLDER } else { sql::EMAIL_NOT_UNIQUE_HOLDER };
         let difference = fill(sql::ACCOUNT_DIFFERENCE, ":email_holder", email_holder);
         // Where there are many, people who are simply new are dealt with before.
         let rest = if keys == TouchedFrom::Arrays { keys } else { TouchedFrom::Remaining };
@@ -39,8 +40,8 @@ impl Texts {
         let create = fill(sql::CREATE_ACCOUNTS, ":new_user", sql::NEW_USER);
         let new = fill(sql::NEW_ACCOUNTS, ":new_user", sql::NEW_USER);
         let (members, columns, values) = match layout.group_members {
-            GroupMembers::Table => (sql::MEMBERS_TABLE, "", ""),
-            GroupMembers::Json => (sql::MEMBERS_JSON, ", user_ids", ", '[]'::json"),
+            GroupMembers::Table => (sql::GROUP_MEMBER_MEMBERS, "", ""),
+            GroupMembers::Json => (sql::GROUP_USER_IDS_MEMBERS, ", user_ids", ", '[]'::json"),
         };
         let desired = if keys == TouchedFrom::Arrays {
             sql::DESIRED_MEMBERS_OF_KEYS
@@ -50,7 +51,7 @@ impl Texts {
         let difference = fill(sql::MEMBER_DIFFERENCE, ":desired_members", desired);
         let members = fill(members, ":member_difference", &difference);
         let members = fill(&members, ":member_audit", sql::MEMBER_AUDIT);
-        let members = fill(&members, ":json_changes", sql::JSON_CHANGES);
+        let members = fill(&members, ":changes", sql::GROUP_USER_IDS_CHANGES);
         let groups = fill(sql::GROUPS, ":extra_columns", columns);
         let groups = fill(&groups, ":extra_values", values);
         let remove = fill(sql::REMOVE_GROUPS, ":references", &layout.group_references());

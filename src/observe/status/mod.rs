@@ -271,8 +271,8 @@ pub async fn models(target: &Target, layout: &Layout) -> Result<ModelsReport> {
                        (select count(*) from model_grant)";
     let row = target.client().query_one(text, &[]).await.map_err(on(Side::Target, action))?;
     let text = match layout.model_access {
-        ModelAccess::Table => sql::PUBLIC_MODELS_TABLE,
-        ModelAccess::Json => sql::PUBLIC_MODELS_JSON,
+        ModelAccess::Table => sql::ACCESS_GRANT_PUBLIC,
+        ModelAccess::Json => sql::MODEL_ACCESS_CONTROL_PUBLIC,
     };
     let public = target.client().query(text, &[]).await.map_err(on(Side::Target, action))?;
     Ok(ModelsReport {

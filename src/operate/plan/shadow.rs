@@ -95,21 +95,21 @@ pub(super) async fn make(target: &Target, config: &Config, layout: &Layout, plan
 /// Notes how Open WebUI's tables are now, as `was_…` or `is_…`.
 pub(super) async fn note(target: &Target, layout: &Layout, when: &str) -> Result<()> {
     let members = match layout.group_members {
-        GroupMembers::Table => sql::PLAN_MEMBERS_TABLE,
-        GroupMembers::Json => sql::PLAN_MEMBERS_JSON,
+        GroupMembers::Table => sql::GROUP_MEMBER_PLAN,
+        GroupMembers::Json => sql::GROUP_USER_IDS_PLAN,
     };
     let keys = match layout.api_keys {
-        ApiKeys::Table => sql::PLAN_KEYS_TABLE,
-        ApiKeys::Column => sql::PLAN_KEYS_COLUMN,
+        ApiKeys::Table => sql::API_KEY_PLAN,
+        ApiKeys::Column => sql::USER_API_KEY_PLAN,
     };
     let (grants, is_public) = match layout.model_access {
         ModelAccess::Table => (
-            sql::PLAN_GRANTS_TABLE,
+            sql::ACCESS_GRANT_PLAN,
             "exists (select from access_grant a where a.resource_type = 'model' and a.resource_id = m.id \
              and a.principal_type = 'user' and a.principal_id = '*')",
         ),
         ModelAccess::Json => {
-            (sql::PLAN_GRANTS_JSON, "json_typeof(coalesce(m.access_control, 'null')) = 'null'")
+            (sql::MODEL_ACCESS_CONTROL_PLAN, "json_typeof(coalesce(m.access_control, 'null')) = 'null'")
         }
     };
     let mut text = sql::PLAN_NOTE.to_owned();
