@@ -45,12 +45,16 @@ files! {
     GROUP_MEMBER_MEMBERS = "layout/group_member/members.sql";
     GROUP_MEMBER_ACCESS_MEMBERS = "layout/group_member/access_members.sql";
     GROUP_MEMBER_GROUPS_OF = "layout/group_member/groups_of.sql";
+    GROUP_MEMBER_LEAVE_ACCESS_GROUPS = "layout/group_member/leave_access_groups.sql";
     GROUP_MEMBER_PLAN = "layout/group_member/plan.sql";
+    GROUP_MEMBER_PURGE = "layout/group_member/purge.sql";
     GROUP_USER_IDS_MEMBERS = "layout/group_user_ids/members.sql";
     GROUP_USER_IDS_ACCESS_MEMBERS = "layout/group_user_ids/access_members.sql";
     GROUP_USER_IDS_CHANGES = "layout/group_user_ids/changes.sql";
     GROUP_USER_IDS_GROUPS_OF = "layout/group_user_ids/groups_of.sql";
+    GROUP_USER_IDS_LEAVE_ACCESS_GROUPS = "layout/group_user_ids/leave_access_groups.sql";
     GROUP_USER_IDS_PLAN = "layout/group_user_ids/plan.sql";
+    GROUP_USER_IDS_PURGE = "layout/group_user_ids/purge.sql";
     API_KEY_HELD = "layout/api_key/held.sql";
     API_KEY_DELETE = "layout/api_key/delete.sql";
     API_KEY_MINT = "layout/api_key/mint.sql";
