@@ -1,5 +1,5 @@
 -- What is to be done about each touched person's account: the CTEs shared by the statements that do it.
--- :users gives the LiteLLM user ids, :email_holder is the CTE of sql/layout/account_email/.
+-- :users gives the LiteLLM user ids, :email_holder is the CTE of sql/layout/*/holder.sql.
 -- $4 people who cannot get the e-mail they want (text[]), so that nobody waits for theirs; $5 whether every e-mail
 -- that will be freed is free by now (boolean): who still has to wait then gets a dead letter.
 -- One row per person in "difference"; its column action says what is to be done:

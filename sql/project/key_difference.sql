@@ -1,7 +1,7 @@
 -- Who gets a personal API key and who loses theirs. Does everything but the minting. Runs on: target, after the
 -- accounts are there. $1 now (timestamptz), $2 end of the batch (pg_lsn), $3 one audit row per person (boolean; else a
 -- summary); :key_owners gives LiteLLM user ids. :held_keys is the CTE "holding" and :delete_keys the CTE "deleted" of
--- this layout (sql/layout/api_key/). Who is to get a key is returned, or where that may be too many (:in_memory is
+-- this layout (sql/layout/*/held.sql, delete.sql). Who is to get a key is returned, or where that may be too many (:in_memory is
 -- false) left in the temporary table "minting" by :mint_later.
 -- Returns one row: deleted, unkeyed (active people whose key LiteLLM took back, not the clock, as hashes), and three arrays
 -- of one length with those to mint for: ids (of Open WebUI), user_ids, newest.

@@ -1,4 +1,4 @@
--- The audit rows of a membership change: one per group. A CTE of sql/layout/group_members/.
+-- The audit rows of a membership change: one per group. A CTE of sql/layout/*/members.sql.
 insert into sync_audit (operation, record_id, sync_result, new_data, created_at, lsn)
 select case l.kind when 'team' then 'SYNC_TEAM_MEMBERS' else 'SYNC_ORG_MEMBERS' end, l.litellm_id, 'SUCCESS',
        jsonb_build_object('kind', l.kind, 'webui_id', h.group_id, 'added', h.added, 'removed', h.removed), $1, $2

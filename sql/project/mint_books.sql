@@ -1,4 +1,4 @@
--- The books about minted keys: the ledger, and one audit row each. CTEs of sql/layout/api_key/*_mint.sql; "written" holds
+-- The books about minted keys: the ledger, and one audit row each. CTEs of sql/layout/*/mint.sql; "written" holds
 -- the keys that are there now.
 owned as (
     insert into minted_key (webui_id, sha256, newest, minted_at) select id, sha256, newest, $1 from written

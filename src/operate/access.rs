@@ -17,7 +17,7 @@ use crate::config::policy::KeyPolicy;
 use crate::decode::reduce;
 use crate::error::{Error, Result, Side, on};
 use crate::sql::{self, fill};
-use crate::target::layout::{self, GroupMembers, Layout, ModelAccess};
+use crate::target::layout::{self, Layout};
 use crate::target::{QUICK, Target};
 
 /// Everything `access` says. The JSON of `access --json` is this struct.
@@ -150,15 +150,8 @@ pub async fn report(config: &Config, email: &str, model: Option<&str>) -> Result
 
 /// The models an account sees by its rows, and through what.
 async fn shown(target: &Target, layout: &Layout, webui_id: &str) -> Result<BTreeMap<String, Vec<String>>> {
-    let groups = match layout.group_members {
-        GroupMembers::Table => sql::GROUPS_OF_TABLE,
-        GroupMembers::Json => sql::GROUPS_OF_JSON,
-    };
-    let text = match layout.model_access {
-        ModelAccess::Table => sql::SEES_TABLE,
-        ModelAccess::Json => sql::SEES_JSON,
-    };
-    let statement = target.prepare(&fill(text, ":groups", groups), &[Type::TEXT]).await?;
+    let text = fill(layout.model_access.sees, ":groups", layout.group_members.groups_of);
+    let statement = target.prepare(&text, &[Type::TEXT]).await?;
     let rows = target.query("look at what Open WebUI shows", QUICK, &statement, &[&webui_id]).await?;
     let mut shown: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for row in rows {

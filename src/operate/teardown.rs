@@ -8,10 +8,10 @@ use crate::error::{Error, Result, Side, on};
 use crate::postgres::quote_ident;
 use crate::source::Source;
 use crate::source::publication::drop_publication_sql;
-use crate::sql;
+use crate::sql::{self, fill};
 use crate::target::Target;
 use crate::target::checkpoint;
-use crate::target::layout::{self, ApiKeys, GroupMembers, ModelAccess};
+use crate::target::layout;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purge {
@@ -98,35 +98,16 @@ async fn purge_rows(target: &Target, config: &Config, purge: Purge, lines: &mut 
     let client = target.client();
     let action = "remove our rows";
     // Before the accounts: theirs would go with them, uncounted.
-    let keys = match layout.api_keys {
-        ApiKeys::Table => sql::KEYS_TABLE_PURGE,
-        ApiKeys::Column => sql::KEYS_COLUMN_PURGE,
-    };
-    let removed = client.execute(keys, &[]).await.map_err(on(Side::Target, action))?;
+    let removed = client.execute(layout.api_keys.purge, &[]).await.map_err(on(Side::Target, action))?;
     lines.push(format!("removed {removed} API keys"));
-    let models = match layout.model_access {
-        ModelAccess::Table => sql::PURGE_MODELS_TABLE,
-        ModelAccess::Json => sql::PURGE_MODELS_JSON,
-    };
-    let row = client.query_one(models, &[]).await.map_err(on(Side::Target, action))?;
+    let members = layout.group_members;
+    let models = fill(layout.model_access.purge, ":leave_access_groups", members.leave_access_groups);
+    let row = client.query_one(&models, &[]).await.map_err(on(Side::Target, action))?;
     let (models, groups, grants): (i64, i64, i64) = (row.get(0), row.get(1), row.get(2));
     lines.push(format!("removed {models} models, {groups} access groups, {grants} grants"));
-    let members = match layout.group_members {
-        GroupMembers::Table => {
-            "delete from group_member gm using member m
-              where gm.group_id = m.group_id collate \"default\" and gm.user_id = m.user_id collate \"default\""
-        }
-        GroupMembers::Json => {
-            "update \"group\" g set user_ids = webui_user_ids(g.user_ids, '{}', l.ids)
-               from (select group_id, array_agg(user_id) as ids from member group by group_id) l
-              where g.id = l.group_id collate \"default\""
-        }
-    };
-    let removed = client.execute(members, &[]).await.map_err(on(Side::Target, action))?;
-    lines.push(match layout.group_members {
-        GroupMembers::Table => format!("removed {removed} group members"),
-        GroupMembers::Json => format!("removed our members from {removed} groups"),
-    });
+    let removed = client.execute(members.purge, &[]).await.map_err(on(Side::Target, action))?;
+    let (before, after) = members.purged;
+    lines.push(format!("{before} {removed} {after}"));
     let text = format!(
         "delete from \"group\" g using group_link c
           where g.id = c.webui_id collate \"default\" and c.origin = 'created' and not ({})",

@@ -2,7 +2,7 @@
 //!
 //! Never sees the value of a key: the target's server makes it from its own strong randomness inside the statement that
 //! writes it, because a server that logs slow statements logs their parameters as well. Our ledger gets its SHA-256. Who is to have a key is SQL
-//! (`sql/project/key_difference.sql`), how Open WebUI keeps it too (`sql/layout/api_key/`). Never begins or commits.
+//! (`sql/project/key_difference.sql`), how Open WebUI keeps it too (`sql/layout/`). Never begins or commits.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use super::{Outcome, Stamp, bury, only, within_budget};
 use crate::error::{Result, Side, on};
 use crate::sql::{self, TouchedFrom, fill};
 use crate::target::dead_letter::Kind;
-use crate::target::layout::{ApiKeys, Layout};
+use crate::target::layout::Layout;
 use crate::target::{SLOW, Target};
 
 /// People minted for at once: all that is ever in memory.
@@ -47,10 +47,7 @@ struct Waiting {
 
 impl KeyTexts {
     pub(super) fn new(layout: &Layout, keys: TouchedFrom) -> Self {
-        let (held, delete, mint) = match layout.api_keys {
-            ApiKeys::Table => (sql::KEYS_TABLE_HELD, sql::KEYS_TABLE_DELETE, sql::KEYS_TABLE_MINT),
-            ApiKeys::Column => (sql::KEYS_COLUMN_HELD, sql::KEYS_COLUMN_DELETE, sql::KEYS_COLUMN_MINT),
-        };
+        let kept = layout.api_keys;
         let owners = match keys {
             TouchedFrom::Arrays => "unnest($4::text[])",
             // Whoever is new waits for a key as well.
@@ -64,8 +61,8 @@ impl KeyTexts {
         let mut difference = sql::KEY_DIFFERENCE.to_owned();
         for (place, with) in [
             (":key_owners", owners),
-            (":held_keys", held),
-            (":delete_keys", delete),
+            (":held_keys", kept.held),
+            (":delete_keys", kept.delete),
             (":mint_later", later),
             (":in_memory", in_memory),
         ] {
@@ -75,7 +72,7 @@ impl KeyTexts {
             keys,
             owners,
             difference,
-            mint: fill(&fill(mint, ":mint_books", sql::MINT_BOOKS), ":new_key", sql::NEW_KEY),
+            mint: fill(&fill(kept.mint, ":mint_books", sql::MINT_BOOKS), ":new_key", sql::NEW_KEY),
         }
     }
 

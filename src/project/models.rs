@@ -22,7 +22,7 @@ use crate::config::policy::{KeyPolicy, PublicModels};
 use crate::error::Result;
 use crate::sql::{self, fill};
 use crate::target::dead_letter::Kind;
-use crate::target::layout::{GroupMembers, Layout, ModelAccess};
+use crate::target::layout::Layout;
 use crate::target::{QUICK, SLOW, Target};
 
 /// What the policy and Open WebUI's connections say about models.
@@ -122,33 +122,20 @@ struct Texts {
 
 impl Texts {
     fn new(layout: &Layout) -> Self {
-        let (members, group_columns, group_values) = match layout.group_members {
-            GroupMembers::Table => (sql::ACCESS_MEMBERS_TABLE, "", ""),
-            GroupMembers::Json => (sql::ACCESS_MEMBERS_JSON, ", user_ids", ", '[]'::json"),
-        };
-        let (grants, take, model_columns, model_values) = match layout.model_access {
-            ModelAccess::Table => (sql::GRANTS_TABLE, sql::TAKE_MODELS_TABLE, "", ""),
-            // NULL there would be public.
-            ModelAccess::Json => (
-                sql::GRANTS_JSON,
-                sql::TAKE_MODELS_JSON,
-                ", access_control",
-                ", webui_access_control('{}', '{}', '{}', '{}', '{}')",
-            ),
-        };
+        let (members, access) = (layout.group_members, layout.model_access);
         let extra = |text: &str, columns, values| {
             fill(&fill(text, ":extra_columns", columns), ":extra_values", values)
         };
         Self {
-            models: extra(sql::MODEL_ROWS, model_columns, model_values),
-            take,
-            groups: extra(sql::ACCESS_GROUPS, group_columns, group_values),
+            models: extra(sql::MODEL_ROWS, access.model_columns, access.model_values),
+            take: access.take,
+            groups: extra(sql::ACCESS_GROUPS, members.group_columns, members.group_values),
             members: fill(
-                &fill(members, ":access_member_difference", sql::ACCESS_MEMBER_DIFFERENCE),
-                ":json_changes",
-                sql::JSON_CHANGES,
+                &fill(members.access_members, ":access_member_difference", sql::ACCESS_MEMBER_DIFFERENCE),
+                ":changes",
+                members.changes,
             ),
-            grants: fill(grants, ":grant_difference", sql::GRANT_DIFFERENCE),
+            grants: fill(access.grants, ":grant_difference", sql::GRANT_DIFFERENCE),
         }
     }
 }

@@ -25,7 +25,7 @@ const TYPES: &[Type] = &[Type::TIMESTAMPTZ, Type::PG_LSN, Type::TEXT_ARRAY];
 impl Projection {
     /// Whether this Open WebUI lets e-mails be looked up; prepares the statement if so.
     pub async fn prepare_plain(&self, target: &Target) -> Result<bool> {
-        if !self.layout.unique_email {
+        if !self.layout.email.unique {
             return Ok(false);
         }
         target.prepare(&self.plain, TYPES).await?;

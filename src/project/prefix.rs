@@ -8,8 +8,7 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use crate::error::{Error, Result, Side};
-use crate::sql;
-use crate::target::layout::{Layout, Settings};
+use crate::target::layout::Layout;
 use crate::target::{QUICK, Target, within};
 
 /// The prefix with its dot, or nothing. `asked` is `models.prefix` of the policy; `litellm_url` tells LiteLLM's
@@ -23,13 +22,9 @@ pub async fn find(
     if asked != "auto" {
         return Ok(dotted(asked));
     }
-    let text = match layout.settings {
-        Settings::Keys => sql::SETTINGS_KEYS,
-        Settings::Document => sql::SETTINGS_DOCUMENT,
-        Settings::Unknown => return last_known(target).await,
-    };
-    let read =
-        within(Side::Target, "read Open WebUI's connections", QUICK, target.client().query_one(text, &[]));
+    let Some(settings) = layout.settings else { return last_known(target).await };
+    let work = target.client().query_one(settings.connections, &[]);
+    let read = within(Side::Target, "read Open WebUI's connections", QUICK, work);
     let row = match read.await {
         Ok(row) => row,
         // Its settings hold secrets, so a careful DBA may not have let us read them.

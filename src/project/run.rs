@@ -10,7 +10,7 @@ use super::{MANY, Outcome, Scope, Stamp, only};
 use crate::config::policy::ApiKeys;
 use crate::error::Result;
 use crate::sql::{self, TouchedFrom, fill, with_keys};
-use crate::target::layout::{GroupMembers, Layout};
+use crate::target::layout::Layout;
 use crate::target::{QUICK, SLOW, Target};
 
 #[derive(Debug)]
@@ -30,29 +30,25 @@ pub(super) struct Texts {
 
 impl Texts {
     pub(super) fn new(layout: &Layout, api_keys: ApiKeys, keys: TouchedFrom) -> Self {
-        let email_holder = if layout.unique_email { sql::EMAIL_INDEXED } else { sql::EMAIL_SCAN };
-        let difference = fill(sql::ACCOUNT_DIFFERENCE, ":email_holder", email_holder);
+        let difference = fill(sql::ACCOUNT_DIFFERENCE, ":email_holder", layout.email.holder);
         // Where there are many, people who are simply new are dealt with before.
         let rest = if keys == TouchedFrom::Arrays { keys } else { TouchedFrom::Remaining };
         let account =
             |text: &str, first| with_keys(&fill(text, ":account_difference", &difference), rest, first);
         let create = fill(sql::CREATE_ACCOUNTS, ":new_user", sql::NEW_USER);
         let new = fill(sql::NEW_ACCOUNTS, ":new_user", sql::NEW_USER);
-        let (members, columns, values) = match layout.group_members {
-            GroupMembers::Table => (sql::MEMBERS_TABLE, "", ""),
-            GroupMembers::Json => (sql::MEMBERS_JSON, ", user_ids", ", '[]'::json"),
-        };
         let desired = if keys == TouchedFrom::Arrays {
             sql::DESIRED_MEMBERS_OF_KEYS
         } else {
             sql::DESIRED_MEMBERS_OF_ALL
         };
         let difference = fill(sql::MEMBER_DIFFERENCE, ":desired_members", desired);
-        let members = fill(members, ":member_difference", &difference);
+        let kept = layout.group_members;
+        let members = fill(kept.members, ":member_difference", &difference);
         let members = fill(&members, ":member_audit", sql::MEMBER_AUDIT);
-        let members = fill(&members, ":json_changes", sql::JSON_CHANGES);
-        let groups = fill(sql::GROUPS, ":extra_columns", columns);
-        let groups = fill(&groups, ":extra_values", values);
+        let members = fill(&members, ":changes", kept.changes);
+        let groups = fill(sql::GROUPS, ":extra_columns", kept.group_columns);
+        let groups = fill(&groups, ":extra_values", kept.group_values);
         let remove = fill(sql::REMOVE_GROUPS, ":references", &layout.group_references());
         Self {
             new: with_keys(&new, keys, 4),

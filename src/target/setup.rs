@@ -4,28 +4,19 @@
 
 use crate::config::Config;
 use crate::postgres::quote_ident;
-use crate::target::layout::{ApiKeys, GroupMembers, Layout, ModelAccess};
+use crate::target::layout::{ADDED_PRIVILEGES, Layout};
 
 /// The SQL that prepares Open WebUI's database, for a DBA: least privileges for `role`.
 pub fn setup_sql(config: &Config, role: &str, layout: &Layout) -> String {
     let webui = quote_ident(&config.webui_schema);
     let role = quote_ident(role);
-    let members = match layout.group_members {
-        GroupMembers::Json => String::new(),
-        GroupMembers::Table => {
-            format!("grant select, insert, delete on {webui}.group_member to {role};\n")
-        }
-    };
-    let keys = match layout.api_keys {
-        ApiKeys::Column => String::new(),
-        ApiKeys::Table => format!("grant select, insert, delete on {webui}.api_key to {role};\n"),
-    };
+    let privileges = ADDED_PRIVILEGES.join(", ");
+    let added: String = layout
+        .added_tables()
+        .map(|table| format!("grant {privileges} on {webui}.{table} to {role};\n"))
+        .collect();
     let readable: Vec<String> =
         layout.access_control_tables.iter().map(|table| format!("{webui}.{}", quote_ident(table))).collect();
-    let grants = match layout.model_access {
-        ModelAccess::Json => String::new(),
-        ModelAccess::Table => format!("grant select, insert, delete on {webui}.access_grant to {role};\n"),
-    };
     let readable = if readable.is_empty() {
         String::new()
     } else {
@@ -42,7 +33,7 @@ grant usage on schema {webui} to {role};
 grant select, insert, update on {webui}.\"user\", {webui}.auth to {role};
 grant select, insert, update, delete on {webui}.\"group\" to {role};
 grant select, insert, update on {webui}.model to {role};
-{grants}{members}{keys}{readable}-- To find the prefix_id of Open WebUI's connection to LiteLLM. Its settings hold secrets: leave this out where there is no
+{added}{readable}-- To find the prefix_id of Open WebUI's connection to LiteLLM. Its settings hold secrets: leave this out where there is no
 -- prefix, or where the policy has models.prefix.
 grant select on {webui}.config to {role};
 -- Our own schema. Nothing in it refers to Open WebUI's tables.

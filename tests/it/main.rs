@@ -28,6 +28,7 @@ mod harm;
 mod heal;
 mod keys;
 mod layering;
+mod layout;
 mod mapping;
 mod metrics;
 mod models;

@@ -17,7 +17,7 @@ use crate::observe::progress::{Progress, State};
 use crate::observe::status::StatusReport;
 use crate::target::audit::Entry;
 use crate::target::failures::Failure;
-use crate::target::layout::{ApiKeys, GroupMembers, Layout, ModelAccess, Settings};
+use crate::target::layout::Layout;
 
 /// The answer of `/api/status`. Moments are RFC 3339 in UTC. Fields may be added in a later release; none changes its meaning.
 #[derive(Debug, Clone, Serialize)]
@@ -337,42 +337,7 @@ fn versions(facts: &Facts, started: SystemTime) -> Versions {
     // 150017 is 15.17.
     let postgres = |number: i32| format!("{}.{}", number / 10_000, number % 10_000);
     let servers = &facts.servers;
-    let mut webui_layout = Vec::new();
-    if let Some(layout) = &servers.layout {
-        let mut found = |what: &str, found: &str| {
-            webui_layout.push(Found { what: what.to_owned(), found: found.to_owned() });
-        };
-        found(
-            "group members",
-            match layout.group_members {
-                GroupMembers::Json => "group.user_ids (before 0.6.37)",
-                GroupMembers::Table => "group_member",
-            },
-        );
-        found(
-            "API keys",
-            match layout.api_keys {
-                ApiKeys::Column => "user.api_key (before 0.6.43)",
-                ApiKeys::Table => "api_key",
-            },
-        );
-        found(
-            "model access",
-            match layout.model_access {
-                ModelAccess::Json => "model.access_control (before 0.8.0)",
-                ModelAccess::Table => "access_grant",
-            },
-        );
-        found(
-            "settings",
-            match layout.settings {
-                Settings::Document => "config.data (before 0.10.0)",
-                Settings::Keys => "config, a row per key",
-                Settings::Unknown => "not found",
-            },
-        );
-        found("e-mails", if layout.unique_email { "unique" } else { "not unique (before 0.11.0)" });
-    }
+    let found = |(what, found): (&str, &str)| Found { what: what.to_owned(), found: found.to_owned() };
     Versions {
         program: env!("CARGO_PKG_VERSION").to_owned(),
         started_at: moment(started),
@@ -380,7 +345,7 @@ fn versions(facts: &Facts, started: SystemTime) -> Versions {
         webui_postgres: servers.target_version.map(postgres),
         litellm_tables: servers.source_tables,
         litellm_tables_known: TABLES.len(),
-        webui_layout,
+        webui_layout: servers.layout.iter().flat_map(Layout::found).map(found).collect(),
     }
 }
 

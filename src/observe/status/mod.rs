@@ -14,7 +14,7 @@ use crate::error::{Error, Result, Side, on};
 use crate::position::Lsn;
 use crate::source::{Leader, SlotState, Source};
 use crate::sql;
-use crate::target::layout::{self, Layout, ModelAccess};
+use crate::target::layout::{self, Layout};
 use crate::target::{QUICK, Target};
 
 pub use wait::{Waited, wait_now};
@@ -270,11 +270,8 @@ pub async fn models(target: &Target, layout: &Layout) -> Result<ModelsReport> {
                        (select count(*) from model_set where people > 0), (select count(*) from access_group),
                        (select count(*) from model_grant)";
     let row = target.client().query_one(text, &[]).await.map_err(on(Side::Target, action))?;
-    let text = match layout.model_access {
-        ModelAccess::Table => sql::PUBLIC_MODELS_TABLE,
-        ModelAccess::Json => sql::PUBLIC_MODELS_JSON,
-    };
-    let public = target.client().query(text, &[]).await.map_err(on(Side::Target, action))?;
+    let public =
+        target.client().query(layout.model_access.public, &[]).await.map_err(on(Side::Target, action))?;
     Ok(ModelsReport {
         known: row.get(0),
         people: row.get(1),

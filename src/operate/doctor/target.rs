@@ -13,7 +13,8 @@ use crate::target::layout;
 
 pub(super) async fn examine(config: &Config, checks: &mut Vec<Check>) -> Result<()> {
     let target = Target::open(config).await?;
-    let row = target.client().query_one(sql::DOCTOR_TARGET, &[&config.webui_schema]).await;
+    let (named, wanted) = layout::all_privileges();
+    let row = target.client().query_one(sql::DOCTOR_TARGET, &[&config.webui_schema, &named, &wanted]).await;
     let row = row.map_err(on(Side::Target, "examine the server"))?;
     checks.push(server::version("Open WebUI's server", row.get("version")));
     checks.extend(server::tls("Open WebUI's connection", row.get("tls"), row.get("local")));

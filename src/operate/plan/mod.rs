@@ -217,7 +217,8 @@ async fn check_rights(config: &Config, source: &Source, target: &Target) -> Resu
         return Err(Error::Lacking { side: Side::Source, what: lacking.join(", ") });
     }
     refuse(&unfit(config, &tables))?;
-    let parameters: &[&(dyn ToSql + Sync)] = &[&config.webui_schema];
+    let tables = layout::all_tables();
+    let parameters: &[&(dyn ToSql + Sync)] = &[&config.webui_schema, &tables];
     let work = target.client().query(sql::PLAN_TARGET_LACKS, parameters);
     let rows = within(Side::Target, "examine Open WebUI's tables", QUICK, work).await?;
     let lacking: Vec<String> = rows.iter().map(|row| row.get(0)).collect();

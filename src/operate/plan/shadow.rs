@@ -11,12 +11,16 @@ use crate::config::Config;
 use crate::error::{Error, Result, Side, on};
 use crate::postgres::quote_ident;
 use crate::sql::{self, fill};
-use crate::target::layout::{ApiKeys, GroupMembers, Layout, ModelAccess};
+use crate::target::layout::Layout;
 use crate::target::schema;
 use crate::target::{QUICK, Target, within};
 
-/// What is not read, and what stands for it: secrets, pictures, and documents that nothing of ours looks at.
-const STAND_INS: &[(&str, &str, &str)] = &[
+/// Table, column, and what stands for it.
+type StandIn = (&'static str, &'static str, &'static str);
+
+/// What is not read, and what stands for it: secrets, pictures, and documents that nothing of ours looks at. Those of a table
+/// that only some layouts have stand in the layout.
+const STAND_INS: &[StandIn] = &[
     ("user", "profile_image_url", "''"),
     ("user", "profile_banner_image_url", "null"),
     ("user", "settings", "null"),
@@ -25,7 +29,6 @@ const STAND_INS: &[(&str, &str, &str)] = &[
     ("auth", "password", "''"),
     ("auth", "mfa", "null"),
     ("auth", "session_stamp", "null"),
-    ("api_key", "data", "null"),
     ("model", "meta", "'{}'"),
     ("model", "params", "'{}'"),
 ];
@@ -50,16 +53,7 @@ const BOOKS: &[&str] = &[
 
 /// Copies what there is: Open WebUI's rows, and our books if a daemon has run here. Notes how all was before.
 pub(super) async fn make(target: &Target, config: &Config, layout: &Layout, plan: &mut Plan) -> Result<()> {
-    let mut tables = vec!["user", "auth", "group", "model"];
-    if layout.group_members == GroupMembers::Table {
-        tables.push("group_member");
-    }
-    if layout.api_keys == ApiKeys::Table {
-        tables.push("api_key");
-    }
-    if layout.model_access == ModelAccess::Table {
-        tables.push("access_grant");
-    }
+    let tables = layout.tables();
     let action = "look at Open WebUI's tables";
     let parameters: &[&(dyn ToSql + Sync)] = &[&config.webui_schema, &tables];
     let work = target.client().query(sql::COLUMNS, parameters);
@@ -72,10 +66,11 @@ pub(super) async fn make(target: &Target, config: &Config, layout: &Layout, plan
     let known = books_version(target, config).await?;
     // One point in time. It ends before anything else is done, so that no lock of ours is in Open WebUI's way.
     target.execute("begin to copy", "begin isolation level repeatable read").await?;
+    let unread: Vec<StandIn> = STAND_INS.iter().copied().chain(layout.unread()).collect();
     for table in tables {
         let mine: Vec<&str> =
             columns.iter().filter(|(name, _)| name == table).map(|(_, column)| column.as_str()).collect();
-        target.execute("copy Open WebUI's rows", &copy(&config.webui_schema, table, &mine)).await?;
+        target.execute("copy Open WebUI's rows", &copy(&config.webui_schema, table, &mine, &unread)).await?;
     }
     if known {
         plan.has_run = true;
@@ -94,28 +89,13 @@ pub(super) async fn make(target: &Target, config: &Config, layout: &Layout, plan
 
 /// Notes how Open WebUI's tables are now, as `was_…` or `is_…`.
 pub(super) async fn note(target: &Target, layout: &Layout, when: &str) -> Result<()> {
-    let members = match layout.group_members {
-        GroupMembers::Table => sql::PLAN_MEMBERS_TABLE,
-        GroupMembers::Json => sql::PLAN_MEMBERS_JSON,
-    };
-    let keys = match layout.api_keys {
-        ApiKeys::Table => sql::PLAN_KEYS_TABLE,
-        ApiKeys::Column => sql::PLAN_KEYS_COLUMN,
-    };
-    let (grants, is_public) = match layout.model_access {
-        ModelAccess::Table => (
-            sql::PLAN_GRANTS_TABLE,
-            "exists (select from access_grant a where a.resource_type = 'model' and a.resource_id = m.id \
-             and a.principal_type = 'user' and a.principal_id = '*')",
-        ),
-        ModelAccess::Json => {
-            (sql::PLAN_GRANTS_JSON, "json_typeof(coalesce(m.access_control, 'null')) = 'null'")
-        }
-    };
     let mut text = sql::PLAN_NOTE.to_owned();
-    for (place, with) in
-        [(":members_of", members), (":keys_of", keys), (":grants_of", grants), (":is_public", is_public)]
-    {
+    for (place, with) in [
+        (":members_of", layout.group_members.plan),
+        (":keys_of", layout.api_keys.plan),
+        (":grants_of", layout.model_access.plan),
+        (":is_public", layout.model_access.is_public),
+    ] {
         text = fill(&text, place, with);
     }
     for table in ["account", "group", "member", "key", "model", "grant"] {
@@ -126,9 +106,9 @@ pub(super) async fn note(target: &Target, layout: &Layout, when: &str) -> Result
 
 /// The statements that make the copy of one table, with its constraints and indexes: what cannot be written there cannot
 /// be written here.
-fn copy(schema: &str, table: &str, columns: &[&str]) -> String {
+fn copy(schema: &str, table: &str, columns: &[&str], unread: &[StandIn]) -> String {
     let stand_in = |column: &str| {
-        STAND_INS.iter().find(|(of, name, _)| *of == table && *name == column).map(|(_, _, value)| *value)
+        unread.iter().find(|(of, name, _)| *of == table && *name == column).map(|(_, _, value)| *value)
     };
     let names: Vec<String> = columns.iter().map(|column| quote_ident(column)).collect();
     let values: Vec<String> = columns
@@ -171,7 +151,7 @@ mod tests {
 
     #[test]
     fn secrets_are_not_copied() {
-        let text = copy("public", "auth", &["id", "password"]);
+        let text = copy("public", "auth", &["id", "password"], STAND_INS);
         assert!(
             text.contains(r#"insert into pg_temp."auth" ("id", "password") select "id", '' from"#),
             "{text}"

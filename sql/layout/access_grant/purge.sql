@@ -1,5 +1,6 @@
 -- Undoes our model rows, access groups and grants (access_grant). Runs on: target, in a purge. A model we took back is public
--- again, unless somebody limited it since. Returns one row: models, groups, grants removed.
+-- again, unless somebody limited it since. :leave_access_groups is that of the layout of group members. Returns one row: models,
+-- groups, grants removed.
 with grants as (
     delete from access_grant a using model_grant g
      where a.resource_type = 'model' and a.resource_id = g.model_id collate "default" and a.permission = 'read'
@@ -18,7 +19,7 @@ with grants as (
                                              and g.principal_id = a.principal_id collate "C"))
     on conflict do nothing
 ), members as (
-    delete from group_member gm using access_group g where gm.group_id = g.webui_id collate "default"
+    :leave_access_groups
 ), groups as (
     delete from "group" w using access_group g where w.id = g.webui_id collate "default" returning 1
 ), models as (

@@ -1,4 +1,4 @@
--- What becomes of group.user_ids: the CTEs that both kinds of groups share (json.sql, access_json.sql). "wanted" and "gone"
+-- What becomes of group.user_ids: the CTEs that both kinds of groups share (members.sql, access_members.sql). "wanted" and "gone"
 -- come from the difference before them. $1 now (timestamptz).
 --
 -- The array is rebuilt from the row as it is under its lock: other people's entries stay, each id
