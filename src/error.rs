@@ -86,6 +86,14 @@ pub enum Error {
     NoOpenWebUi { schema: String, looked_for: &'static str },
     #[error("this Open WebUI database has a layout we do not know: {missing}")]
     UnknownLayout { missing: String },
+    #[error("row level security hides rows of Open WebUI's tables from our role: {tables}")]
+    HiddenRows { tables: String, sql: String },
+    #[error("Open WebUI's tables lack unique keys that every release of it has: {what}")]
+    NoUniqueKey { what: String, sql: String },
+    #[error("Open WebUI's database has encoding {found}, which cannot hold every name: it has to be UTF8")]
+    Encoding { found: String },
+    #[error("schema \"{schema}\" is not ours alone: it holds {found}")]
+    ForeignSchema { schema: String, found: String },
     #[error("our schema was made by a newer release (version {found}, this program knows {known})")]
     NewerSchema { found: i32, known: i32 },
     #[error("our schema was made by an older release (version {found}, this program needs {known})")]
@@ -166,6 +174,7 @@ impl Error {
             | Self::LiteLlmLacks { .. }
             | Self::ColumnGone { .. }
             | Self::ReplicaIdentity { .. }
+            | Self::HiddenRows { .. }
             | Self::NoOpenWebUi { .. } => Reaction::Retry,
             Self::Decode(_)
             | Self::Gap { .. }
@@ -174,6 +183,9 @@ impl Error {
             | Self::StraySlot { .. }
             | Self::Publication { .. }
             | Self::UnknownLayout { .. }
+            | Self::NoUniqueKey { .. }
+            | Self::Encoding { .. }
+            | Self::ForeignSchema { .. }
             | Self::NewerSchema { .. }
             | Self::OlderSchema { .. }
             | Self::Brake { .. }
@@ -226,6 +238,16 @@ impl Error {
             Self::UnknownLayout { .. } => {
                 "this release does not fit this Open WebUI; upgrade litellm-webui-sync".to_owned()
             }
+            Self::HiddenRows { sql, .. } => format!(
+                "on Open WebUI's database: {sql}; or, as a superuser, give our role the attribute bypassrls"
+            ),
+            Self::NoUniqueKey { sql, .. } => format!(
+                "on Open WebUI's database: {sql}; where that finds duplicates, they have to be sorted out first"
+            ),
+            Self::Encoding { .. } => {
+                "move Open WebUI to a database made with `create database … encoding 'UTF8' template template0` (pg_dump, pg_restore)".to_owned()
+            }
+            Self::ForeignSchema { .. } => "choose another name with --schema, or none: litellm_webui_sync is the default".to_owned(),
             Self::NewerSchema { .. } => "run the newer release of litellm-webui-sync".to_owned(),
             Self::OlderSchema { .. } => "`litellm-webui-sync setup` (or the next `run`) brings it up to date".to_owned(),
             Self::Brake { id, .. } => format!(
@@ -284,6 +306,7 @@ impl Error {
             Self::HistoryDiffers | Self::SlotAhead | Self::MirrorLost { .. } => "history_differs".to_owned(),
             Self::LiteLlmLacks { .. } | Self::ColumnGone { .. } => "litellm_lacks".to_owned(),
             Self::ReplicaIdentity { .. } => "replica_identity".to_owned(),
+            Self::HiddenRows { .. } => "hidden_rows".to_owned(),
             Self::Paused { .. } => "paused".to_owned(),
             Self::Resnapshot | Self::AtFence => "resnapshot".to_owned(),
             _ => "other".to_owned(),
@@ -343,12 +366,6 @@ impl Error {
         let of_a_row =
             |code: &str| ["22", "23", "44", "P0", "54"].iter().any(|class| code.starts_with(class));
         self.sqlstate().is_some_and(of_a_row)
-    }
-
-    /// Whether the tables of Open WebUI are not what they were when we looked.
-    pub fn is_about_the_layout(&self) -> bool {
-        matches!(self.sqlstate(), Some("42P01" | "42703" | "42704" | "0A000" | "42883" | "42P10"))
-            && matches!(self, Self::Postgres { side: Side::Target, .. })
     }
 }
 

@@ -124,6 +124,7 @@ files! {
     COLUMNS = "source/columns.sql";
     BREAK_LEASE = "target/break_lease.sql";
     LAYOUT = "target/layout.sql";
+    WHOSE_SCHEMA = "target/whose_schema.sql";
     WRITE_POLICY = "target/write_policy.sql";
     STORE_EXTRA = "target/store_extra.sql";
     STORE_POLLED = "target/store_polled.sql";

@@ -40,6 +40,12 @@ pub async fn prepare(config: &Config) -> Result<Prepared> {
     if server.wal_level != "logical" {
         return Err(Error::WalLevel { found: server.wal_level });
     }
+    // Both sides are looked at before either is touched.
+    let target = Target::open(config).await?;
+    match layout::find(&target, config).await {
+        Ok(_) | Err(Error::NoOpenWebUi { .. }) => {}
+        Err(error) => return Err(error),
+    }
     let tables = source.tables(config).await?;
     let publication = source.publication(config).await?;
     let publication = match Source::publication_repair(config, publication.as_ref(), &tables)? {
@@ -50,7 +56,6 @@ pub async fn prepare(config: &Config) -> Result<Prepared> {
         }
         None => Publication::Fine,
     };
-    let target = Target::open(config).await?;
     schema::ensure(&target, config).await?;
     Ok(Prepared { publication, tables: tables.len() })
 }

@@ -12,6 +12,7 @@ use crate::sql::{self, fill};
 use crate::target::Target;
 use crate::target::checkpoint;
 use crate::target::layout;
+use crate::target::schema;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purge {
@@ -39,6 +40,9 @@ pub async fn teardown(config: &Config, purge: Purge, lines: &mut Lines) -> Resul
     }
     // Only now, with nobody on the slot: whoever holds the lease and does nothing is ended.
     let target = Target::open(config).await?;
+    if purge != Purge::Nothing {
+        schema::refuse_to_drop(&target, &config.schema).await?;
+    }
     if !target.take_lease(&config.schema).await? {
         return Err(Error::Usage(
             "a daemon is at work on this Open WebUI database: stop it first".to_owned(),

@@ -29,6 +29,7 @@ use crate::source::{Server, SlotState, Source, SourceTable};
 use crate::stage::signatures::Signatures;
 use crate::target::Target;
 use crate::target::checkpoint::{self, Checkpoint};
+use crate::target::layout;
 use crate::target::pause;
 use crate::target::policy;
 use crate::target::schema;
@@ -186,6 +187,11 @@ impl Daemon {
         let target = Target::open(config).await?;
         if !target.take_lease(&config.schema).await? {
             return Err(Error::LeaseHeld);
+        }
+        // Before anything is made or copied: what cannot be written is known now.
+        match layout::find(&target, config).await {
+            Ok(_) | Err(Error::NoOpenWebUi { .. }) => {}
+            Err(error) => return Err(error),
         }
         schema::ensure(&target, config).await?;
         let known = checkpoint::read(&target).await?;

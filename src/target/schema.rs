@@ -4,15 +4,70 @@
 //! WebUI's own migrations never meet it.
 
 use sha2::{Digest, Sha256};
+use tokio_postgres::types::ToSql;
 
+use crate::catalog::TABLES;
 use crate::config::Config;
 use crate::error::{Error, Result, Side, on};
 use crate::postgres::quote_ident;
 use crate::sql;
-use crate::target::Target;
+use crate::target::{QUICK, Target, within};
 
 /// Serialises starters. Any constant will do; this one spells "lws".
 const LOCK: i64 = 0x006c_7773;
+
+/// What a schema holds.
+struct Whose {
+    ours: bool,
+    is_empty: bool,
+    /// What we never made there.
+    others: Option<String>,
+}
+
+async fn whose(target: &Target, schema: &str) -> Result<Whose> {
+    let made = made_here();
+    let parameters: [&(dyn ToSql + Sync); 2] = [&schema, &made];
+    let work = target.client().query_one(sql::WHOSE_SCHEMA, &parameters);
+    let row = within(Side::Target, "look whose schema it is", QUICK, work).await?;
+    Ok(Whose { ours: row.get("ours"), is_empty: !row.get::<_, bool>("any"), others: row.get("others") })
+}
+
+/// The tables and views of ours, by name.
+fn made_here() -> Vec<String> {
+    let texts = sql::MIGRATIONS.iter().chain(sql::VIEWS.iter());
+    let made = texts.flat_map(|text| {
+        ["create table ", "create or replace view "].into_iter().flat_map(|create| text.split(create).skip(1))
+    });
+    let name = |text: &str| text.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect();
+    let staging = TABLES.iter().map(|table| format!("stage_{}", table.mirror));
+    made.map(name).chain(staging).chain(["schema_version", "installed_views"].map(str::to_owned)).collect()
+}
+
+/// Refuses a schema that is not ours: one without our mark, unless it is empty (a DBA made it for us).
+///
+/// # Errors
+/// [`Error::ForeignSchema`]: nothing is to be made in it.
+async fn refuse_foreign(target: &Target, schema: &str) -> Result<()> {
+    match whose(target, schema).await? {
+        Whose { ours: false, is_empty: false, others } => Err(foreign(schema, others)),
+        _ => Ok(()),
+    }
+}
+
+/// Refuses a schema that must not be dropped: one that is not ours, or holds anything we never made.
+///
+/// # Errors
+/// [`Error::ForeignSchema`].
+pub async fn refuse_to_drop(target: &Target, schema: &str) -> Result<()> {
+    match whose(target, schema).await? {
+        Whose { is_empty: true, .. } | Whose { ours: true, others: None, .. } => Ok(()),
+        Whose { others, .. } => Err(foreign(schema, others)),
+    }
+}
+
+fn foreign(schema: &str, others: Option<String>) -> Error {
+    Error::ForeignSchema { schema: schema.to_owned(), found: others.unwrap_or_else(|| "tables".to_owned()) }
+}
 
 /// Brings the schema to what this program needs. Two starters at once do no harm; a schema made by a newer
 /// program is refused.
@@ -37,6 +92,7 @@ pub async fn ensure(target: &Target, config: &Config) -> Result<()> {
             other => other.map_err(on(Side::Target, "create our schema"))?,
         }
     }
+    refuse_foreign(target, &config.schema).await?;
     let action = "migrate our schema";
     client
         .batch_execute(&format!("begin; select pg_advisory_xact_lock({LOCK})"))

@@ -1,9 +1,12 @@
 //! Fail closed: what cannot be read narrows and says so, and nothing LiteLLM's database can hold ends the daemon.
 
+use testbed::{Cluster, ClusterOptions, execute};
+
 use crate::support::compare::assert_in_step;
+use crate::support::daemon::run;
 use crate::support::models::visible;
 use crate::support::{
-    Daemon, Pair, change, eventually, key, organization, people, quote, rekey, rostered, team,
+    Daemon, Pair, PairOptions, change, eventually, gone, key, organization, people, quote, rekey, rostered, team,
 };
 
 async fn sees(pair: &Pair, account: &str) -> String {
@@ -188,4 +191,98 @@ async fn a_column_that_every_litellm_has_is_waited_for_and_never_taken_for_null(
     pair.litellm(&rostered("t", &["a1"])).await;
     pair.settle().await;
     assert_in_step(&pair).await;
+}
+
+/// The daemon's role on Open WebUI's database owns nothing there, so row level security counts for it.
+async fn with_a_role_of_its_own(pair: &mut Pair, role: &str) {
+    execute(&pair.target, &format!("create role {role} login")).await.unwrap();
+    let (code, sql, error) = run(pair, &["setup", "--print-sql", "target", "--target-role", role]);
+    assert_eq!(code, 0, "{error}");
+    execute(&pair.target, &sql).await.unwrap();
+    pair.daemon_target = pair.target.replace("postgres@", &format!("{role}@"));
+}
+
+#[tokio::test]
+async fn a_hidden_row_is_not_a_row_that_is_gone() {
+    let cluster = Cluster::start(ClusterOptions::default()).unwrap();
+    let mut pair = Pair::on(&cluster, &cluster, PairOptions::default()).await;
+    with_a_role_of_its_own(&mut pair, "hidden_sync").await;
+    pair.litellm(&[people("a", 4), team("t", "T", None, &["a1", "a2"]), key("1", "a1")].concat()).await;
+    let daemon = Daemon::start(&pair);
+    pair.settle().await;
+    for (table, write) in [
+        ("\"user\"", gone("a3")),
+        ("group_member", rostered("t", &["a1"])),
+        ("api_key", rekey("1", "blocked = true")),
+    ] {
+        pair.webui(&format!("alter table {table} enable row level security")).await;
+        pair.litellm(&write).await;
+        eventually(&format!("it says that {table} hides rows"), || async {
+            let (code, why) = daemon.get("/readyz");
+            code == 503 && why.contains("row level security") && why.contains(table.trim_matches('"'))
+        })
+        .await;
+        for command in ["doctor", "plan", "setup"] {
+            let (code, out, err) = run(&pair, &[command]);
+            assert!(code != 0 && (out + &err).contains("row level security"), "{command}");
+        }
+        pair.webui(&format!("alter table {table} disable row level security")).await;
+        eventually("it goes on", || async { daemon.get("/readyz").0 == 200 }).await;
+        pair.settle().await;
+        assert_in_step(&pair).await;
+    }
+    assert_eq!(pair.account("a3@x.test").await, "usr_a3|a3|pending|locked");
+}
+
+#[tokio::test]
+async fn an_open_webui_that_could_not_be_written_exactly_is_refused_before_anything_is_made() {
+    let spoils = [
+        ("alter table group_member drop constraint uq_group_member_group_user", "group_member (group_id, user_id)"),
+        ("alter table model drop constraint model_pkey cascade", "model (id)"),
+        (
+            "alter table access_grant drop constraint uq_access_grant_grant",
+            "access_grant (permission, principal_id, principal_type, resource_id, resource_type)",
+        ),
+    ];
+    for (spoil, word) in spoils {
+        let pair = Pair::new().await;
+        pair.litellm(&people("a", 2)).await;
+        pair.webui(spoil).await;
+        for command in [&["doctor"][..], &["plan"], &["setup"], &["run"]] {
+            let (code, out, err) = run(&pair, command);
+            let said = out + &err;
+            assert!(code != 0 && said.contains(word), "{command:?}: {said}");
+            assert!(said.contains(" add "), "{command:?} says what to do: {said}");
+        }
+        let left = "select (select count(*) from pg_publication) + (select count(*) from pg_replication_slots where database = current_database())";
+        assert_eq!(pair.ask_litellm(left).await, "0");
+        assert_eq!(pair.ask("select to_regnamespace('litellm_webui_sync')").await, "");
+    }
+}
+
+#[tokio::test]
+async fn somebody_elses_schema_is_neither_used_nor_dropped() {
+    let pair = Pair::new().await;
+    pair.litellm(&people("a", 2)).await;
+    pair.webui("create schema theirs; create table theirs.precious (id int)").await;
+    let kept = "select to_regclass('theirs.precious') is not null and to_regclass('public.\"user\"') is not null";
+    for schema in ["theirs", "public"] {
+        for command in [&["setup"][..], &["run"], &["teardown", "--purge"]] {
+            let (code, out, err) = run(&pair, &[command, &["--schema", schema]].concat());
+            assert!(code == 1 && (out.clone() + &err).contains("is not ours"), "{schema} {command:?}: {out}{err}");
+        }
+        assert_eq!(pair.ask(kept).await, "t");
+    }
+    // Ours, but not alone any more.
+    let mut daemon = Daemon::start(&pair);
+    pair.settle().await;
+    daemon.terminate();
+    pair.webui("create table litellm_webui_sync.precious (id int)").await;
+    let (code, out, err) = run(&pair, &["teardown", "--purge"]);
+    assert!(code == 1 && (out.clone() + &err).contains("precious"), "{out}{err}");
+    assert_eq!(pair.ask_litellm("select count(*) from pg_publication").await, "1");
+    pair.webui("drop table litellm_webui_sync.precious").await;
+    let (code, out, err) = run(&pair, &["teardown", "--purge"]);
+    assert_eq!(code, 0, "{out}{err}");
+    assert_eq!(pair.ask("select to_regnamespace('litellm_webui_sync')").await, "");
 }

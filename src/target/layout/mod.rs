@@ -6,7 +6,7 @@
 
 mod shapes;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use crate::config::Config;
 use crate::error::{Error, Result, Side};
@@ -231,13 +231,66 @@ pub async fn find(target: &Target, config: &Config) -> Result<Layout> {
     )
     .await?;
     let mut columns = Columns::new();
+    let mut keys: HashMap<String, Vec<String>> = HashMap::new();
+    let mut hidden = BTreeSet::new();
     let mut unique_email = false;
+    let mut encoding = String::new();
     for row in rows {
         let table: String = row.get("table_name");
+        if row.get("hides") {
+            hidden.insert(table.clone());
+        }
+        keys.entry(table.clone()).or_insert_with(|| row.get("unique_keys"));
         columns.entry(table).or_default().insert(row.get("column_name"));
         unique_email |= row.get::<_, bool>("unique_email");
+        encoding = row.get("encoding");
     }
-    judge(&config.webui_schema, &columns, unique_email)
+    let layout = judge(&config.webui_schema, &columns, unique_email)?;
+    fits(config, &layout, &keys, &hidden, &encoding)?;
+    Ok(layout)
+}
+
+/// Refuses tables that could be read or written only in part, or not exactly.
+fn fits(
+    config: &Config,
+    layout: &Layout,
+    keys: &HashMap<String, Vec<String>>,
+    hidden: &BTreeSet<String>,
+    encoding: &str,
+) -> Result<()> {
+    if encoding != "UTF8" {
+        return Err(Error::Encoding { found: encoding.to_owned() });
+    }
+    let named = |table: &str| format!("{}.{}", quote_ident(&config.webui_schema), quote_ident(table));
+    // A hidden row would count as gone: whoever leaves would keep their account, unseen.
+    if !hidden.is_empty() {
+        let tables: Vec<String> = hidden.iter().map(|table| named(table)).collect();
+        let sql: Vec<String> =
+            tables.iter().map(|table| format!("alter table {table} disable row level security")).collect();
+        return Err(Error::HiddenRows { tables: tables.join(", "), sql: sql.join("; ") });
+    }
+    let needed = ALWAYS_THERE.iter().map(|(table, _)| (*table, ["id"].as_slice()));
+    let of_shapes = layout.written().into_iter().map(|shape| (shape.table, shape.unique));
+    let lacking: Vec<(&str, &[&str])> = needed
+        .chain(of_shapes)
+        .filter(|(table, columns)| {
+            let wanted = columns.join(",");
+            !columns.is_empty() && !keys.get(*table).is_some_and(|there| there.contains(&wanted))
+        })
+        .collect();
+    if lacking.is_empty() {
+        return Ok(());
+    }
+    let what: Vec<String> =
+        lacking.iter().map(|(table, columns)| format!("{table} ({})", columns.join(", "))).collect();
+    let sql: Vec<String> = lacking
+        .iter()
+        .map(|(table, columns)| {
+            let kind = if *columns == ["id"] { "primary key" } else { "unique" };
+            format!("alter table {} add {kind} ({})", named(table), columns.join(", "))
+        })
+        .collect();
+    Err(Error::NoUniqueKey { what: what.join(", "), sql: sql.join("; ") })
 }
 
 #[cfg(test)]
