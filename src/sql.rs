@@ -7,7 +7,7 @@
 macro_rules! files {
     ($($(#[$doc:meta])* $name:ident = $path:literal;)*) => {
         $($(#[$doc])* pub const $name: &str = include_str!(concat!("../sql/", $path));)*
-        /// Every file with its path, for the test that prepares them all.
+        /// Every file with its path, for the tests that look for forgotten ones.
         pub const ALL: &[(&str, &str)] = &[$(($path, $name)),*];
     };
 }
