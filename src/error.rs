@@ -347,6 +347,11 @@ impl Error {
         }
     }
 
+    /// Whether Open WebUI's database says that our role may not.
+    pub fn is_a_refusal_of_the_target(&self) -> bool {
+        matches!(self, Self::Postgres { side: Side::Target, .. }) && self.sqlstate() == Some("42501")
+    }
+
     /// Whether the stream would meet it again for ever, so that everything has to be copied.
     pub fn needs_a_copy(&self) -> bool {
         matches!(

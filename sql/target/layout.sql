@@ -3,12 +3,17 @@
 -- (table_name, column_name, unique_email, hides, unique_keys, encoding). unique_email: whether e-mails are unique there. hides:
 -- whether row level security keeps rows of the table from this role. unique_keys: the columns of each unique index, in order
 -- of their names, joined by a comma. encoding: the database's.
+--
+-- What opens a relation is asked of nothing but what was chosen before: somebody else's may be dropped at that moment.
+with of_user as materialized (
+    select i.indexrelid from pg_catalog.pg_index i
+      join pg_catalog.pg_class t on t.oid = i.indrelid
+      join pg_catalog.pg_namespace n on n.oid = t.relnamespace
+     where n.nspname = $1 and t.relname = 'user' and i.indisunique
+)
 select c.relname::text as table_name, a.attname::text as column_name,
-       exists (select from pg_catalog.pg_index i
-                join pg_catalog.pg_class t on t.oid = i.indrelid
-               where t.relnamespace = n.oid and t.relname = 'user' and i.indisunique
-                 and pg_get_indexdef(i.indexrelid) like '%lower(%email%') as unique_email,
-       row_security_active(c.oid) as hides,
+       exists (select from of_user where pg_get_indexdef(indexrelid) like '%lower(%email%') as unique_email,
+       c.relrowsecurity and row_security_active(c.oid) as hides,
        array(select (select string_agg(k.attname, ',' order by k.attname)
                        from pg_catalog.pg_attribute k
                       where k.attrelid = i.indrelid and k.attnum = any (i.indkey[0:i.indnkeyatts - 1]))

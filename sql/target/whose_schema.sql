@@ -6,5 +6,5 @@ select (select count(*) = 3 from pg_catalog.pg_class c
        exists (select from pg_catalog.pg_class c where c.relnamespace = n.oid and c.relkind in ('r', 'p', 'v', 'm', 'f')) as any,
        (select string_agg(relname, ', ') from (select c.relname::text from pg_catalog.pg_class c
          where c.relnamespace = n.oid and c.relkind in ('r', 'p', 'v', 'm', 'f') and c.relname <> all ($2)
-         order by 1 limit 5) some) as others
+         order by 1 limit 5) listed) as others
   from (select max(oid) as oid from pg_catalog.pg_namespace where nspname = $1) n

@@ -145,7 +145,14 @@ impl Daemon {
         let fence = copied.as_ref().map(|copied| copied.point);
         let leader =
             Leader { source, target, session, signatures, known, epoch, fingerprint, fence, overlap };
-        let outcome = Box::pin(self.stream(leader, &cancel)).await;
+        let mut outcome = Box::pin(self.stream(leader, &cancel)).await;
+        if outcome.as_ref().is_err_and(Error::is_a_refusal_of_the_target)
+            && let Ok(target) = Target::open(config).await
+            && let Err(hidden @ Error::HiddenRows { .. }) = layout::find(&target, config).await
+        {
+            // Not a right that somebody took away: this ends by itself when the rows are shown again.
+            outcome = Err(hidden);
+        }
         if let (Err(Error::AtFence), Some(copied)) = (&outcome, &copied) {
             let target = Target::open(config).await?;
             if !target.take_lease(&config.schema).await? {
