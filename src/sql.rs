@@ -18,6 +18,7 @@ files! {
     SCHEMA_ACCESS = "schema/0003_access.sql";
     SCHEMA_API_KEY = "schema/0004_api_key.sql";
     SCHEMA_VERIFY = "schema/0005_verify.sql";
+    SCHEMA_REWRITTEN = "schema/0006_rewritten.sql";
     IDS = "desired/0_ids.sql";
     PERSON = "desired/1_person.sql";
     DESIRED_ACCOUNT = "desired/2_account.sql";
@@ -174,6 +175,7 @@ files! {
     PLAN_KEYS = "operate/plan/keys.sql";
     PLAN_MODELS = "operate/plan/models.sql";
     PLAN_GRANTS = "operate/plan/grants.sql";
+    REWRITTEN = "copy/rewritten.sql";
     RESNAPSHOT_RECORD = "copy/resnapshot_record.sql";
     RESNAPSHOT_RUNS = "copy/resnapshot_runs.sql";
     RESNAPSHOT_PENDING = "copy/resnapshot_pending.sql";
@@ -204,7 +206,8 @@ files! {
 pub const VIEWS: &[&str] = &[IDS, PERSON, DESIRED_ACCOUNT, DESIRED_GROUP, DESIRED_MEMBER, KEY, ACCESS_VIEWS];
 
 /// Migrations of our own schema, in order. A released one is never edited.
-pub const MIGRATIONS: &[&str] = &[SCHEMA_STATE, SCHEMA_MIRROR, SCHEMA_ACCESS, SCHEMA_API_KEY, SCHEMA_VERIFY];
+pub const MIGRATIONS: &[&str] =
+    &[SCHEMA_STATE, SCHEMA_MIRROR, SCHEMA_ACCESS, SCHEMA_API_KEY, SCHEMA_VERIFY, SCHEMA_REWRITTEN];
 
 /// The functions of [`VIEWS`].
 const FUNCTIONS: &[&str] = &[

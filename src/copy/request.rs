@@ -3,20 +3,44 @@
 //! Owns the table `resnapshot`. Knows who asked, a person or the schedule; what a copy is, and what it finds, is in
 //! [`super::resnapshot`] and [`super::verify`]. Never touches a mirror table.
 
+use std::collections::BTreeMap;
+
+use tokio_postgres::types::ToSql;
+
 use crate::catalog::TableId;
 use crate::copy::register::CopyKind;
 use crate::copy::verify::Drifts;
 use crate::decode::request::Request;
 use crate::error::{Result, Side, on};
 use crate::position::Lsn;
+use crate::source::SourceTable;
 use crate::sql;
-use crate::target::{QUICK, Target};
+use crate::target::{QUICK, Target, within};
 
 /// Notes a request, once.
 pub async fn record(target: &Target, request: &Request) -> Result<()> {
     let Request { id, tables, dry_run } = request;
     let done = target.client().execute(sql::RESNAPSHOT_RECORD, &[&id.to_string(), tables, dry_run]).await;
     done.map_err(on(Side::Target, "note a resnapshot"))?;
+    Ok(())
+}
+
+/// Notes the files of LiteLLM's tables, and asks for a look at those that were rewritten since they were last noted, unless
+/// everything was just copied.
+pub async fn look_at_files(
+    target: &Target,
+    tables: &BTreeMap<String, SourceTable>,
+    repair: bool,
+    just_copied: bool,
+) -> Result<()> {
+    let names: Vec<&str> = tables.keys().map(String::as_str).collect();
+    let files: Vec<i64> = tables.values().map(|table| i64::from(table.filenode)).collect();
+    let (id, dry_run, ask) = (uuid::Uuid::new_v4().to_string(), !repair, !just_copied);
+    let parameters: [&(dyn ToSql + Sync); 5] = [&names, &files, &id, &dry_run, &ask];
+    let work = target.client().query(sql::REWRITTEN, &parameters);
+    for row in within(Side::Target, "note the files of LiteLLM's tables", QUICK, work).await? {
+        tracing::warn!(table = row.get::<_, &str>(0), "LiteLLM's table was rewritten: it is looked at again");
+    }
     Ok(())
 }
 
@@ -28,6 +52,8 @@ pub struct Pending {
     pub(super) dry_run: bool,
     /// The schedule asked for it, and nobody in particular.
     scheduled: bool,
+    /// Neither did: what happened.
+    because: Option<String>,
 }
 
 impl Pending {
@@ -36,8 +62,12 @@ impl Pending {
     }
 
     /// Why it runs, for people.
-    pub(super) fn reason(&self) -> &'static str {
-        if self.scheduled { "the scheduled verify is due" } else { "somebody asked for it" }
+    pub(super) fn reason(&self) -> &str {
+        match &self.because {
+            Some(because) => because,
+            None if self.scheduled => "the scheduled verify is due",
+            None => "somebody asked for it",
+        }
     }
 
     pub(super) fn concerns(&self, id: TableId) -> bool {
@@ -54,6 +84,7 @@ pub async fn pending(target: &Target) -> Result<Option<Pending>> {
         tables: row.get("tables"),
         dry_run: row.get("dry_run"),
         scheduled: row.get("scheduled"),
+        because: row.get("because"),
     }))
 }
 

@@ -57,7 +57,7 @@ pub async fn copy(
     instance: uuid::Uuid,
     copies: &Copies,
 ) -> Result<Option<Copied>> {
-    let (id, reason) = (pending.id, pending.reason());
+    let (id, reason) = (pending.id, pending.reason().to_owned());
     tracing::info!(
         request = id,
         dry_run = pending.dry_run,
@@ -66,7 +66,7 @@ pub async fn copy(
     );
     let scope =
         TableId::all().filter(|id| pending.concerns(*id) && tables.contains_key(id.table().source)).count();
-    copies.begin(pending.kind(), reason, scope);
+    copies.begin(pending.kind(), &reason, scope);
     match copy_now(config, source, target, pending, tables, instance, copies).await {
         Ok(copied) => Ok(Some(copied)),
         Err(error) if is_of_the_target(&error) => Err(error),

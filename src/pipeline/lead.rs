@@ -109,8 +109,10 @@ impl Daemon {
             return Err(Error::Gap { reason: "the copy left no checkpoint".to_owned() });
         };
         let Sides { source, target, tables, .. } = sides;
-        let Decided { identity, fingerprint, .. } = decided;
+        let Decided { identity, fingerprint, start: decided_start } = decided;
         let overlap = Overlap::new(start, known.end_lsn, known.committed_end.zip(known.committed_at));
+        let just_copied = matches!(decided_start, Start::Copy { .. });
+        request::look_at_files(&target, &tables, config.policy.verify.repair, just_copied).await?;
         let copied = match request::pending(&target).await? {
             Some(pending) => {
                 let copies = &self.progress.copies;
@@ -143,8 +145,9 @@ impl Daemon {
 
         let generation = known.generation.id;
         let fence = copied.as_ref().map(|copied| copied.point);
+        let files = tables.values().map(|table| table.filenode).collect();
         let leader =
-            Leader { source, target, session, signatures, known, epoch, fingerprint, fence, overlap };
+            Leader { source, target, session, signatures, known, epoch, fingerprint, files, fence, overlap };
         let mut outcome = Box::pin(self.stream(leader, &cancel)).await;
         if outcome.as_ref().is_err_and(Error::is_a_refusal_of_the_target)
             && let Ok(target) = Target::open(config).await

@@ -64,6 +64,8 @@ struct Leader {
     epoch: i64,
     /// Of the mirrored columns ([`crate::source::publication`]).
     fingerprint: String,
+    /// Of LiteLLM's tables, in order of their names.
+    files: Vec<u32>,
     /// Where a copy that was just made is to be merged: this session only catches up with it.
     fence: Option<Lsn>,
     overlap: Option<Overlap>,
@@ -72,7 +74,7 @@ struct Leader {
 impl Daemon {
     /// Runs the tasks of a leader until the first of them ends; the error is why. Without one, all was drained.
     async fn stream(self: &Arc<Self>, leader: Leader, cancel: &CancellationToken) -> Result<()> {
-        let Leader { source, target, session, signatures, known, epoch, fingerprint, fence, overlap } =
+        let Leader { source, target, session, signatures, known, epoch, fingerprint, files, fence, overlap } =
             leader;
         let config = &self.config;
         let linger = self.progress.status().state == State::Braked;
@@ -90,7 +92,7 @@ impl Daemon {
                 .stop_at(fence)
                 .comparing(overlap);
         let endpoint = source.endpoint.clone();
-        let watcher = monitor::Monitor::new(Arc::clone(self), source, fingerprint).await?;
+        let watcher = monitor::Monitor::new(Arc::clone(self), source, fingerprint, files).await?;
         let mut tasks = JoinSet::new();
         tasks.spawn(receiver.run(cancel.clone()));
         tasks.spawn(applier.run(received));

@@ -62,6 +62,8 @@ pub(super) struct Monitor {
     /// Beside the applier's, whose statements may rightly take long.
     target: Arc<Target>,
     fingerprint: String,
+    /// Of LiteLLM's tables, in order of their names, as they were when the session began.
+    files: Vec<u32>,
     /// Changes of tables that are going on.
     burst: Option<Burst>,
     wal_rate: WalRate,
@@ -86,9 +88,14 @@ impl Burst {
 }
 
 impl Monitor {
-    pub(super) async fn new(daemon: Arc<Daemon>, source: Source, fingerprint: String) -> Result<Self> {
+    pub(super) async fn new(
+        daemon: Arc<Daemon>,
+        source: Source,
+        fingerprint: String,
+        files: Vec<u32>,
+    ) -> Result<Self> {
         let target = Arc::new(Target::open(&daemon.config).await?);
-        Ok(Self { daemon, source, target, fingerprint, burst: None, wal_rate: WalRate::default() })
+        Ok(Self { daemon, source, target, fingerprint, files, burst: None, wal_rate: WalRate::default() })
     }
 
     pub(super) async fn run(mut self, cancel: CancellationToken) -> Result<()> {
@@ -146,7 +153,9 @@ impl Monitor {
         let repair = Source::publication_repair(config, publication.as_ref(), &tables)
             .inspect_err(|_| self.daemon.metrics.set_publication(changed))?;
         let now = columns_fingerprint(&tables, &publication.unwrap_or_default());
-        if repair.is_none() && now == self.fingerprint {
+        let files = tables.values().map(|table| table.filenode);
+        let rewritten = !files.eq(self.files.iter().copied());
+        if repair.is_none() && now == self.fingerprint && !rewritten {
             self.burst = None;
             self.daemon.metrics.set_publication(Publication::Ok);
             return Ok(());

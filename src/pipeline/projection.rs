@@ -24,12 +24,14 @@ impl Applier {
         let found = match layout::find(&self.target, config).await {
             Ok(found) => found,
             Err(error @ Error::NoOpenWebUi { .. }) => {
+                self.begin_anew().await?;
                 return self.waits_for(&error.to_string()).await;
             }
             Err(error) => return Err(error),
         };
         board.set_layout(&found);
-        if self.projected_with == PENDING && !project::may_begin(&self.target).await? {
+        if !project::may_begin(&self.target, self.projected_with != PENDING).await? {
+            self.begin_anew().await?;
             return self.waits_for("Open WebUI has no admin yet: sign up there first").await;
         }
         let models = Rules::find(&self.target, config, &found).await?;
@@ -59,6 +61,18 @@ impl Applier {
         }
         self.daemon.progress.set_state(State::Streaming, None);
         self.heartbeat().await
+    }
+
+    /// What was written is not there any more: everything is written once more when it can be, as at first, however often
+    /// this program was started meanwhile.
+    async fn begin_anew(&mut self) -> Result<()> {
+        if self.projected_with != PENDING {
+            tracing::warn!("Open WebUI's tables are gone, or were made anew: everything is written again once it is ready");
+            checkpoint::forget_projection(&self.target, self.epoch).await?;
+            PENDING.clone_into(&mut self.projected_with);
+        }
+        self.projection = None;
+        Ok(())
     }
 
     /// Nothing can be written yet; what is copied stays in the mirror until then.

@@ -428,9 +428,9 @@ impl Projection {
 }
 
 /// Whether anybody may be written yet: the first account to sign up becomes Open WebUI's admin only if it is alone in the
-/// table.
-pub async fn may_begin(target: &Target) -> Result<bool> {
-    let row = target.client().query_one(sql::HAS_ADMIN, &[]).await;
+/// table. `before`: somebody was written before; then only a table without anybody, which was made anew, is waited for.
+pub async fn may_begin(target: &Target, before: bool) -> Result<bool> {
+    let row = target.client().query_one(sql::HAS_ADMIN, &[&before]).await;
     Ok(row.map_err(on(Side::Target, "look for an admin"))?.get(0))
 }
 

@@ -21,6 +21,8 @@ pub struct SourceTable {
     pub oid: u32,
     /// Column name to (number, type).
     pub columns: BTreeMap<String, (i16, String)>,
+    /// `relfilenode`: another one after whatever rewrites the table.
+    pub filenode: u32,
     /// `relreplident`.
     pub identity: String,
     /// The columns that UPDATE and DELETE tell a row by once it is published, sorted; none where there is no such key.
@@ -52,6 +54,7 @@ impl Source {
         for row in rows {
             let table = tables.entry(row.get("table_name")).or_default();
             table.oid = row.get("table_oid");
+            table.filenode = row.get("filenode");
             table.identity = row.get("identity");
             table.identified_by = row.get("identified_by");
             table.columns.insert(row.get("column_name"), (row.get("attnum"), row.get("type")));

@@ -12,7 +12,7 @@ use tokio_postgres::types::{ToSql, Type};
 use crate::error::{Error, Result, Side, on};
 use crate::position::{BatchEnd, Identity, Lsn};
 use crate::sql;
-use crate::target::{QUICK, Target};
+use crate::target::{QUICK, Target, within};
 
 /// How long writing nothing but an idle position may take.
 const IDLE_PATIENCE: Duration = Duration::from_secs(2);
@@ -111,6 +111,15 @@ pub async fn distrust(target: &Target, generation: uuid::Uuid, because: &str) ->
     let done = target.client().execute(text, &[&generation.to_string(), &because]).await;
     done.map_err(on(Side::Target, "mark the mirror as outdated"))?;
     Ok(())
+}
+
+/// Open WebUI's rows are to be made once more, all of them: its tables are gone, or were made anew.
+pub async fn forget_projection(target: &Target, epoch: i64) -> Result<()> {
+    let text = "update checkpoint set projected_with = $2 where epoch = $1";
+    let parameters: [&(dyn ToSql + Sync); 2] = [&epoch, &PENDING];
+    let work = target.client().execute(text, &parameters);
+    let changed = within(Side::Target, "note that nothing is projected", QUICK, work).await?;
+    if changed == 1 { Ok(()) } else { Err(Error::Superseded) }
 }
 
 /// Takes another source as ours, to be copied by the next start. `false`: there is no checkpoint, so nothing to replace.

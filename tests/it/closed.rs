@@ -6,7 +6,8 @@ use crate::support::compare::assert_in_step;
 use crate::support::daemon::run;
 use crate::support::models::visible;
 use crate::support::{
-    Daemon, Pair, PairOptions, change, eventually, gone, key, organization, people, quote, rekey, rostered, team,
+    Daemon, Pair, PairOptions, change, eventually, gone, key, organization, people, quote, rekey, rostered,
+    team,
 };
 
 async fn sees(pair: &Pair, account: &str) -> String {
@@ -237,7 +238,10 @@ async fn a_hidden_row_is_not_a_row_that_is_gone() {
 #[tokio::test]
 async fn an_open_webui_that_could_not_be_written_exactly_is_refused_before_anything_is_made() {
     let spoils = [
-        ("alter table group_member drop constraint uq_group_member_group_user", "group_member (group_id, user_id)"),
+        (
+            "alter table group_member drop constraint uq_group_member_group_user",
+            "group_member (group_id, user_id)",
+        ),
         ("alter table model drop constraint model_pkey cascade", "model (id)"),
         (
             "alter table access_grant drop constraint uq_access_grant_grant",
@@ -265,11 +269,15 @@ async fn somebody_elses_schema_is_neither_used_nor_dropped() {
     let pair = Pair::new().await;
     pair.litellm(&people("a", 2)).await;
     pair.webui("create schema theirs; create table theirs.precious (id int)").await;
-    let kept = "select to_regclass('theirs.precious') is not null and to_regclass('public.\"user\"') is not null";
+    let kept =
+        "select to_regclass('theirs.precious') is not null and to_regclass('public.\"user\"') is not null";
     for schema in ["theirs"] {
         for command in [&["setup"][..], &["run"], &["teardown", "--purge"]] {
             let (code, out, err) = run(&pair, &[command, &["--schema", schema]].concat());
-            assert!(code == 1 && (out.clone() + &err).contains("is not ours"), "{schema} {command:?}: {out}{err}");
+            assert!(
+                code == 1 && (out.clone() + &err).contains("is not ours"),
+                "{schema} {command:?}: {out}{err}"
+            );
         }
         assert_eq!(pair.ask(kept).await, "t");
     }
@@ -285,4 +293,63 @@ async fn somebody_elses_schema_is_neither_used_nor_dropped() {
     let (code, out, err) = run(&pair, &["teardown", "--purge"]);
     assert_eq!(code, 0, "{out}{err}");
     assert_eq!(pair.ask("select to_regnamespace('litellm_webui_sync')").await, "");
+}
+
+#[tokio::test]
+async fn a_table_that_is_rewritten_in_place_is_looked_at_again() {
+    let pair = Pair::new().await;
+    pair.litellm(&people("a", 3)).await;
+    let mut daemon = Daemon::start(&pair);
+    pair.settle().await;
+    let rewrite =
+        |with: &str| format!("alter table \"LiteLLM_UserTable\" alter user_alias type text using '{with}'");
+    let named = |name: &'static str| {
+        let pair = &pair;
+        eventually("the new values", move || async move {
+            pair.ask(&format!("select count(*) from \"user\" where name = '{name}'")).await == "3"
+        })
+    };
+    pair.litellm(&rewrite("While it runs")).await;
+    named("While it runs").await;
+    daemon.terminate();
+    pair.litellm(&rewrite("While it is away")).await;
+    let daemon = Daemon::start(&pair);
+    named("While it is away").await;
+    // It costs a look where nothing changed, and no copy of everything.
+    pair.litellm("vacuum full \"LiteLLM_UserTable\"").await;
+    let looks = "select count(*) from litellm_webui_sync.resnapshot where because like '%rewritten: LiteLLM_UserTable' and finished_at is not null";
+    eventually("a third look", || async { pair.ask(looks).await == "3" }).await;
+    assert_eq!(
+        pair.ask("select drift::text from litellm_webui_sync.resnapshot order by id desc limit 1").await,
+        "{\"webui\": {}, \"mirror\": {}}"
+    );
+    assert_eq!(pair.ask("select count(*) from litellm_webui_sync.backfill").await, "1");
+    pair.settle().await;
+    assert_in_step(&pair).await;
+    daemon.ready().await;
+}
+
+#[tokio::test]
+async fn an_open_webui_made_anew_gets_its_first_admin_before_anybody_is_written() {
+    let pair = Pair::new().await;
+    pair.litellm(&people("a", 3)).await;
+    let mut daemon = Daemon::start(&pair);
+    pair.settle().await;
+    daemon.terminate();
+    pair.webui("truncate \"user\", auth, \"group\" cascade").await;
+    let daemon = Daemon::start(&pair);
+    eventually("it waits", || async { daemon.get("/readyz").1.contains("sign up there first") }).await;
+    pair.litellm(&people("b", 1)).await;
+    assert_eq!(pair.ask("select count(*) from \"user\"").await, "0");
+    pair.webui(
+        "insert into \"user\" (id, name, email, role, profile_image_url, created_at, updated_at, last_active_at)
+         values ('first', 'First', 'first@webui.test', 'admin', '/user.png', 1, 1, 1);
+         insert into auth (id, email, password, active) values ('first', 'first@webui.test', '', true)",
+    )
+    .await;
+    eventually("it goes on", || async { daemon.get("/readyz").0 == 200 }).await;
+    pair.settle().await;
+    for user in ["a1", "b1"] {
+        assert_eq!(pair.account(&format!("{user}@x.test")).await, format!("usr_{user}|{user}|user|active"));
+    }
 }
