@@ -86,6 +86,15 @@ pub struct Copy {
     logged: Instant,
 }
 
+impl Copy {
+    /// For how long the stream has waited for this one: what a request asks for is copied while nothing streams.
+    pub fn holds_the_stream(&self) -> Option<Duration> {
+        let is_request = matches!(self.kind, CopyKind::Resnapshot | CopyKind::Verify);
+        let holds = matches!(self.phase, CopyPhase::Snapshot | CopyPhase::Copying | CopyPhase::Merging);
+        (is_request && holds).then(|| self.started.elapsed())
+    }
+}
+
 /// A copy that ended well since this process started.
 #[derive(Debug, Clone)]
 pub struct FinishedCopy {

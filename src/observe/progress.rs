@@ -7,7 +7,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::copy::register::Copies;
+use crate::copy::register::{Copies, Copy};
+use crate::error::Side;
 use crate::position::Lsn;
 
 /// What the daemon is doing. The names are those `status` and `/readyz` show.
@@ -80,6 +81,8 @@ pub struct Progress {
     status: Mutex<Status>,
     waiting: Mutex<Waiting>,
     last_frame: Mutex<Instant>,
+    /// When each side last answered us, whatever it was asked.
+    heard: [Mutex<Instant>; 2],
     /// When the checkpoint last moved.
     moved: Mutex<Instant>,
     critical: AtomicU64,
@@ -142,6 +145,7 @@ impl Default for Progress {
                 is_new_session: true,
             }),
             last_frame: Mutex::new(Instant::now()),
+            heard: [Mutex::new(Instant::now()), Mutex::new(Instant::now())],
             moved: Mutex::new(Instant::now()),
             critical: AtomicU64::new(0),
             owns_slot: AtomicBool::new(false),
@@ -149,6 +153,11 @@ impl Default for Progress {
         }
     }
 }
+
+/// Not ready when a side has not answered for longer than this. Both are asked every two seconds while the stream runs.
+const SILENCE_LIMIT: Duration = Duration::from_secs(15);
+/// Not ready when the stream has waited for a copy for longer than this.
+const HOLD_LIMIT: Duration = Duration::from_secs(10);
 
 /// Not ready when Open WebUI has lacked something for longer than this.
 pub const LAG_LIMIT: Duration = Duration::from_secs(60);
@@ -164,6 +173,9 @@ impl Progress {
     /// A session begins at `lsn`: nothing after it is received yet.
     pub fn session_begins(&self, lsn: Lsn) {
         self.slot_is_ours();
+        // Both were just asked whether the stream may begin.
+        self.heard(Side::Source);
+        self.heard(Side::Target);
         let is_first = !self.has_led();
         self.received.store(lsn.into(), Ordering::Relaxed);
         self.checkpoint.store(lsn.into(), Ordering::Relaxed);
@@ -197,6 +209,37 @@ impl Progress {
 
     pub fn touch_caught_up(&self) {
         lock(&self.waiting).touch();
+    }
+
+    /// A side answered.
+    pub fn heard(&self, side: Side) {
+        *lock(self.ear(side)) = Instant::now();
+    }
+
+    fn ear(&self, side: Side) -> &Mutex<Instant> {
+        let [source, target] = &self.heard;
+        match side {
+            Side::Source => source,
+            Side::Target => target,
+        }
+    }
+
+    /// Why nothing can be moving although the state says that all is well. Judged from what moved last, when somebody asks:
+    /// nothing that waits for a database has to run for it.
+    pub fn standstill(&self) -> Option<String> {
+        if self.status().state != State::Streaming {
+            return None;
+        }
+        if let Some(held) = self.copies.known().running().and_then(Copy::holds_the_stream) {
+            let seconds = held.as_secs();
+            return (held > HOLD_LIMIT)
+                .then(|| format!("the stream has waited for {seconds} s while LiteLLM's rows are copied"));
+        }
+        let silent = [Side::Source, Side::Target]
+            .map(|side| (side, lock(self.ear(side)).elapsed()))
+            .into_iter()
+            .find(|(_, age)| *age > SILENCE_LIMIT);
+        silent.map(|(side, age)| format!("the {side} database has not answered for {} s", age.as_secs()))
     }
 
     pub fn frame_arrived(&self) {
@@ -298,6 +341,9 @@ impl Progress {
             State::Streaming => {}
             other => return why(other.name()),
         }
+        if let Some(why) = self.standstill() {
+            return Err(why);
+        }
         if self.lag() > lag_limit {
             return Err(format!("behind by {} s", self.lag().as_secs()));
         }
@@ -335,6 +381,20 @@ mod tests {
         assert!(progress.lag() < Duration::from_millis(300), "{:?}", progress.lag());
         progress.checkpoint_committed(Lsn::from(39));
         assert_eq!(progress.lag(), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_side_that_says_nothing_is_named_although_nobody_noticed_yet() {
+        let progress = Progress::default();
+        progress.session_begins(Lsn::from(10));
+        progress.set_state(State::Streaming, None);
+        assert_eq!(progress.readiness(LAG_LIMIT), Ok(()));
+        let Some(past) = Instant::now().checked_sub(Duration::from_secs(17)) else { return };
+        *lock(progress.ear(Side::Target)) = past;
+        let why = progress.readiness(LAG_LIMIT).unwrap_err();
+        assert_eq!(why, "the Open WebUI database has not answered for 17 s");
+        progress.heard(Side::Target);
+        assert_eq!(progress.readiness(LAG_LIMIT), Ok(()));
     }
 
     #[test]

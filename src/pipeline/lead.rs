@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
@@ -16,7 +16,7 @@ use crate::copy::backfill::{self, Occasion};
 use crate::copy::register::{CopyKind, CopyPhase};
 use crate::copy::request;
 use crate::copy::resnapshot;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Side};
 use crate::observe::metrics::Publication;
 use crate::observe::progress::State;
 use crate::position::{Identity, Lsn};
@@ -34,8 +34,26 @@ use crate::target::pause;
 use crate::target::policy;
 use crate::target::schema;
 
+/// How long a phase of a beginning session may take, whatever it waits for: a link that is open and says nothing is noticed by
+/// nobody else yet. The first may migrate our schema.
+const MEET_PATIENCE: Duration = Duration::from_secs(120);
+const DECIDE_PATIENCE: Duration = Duration::from_secs(60);
+const LEAD_PATIENCE: Duration = Duration::from_secs(10);
+
 /// How many repairs of the publication may follow each other.
 const REPAIRS: usize = 3;
+
+/// Waits for `work`, but not for ever. `side` is the one that is waited for most.
+async fn phase<T>(
+    action: &'static str,
+    side: Side,
+    patience: Duration,
+    work: impl Future<Output = Result<T>>,
+) -> Result<T> {
+    // Boxed: what is done in a phase would make the future of a session large.
+    let silent = Error::Silent { side, action, seconds: patience.as_secs() };
+    tokio::time::timeout(patience, Box::pin(work)).await.unwrap_or(Err(silent))
+}
 
 /// Both sides, as they were when the lease became ours.
 struct Sides {
@@ -61,12 +79,13 @@ impl Daemon {
     /// One session as leader: everything from the first connection to the first error.
     pub(super) async fn lead(self: Arc<Self>, cancel: CancellationToken) -> Result<()> {
         let config = &self.config;
-        let sides = self.meet().await?;
+        let sides = phase("look at both databases", Side::Target, MEET_PATIENCE, self.meet()).await?;
         // Not from the checkpoint: what the slot sends again before it tells whether the history is ours. Where it must not
         // be streamed from, `decide` says so.
         let mut start = sides.slot.as_ref().and_then(|slot| slot.confirmed_flush_lsn).unwrap_or(Lsn::from(0));
         let mut session = Session::open(config, &sides.source.endpoint, &sides.name, start).await?;
-        let decided = self.decide_start(&sides, &mut session).await?;
+        let decision = self.decide_start(&sides, &mut session);
+        let decided = phase("decide how to start", Side::Source, DECIDE_PATIENCE, decision).await?;
         let mut known = sides.known.clone();
         let mut signatures = self.remember_rows.then(Signatures::new);
         if let Start::Copy { reason, drop_slot, healing } = &decided.start {
@@ -130,15 +149,21 @@ impl Daemon {
             error = backfill::stay_alive(&target) => return Err(error),
             () = cancel.cancelled() => return Ok(()),
         }
-        session.start().await?;
-        // Copies may have taken long since we looked at it; from here on nobody else can move it.
-        let slot = source.slot(&config.slot).await?;
-        if slot.and_then(|slot| slot.confirmed_flush_lsn).is_some_and(|confirmed| confirmed > known.end_lsn) {
-            return Err(Error::SlotAhead);
-        }
-        self.progress.set_timeline(identity.timeline);
-        let epoch = checkpoint::take_lead(&target, &known, identity.timeline).await?;
-        policy::write(&target, config).await?;
+        // From here on LiteLLM's server waits for us when it shuts down: nobody may keep us from listening to it.
+        let take_lead = async {
+            session.start().await?;
+            // Copies may have taken long since we looked at it; from here on nobody else can move it.
+            let slot = source.slot(&config.slot).await?;
+            let confirmed = slot.and_then(|slot| slot.confirmed_flush_lsn);
+            if confirmed.is_some_and(|confirmed| confirmed > known.end_lsn) {
+                return Err(Error::SlotAhead);
+            }
+            self.progress.set_timeline(identity.timeline);
+            let epoch = checkpoint::take_lead(&target, &known, identity.timeline).await?;
+            policy::write(&target, config).await?;
+            Ok(epoch)
+        };
+        let epoch = phase("take the lead", Side::Target, LEAD_PATIENCE, take_lead).await?;
         self.progress.session_begins(known.end_lsn);
         self.metrics.sessions.inc();
         tracing::info!(lsn = %known.end_lsn, epoch, "streaming");

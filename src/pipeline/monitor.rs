@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::Daemon;
 use crate::error::{Error, Result, Side};
 use crate::observe::metrics::{Publication, WalRate};
+use crate::observe::progress::Progress;
 use crate::observe::status::SlotReport;
 use crate::source::Source;
 use crate::source::publication::columns_fingerprint;
@@ -106,10 +107,10 @@ impl Monitor {
                 () = cancel.cancelled() => return Ok(()),
                 _ = tick.tick() => {}
             }
-            let target = Arc::clone(&self.target);
+            let (target, progress) = (Arc::clone(&self.target), Arc::clone(&self.daemon.progress));
             let answers = tokio::join!(
-                soon(Side::Source, "look at the slot", self.look_at_slot()),
-                soon(Side::Target, "see whether it is there", target.ask_nothing("ask")),
+                soon(&progress, Side::Source, "look at the slot", self.look_at_slot()),
+                soon(&progress, Side::Target, "see whether it is there", target.ask_nothing("ask")),
             );
             answers.0.and(answers.1)?;
             looks = looks.wrapping_add(1);
@@ -176,9 +177,18 @@ impl Monitor {
 }
 
 /// A link that does not answer soon counts as cut.
-async fn soon(side: Side, action: &'static str, question: impl Future<Output = Result<()>>) -> Result<()> {
+async fn soon(
+    progress: &Progress,
+    side: Side,
+    action: &'static str,
+    question: impl Future<Output = Result<()>>,
+) -> Result<()> {
     let silent = Error::Silent { side, action, seconds: LINK_PATIENCE.as_secs() };
-    tokio::time::timeout(LINK_PATIENCE, question).await.unwrap_or(Err(silent))
+    let answer = tokio::time::timeout(LINK_PATIENCE, question).await.unwrap_or(Err(silent));
+    if answer.is_ok() {
+        progress.heard(side);
+    }
+    answer
 }
 
 #[cfg(test)]

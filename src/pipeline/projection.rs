@@ -67,7 +67,9 @@ impl Applier {
     /// this program was started meanwhile.
     async fn begin_anew(&mut self) -> Result<()> {
         if self.projected_with != PENDING {
-            tracing::warn!("Open WebUI's tables are gone, or were made anew: everything is written again once it is ready");
+            tracing::warn!(
+                "Open WebUI's tables are gone, or were made anew: everything is written again once it is ready"
+            );
             checkpoint::forget_projection(&self.target, self.epoch).await?;
             PENDING.clone_into(&mut self.projected_with);
         }

@@ -159,7 +159,14 @@ pub fn report(board: &Board, progress: &Progress, names: Names, lag_limit: Durat
     let lag = progress.lag();
     let copies = progress.copies.known();
     let copying = copies.running();
-    let now = Now { status: &status, lag, lag_limit, critical: progress.critical(), copying };
+    let now = Now {
+        status: &status,
+        lag,
+        lag_limit,
+        critical: progress.critical(),
+        standstill: progress.standstill(),
+        copying,
+    };
     let verdict = judge(&now, &facts);
     let masked = names == Names::Mask;
     let has_led = progress.has_led();

@@ -57,6 +57,8 @@ pub struct Now<'a> {
     pub lag_limit: Duration,
     /// Dead letters that leave somebody with more access than LiteLLM gives them.
     pub critical: u64,
+    /// Why nothing can be moving, whatever the state says.
+    pub standstill: Option<String>,
     /// The copy that runs, if one does.
     pub copying: Option<&'a Copy>,
 }
@@ -153,6 +155,11 @@ fn braked(facts: &Facts, reason: &str) -> Verdict {
 }
 
 fn streaming(now: &Now<'_>, facts: &Facts) -> Verdict {
+    if let Some(why) = &now.standstill {
+        return Verdict::new(Level::Trouble, "Standing still", format!("{}.", sentence(why))).and(
+            "Look at the load of that server and for long locks there; `litellm-webui-sync doctor` helps.",
+        );
+    }
     if now.lag > now.lag_limit {
         let why = format!("Open WebUI has lacked something for {} s.", now.lag.as_secs());
         return Verdict::new(Level::Trouble, "Behind", why).and(
@@ -232,8 +239,10 @@ mod tests {
         let status = Status { state: State::Streaming, reason: None, since: std::time::SystemTime::now() };
         let say = |seconds: u64, critical: u64| {
             let (lag, lag_limit) = (Duration::from_secs(seconds), Duration::from_secs(60));
-            let verdict =
-                judge(&Now { status: &status, lag, lag_limit, critical, copying: None }, &Facts::default());
+            let verdict = judge(
+                &Now { status: &status, lag, lag_limit, critical, standstill: None, copying: None },
+                &Facts::default(),
+            );
             (verdict.level, verdict.headline)
         };
         assert_eq!(say(0, 0), (Level::Fine, "In step".to_owned()));
