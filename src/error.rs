@@ -8,7 +8,7 @@ use std::io;
 use tokio_postgres::error::SqlState;
 
 use crate::position::Lsn;
-use crate::postgres::ConnectError;
+use crate::postgres::{Cause, ConnectError};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Side {
@@ -375,8 +375,11 @@ impl Error {
 }
 
 /// `map_err` for a call on one side: names the side where the call is made.
-pub fn on(side: Side, action: &'static str) -> impl FnOnce(tokio_postgres::Error) -> Error {
-    move |source| Error::Postgres { side, action, source }
+pub fn on<C: Into<Cause>>(side: Side, action: &'static str) -> impl FnOnce(C) -> Error {
+    move |cause| match cause.into() {
+        Cause::Postgres(source) => Error::Postgres { side, action, source },
+        Cause::Silence(patience) => Error::Silent { side, action, seconds: patience.as_secs() },
+    }
 }
 
 fn connection_lost(error: &tokio_postgres::Error) -> bool {

@@ -223,7 +223,7 @@ pub async fn merge_table(target: &Target, table: &Table) -> Result<Drift> {
     let analyze = format!("analyze stage_{}", table.mirror);
     target.execute("analyze the staging tables", &analyze).await?;
     let text = statements::merge(table);
-    let work = target.client().query_one(&text, &[]);
+    let work = target.raw().query_one(&text, &[]);
     let row = within(Side::Target, "merge a table", SLOW, work).await?;
     Ok(Drift { inserted: row.get(0), updated: row.get(1), deleted: row.get(2) })
 }
@@ -232,7 +232,7 @@ pub async fn merge_table(target: &Target, table: &Table) -> Result<Drift> {
 pub async fn derive(target: &Target) -> Result<()> {
     for text in [sql::TEAM_ROSTER, sql::OUT_OF_STEP] {
         let text = sql::with_keys(text, TouchedFrom::Everything, 1);
-        within(Side::Target, "derive from the copy", SLOW, target.client().query(&text, &[])).await?;
+        within(Side::Target, "derive from the copy", SLOW, target.raw().query(&text, &[])).await?;
     }
     Ok(())
 }
@@ -270,6 +270,14 @@ async fn merge(target: &Target, generation: &Generation, fingerprint: &str, id: 
     Ok(drift)
 }
 
+/// How long a copy may go without a piece that moves: a link that was cut without a word never ends it.
+const STALL: Duration = Duration::from_secs(60);
+
+/// A step of filling a staging table.
+async fn filled<T>(work: impl Future<Output = std::result::Result<T, tokio_postgres::Error>>) -> Result<T> {
+    within(Side::Target, "fill a staging table", STALL, work).await
+}
+
 /// Streams one table through the same reduction as the stream, into its staging table.
 async fn copy_table(
     reader: &Source,
@@ -281,15 +289,13 @@ async fn copy_table(
 ) -> Result<u64> {
     const CHUNK: usize = 64 * 1024;
     let table = id.table();
-    let from = reader.connection.client.copy_out(copy_out).await.map_err(on(Side::Source, "copy a table"))?;
-    let into: tokio_postgres::CopyInSink<Bytes> = target
-        .client()
-        .copy_in(&statements::copy_in(table))
-        .await
-        .map_err(on(Side::Target, "fill a staging table"))?;
+    let work = reader.connection.client.copy_out(copy_out);
+    let from = within(Side::Source, "copy a table", STALL, work).await?;
+    let text = statements::copy_in(table);
+    let into: tokio_postgres::CopyInSink<Bytes> = filled(target.raw().copy_in(&text)).await?;
     let (mut from, mut into) = (pin!(from), pin!(into));
     let (mut line, mut out, mut rows, mut told) = (BytesMut::new(), BytesMut::new(), 0_u64, 0_u64);
-    while let Some(chunk) = from.try_next().await.map_err(on(Side::Source, "copy a table"))? {
+    while let Some(chunk) = within(Side::Source, "copy a table", STALL, from.try_next()).await? {
         line.extend_from_slice(&chunk);
         while let Some(end) = line.iter().position(|byte| *byte == b'\n') {
             let row = line.split_to(end + 1);
@@ -299,11 +305,11 @@ async fn copy_table(
         if out.len() >= CHUNK {
             copies.rows(rows - told);
             told = rows;
-            into.send(out.split().freeze()).await.map_err(on(Side::Target, "fill a staging table"))?;
+            filled(into.send(out.split().freeze())).await?;
         }
     }
-    into.send(out.freeze()).await.map_err(on(Side::Target, "fill a staging table"))?;
-    into.finish().await.map_err(on(Side::Target, "fill a staging table"))?;
+    filled(into.send(out.freeze())).await?;
+    filled(into.finish()).await?;
     copies.rows(rows - told);
     Ok(rows)
 }

@@ -37,7 +37,7 @@ pub async fn look_at_files(
     let files: Vec<i64> = tables.values().map(|table| i64::from(table.filenode)).collect();
     let (id, dry_run, ask) = (uuid::Uuid::new_v4().to_string(), !repair, !just_copied);
     let parameters: [&(dyn ToSql + Sync); 5] = [&names, &files, &id, &dry_run, &ask];
-    let work = target.client().query(sql::REWRITTEN, &parameters);
+    let work = target.raw().query(sql::REWRITTEN, &parameters);
     for row in within(Side::Target, "note the files of LiteLLM's tables", QUICK, work).await? {
         tracing::warn!(table = row.get::<_, &str>(0), "LiteLLM's table was rewritten: it is looked at again");
     }

@@ -75,7 +75,7 @@ pub struct Verified {
 
 /// The last verify or resnapshot of everything, if there was one.
 pub async fn last_verify(target: &Target) -> Result<Option<Verified>> {
-    let row = target.client().query_opt(sql::LAST_VERIFY, &[]).await;
+    let row = target.slow().query_opt(sql::LAST_VERIFY, &[]).await;
     let Some(row) = row.map_err(on(Side::Target, "look at the last verify"))? else { return Ok(None) };
     let drift: Option<&str> = row.get("drift");
     let drifts: Drifts = drift.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
@@ -118,7 +118,7 @@ pub struct Difference {
 
 /// What the projection of a merge did, in its transaction: the audit rows it stamped with this moment and this point.
 pub(super) async fn found(target: &Target, now: SystemTime, point: Lsn) -> Result<Vec<Difference>> {
-    let rows = target.client().query(sql::RESNAPSHOT_FOUND, &[&now, &point]).await;
+    let rows = target.slow().query(sql::RESNAPSHOT_FOUND, &[&now, &point]).await;
     Ok(rows.map_err(on(Side::Target, "read what differed"))?.iter().map(difference).collect())
 }
 
@@ -134,7 +134,7 @@ pub(super) async fn keep(target: &Target, id: i64, differences: &[Difference]) -
     let (old, new) = (column(|one| one.old_data.as_deref()), column(|one| one.new_data.as_deref()));
     let parameters: &[&(dyn tokio_postgres::types::ToSql + Sync)] =
         &[&id, &operations, &records, &results, &old, &new];
-    let done = target.client().execute(sql::RESNAPSHOT_KEEP_DIFFERENCE, parameters).await;
+    let done = target.slow().execute(sql::RESNAPSHOT_KEEP_DIFFERENCE, parameters).await;
     done.map_err(on(Side::Target, "keep what differed"))?;
     Ok(())
 }
@@ -151,6 +151,6 @@ fn difference(row: &tokio_postgres::Row) -> Difference {
 
 /// The Open WebUI rows a finished request found to differ, at most 10,000.
 pub async fn differences(target: &Target, id: i64) -> Result<Vec<Difference>> {
-    let rows = target.client().query(sql::RESNAPSHOT_DIFFERENCES, &[&id]).await;
+    let rows = target.slow().query(sql::RESNAPSHOT_DIFFERENCES, &[&id]).await;
     Ok(rows.map_err(on(Side::Target, "list what differed"))?.iter().map(difference).collect())
 }

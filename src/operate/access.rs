@@ -91,7 +91,7 @@ pub async fn report(config: &Config, email: &str, model: Option<&str>) -> Result
     };
     let webui_role: Option<String> = match &webui_id {
         Some(id) => {
-            let row = target.client().query_opt("select role from \"user\" where id = $1", &[id]).await;
+            let row = target.slow().query_opt("select role from \"user\" where id = $1", &[id]).await;
             row.map_err(on(Side::Target, action))?.and_then(|row| row.get(0))
         }
         None => None,

@@ -17,9 +17,9 @@ use futures_util::SinkExt as _;
 use rand::Rng as _;
 use tokio_postgres::types::{ToSql, Type};
 
-use crate::error::{Result, Side, on};
+use crate::error::{Result, Side};
 use crate::sql;
-use crate::target::{SLOW, Target};
+use crate::target::{SLOW, Target, within};
 
 /// What Open WebUI takes itself.
 const COST: u32 = 12;
@@ -170,14 +170,14 @@ async fn write(target: &Target, accounts: &[Account], hashes: &[String]) -> Resu
     let action = "write passwords";
     let table = "create temporary table new_password (place bigint, hash text) on commit drop";
     target.execute(action, table).await?;
-    let sink =
-        target.client().copy_in("copy new_password from stdin").await.map_err(on(Side::Target, action))?;
+    let work = target.raw().copy_in("copy new_password from stdin");
+    let sink = within(Side::Target, action, SLOW, work).await?;
     let mut sink = pin!(sink);
     // A bcrypt hash has nothing in it that COPY would take for something else.
     let rows: String =
         (1..).zip(hashes).map(|(place, hash): (u64, _)| format!("{place}\t{hash}\n")).collect();
-    sink.send(Bytes::from(rows)).await.map_err(on(Side::Target, action))?;
-    sink.finish().await.map_err(on(Side::Target, action))?;
+    within(Side::Target, action, SLOW, sink.send(Bytes::from(rows))).await?;
+    within(Side::Target, action, SLOW, sink.finish()).await?;
     let ids: Vec<&str> = accounts.iter().map(|account| account.webui_id.as_str()).collect();
     let users: Vec<&str> = accounts.iter().map(|account| account.user_id.as_str()).collect();
     let types = [Type::TIMESTAMPTZ, Type::TEXT_ARRAY, Type::TEXT_ARRAY];

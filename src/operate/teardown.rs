@@ -60,10 +60,10 @@ pub async fn teardown(config: &Config, purge: Purge, lines: &mut Lines) -> Resul
         None => lines.push(format!("there was no slot {}", config.slot)),
     }
     let drop = drop_publication_sql(&config.publication);
-    match source.connection.client.batch_execute(&drop).await {
+    match source.client().batch_execute(&drop).await {
         Ok(()) => lines.push(format!("dropped publication {}", config.publication)),
         // A DBA made it, so a DBA drops it; the rest is ours to do.
-        Err(error) if error.code().is_some_and(|code| code.code() == "42501") => {
+        Err(error) if error.sqlstate() == Some("42501") => {
             lines.push(format!(
                 "kept publication {}, which is not ours: its owner can run: {drop}",
                 config.publication
@@ -74,7 +74,7 @@ pub async fn teardown(config: &Config, purge: Purge, lines: &mut Lines) -> Resul
 
     let text =
         "select exists (select from pg_catalog.pg_tables where schemaname = $1 and tablename = 'checkpoint')";
-    let row = target.client().query_one(text, &[&config.schema]).await;
+    let row = target.slow().query_one(text, &[&config.schema]).await;
     if !row.map_err(on(Side::Target, "look at our schema"))?.get::<_, bool>(0) {
         return Ok(());
     }
@@ -99,7 +99,7 @@ pub async fn teardown(config: &Config, purge: Purge, lines: &mut Lines) -> Resul
 
 async fn purge_rows(target: &Target, config: &Config, purge: Purge, lines: &mut Lines) -> Result<()> {
     let layout = layout::find(target, config).await?;
-    let client = target.client();
+    let client = target.slow();
     let action = "remove our rows";
     // Before the accounts: theirs would go with them, uncounted.
     let removed = client.execute(layout.api_keys.purge, &[]).await.map_err(on(Side::Target, action))?;

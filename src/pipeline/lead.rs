@@ -27,17 +27,17 @@ use crate::source::session::Session;
 use crate::source::start::{Facts, Start, UPGRADED, check, decide};
 use crate::source::{Server, SlotState, Source, SourceTable};
 use crate::stage::signatures::Signatures;
-use crate::target::Target;
 use crate::target::checkpoint::{self, Checkpoint};
 use crate::target::layout;
 use crate::target::pause;
 use crate::target::policy;
 use crate::target::schema;
+use crate::target::{QUICK, SLOW, Target};
 
 /// How long a phase of a beginning session may take, whatever it waits for: a link that is open and says nothing is noticed by
-/// nobody else yet. The first may migrate our schema.
-const MEET_PATIENCE: Duration = Duration::from_secs(120);
-const DECIDE_PATIENCE: Duration = Duration::from_secs(60);
+/// nobody else yet.
+const MEET_PATIENCE: Duration = Duration::from_secs(30);
+const DECIDE_PATIENCE: Duration = Duration::from_secs(30);
 const LEAD_PATIENCE: Duration = Duration::from_secs(10);
 
 /// How many repairs of the publication may follow each other.
@@ -79,7 +79,7 @@ impl Daemon {
     /// One session as leader: everything from the first connection to the first error.
     pub(super) async fn lead(self: Arc<Self>, cancel: CancellationToken) -> Result<()> {
         let config = &self.config;
-        let sides = phase("look at both databases", Side::Target, MEET_PATIENCE, self.meet()).await?;
+        let sides = self.meet().await?;
         // Not from the checkpoint: what the slot sends again before it tells whether the history is ours. Where it must not
         // be streamed from, `decide` says so.
         let mut start = sides.slot.as_ref().and_then(|slot| slot.confirmed_flush_lsn).unwrap_or(Lsn::from(0));
@@ -209,12 +209,16 @@ impl Daemon {
     /// are made ours.
     async fn meet(&self) -> Result<Sides> {
         let config = &self.config;
-        let source = Source::open_since(config, self.progress.timeline()).await?;
-        let server = source.server().await?;
+        let meet = async {
+            let source = Source::open_since(config, self.progress.timeline()).await?;
+            let server = source.server().await?;
+            let slot = source.slot(&config.slot).await?;
+            Ok((source, server, slot))
+        };
+        let (source, server, slot) = phase("look at the server", Side::Source, MEET_PATIENCE, meet).await?;
         if server.timeline.is_none() {
             return Err(Error::Standby);
         }
-        let slot = source.slot(&config.slot).await?;
         if slot.as_ref().is_some_and(|slot| slot.active) {
             // Somebody else leads. Nothing of theirs is touched: not their schema, not their views, not their policy.
             return Err(Error::SlotHeld { slot: config.slot.clone() });
@@ -228,7 +232,8 @@ impl Daemon {
             Ok(_) | Err(Error::NoOpenWebUi { .. }) => {}
             Err(error) => return Err(error),
         }
-        schema::ensure(&target, config).await?;
+        let migrating = if schema::is_current(&target).await { QUICK } else { SLOW };
+        phase("prepare our schema", Side::Target, migrating, schema::ensure(&target, config)).await?;
         let known = checkpoint::read(&target).await?;
 
         if server.wal_level != "logical" {

@@ -7,6 +7,7 @@
 pub mod certificate;
 mod connection;
 mod failure;
+mod limited;
 mod quote;
 pub mod settings;
 mod tls;
@@ -22,6 +23,7 @@ use crate::config::url::{Address, Endpoint, Host, SessionAttrs, SslMode};
 
 pub use connection::Connection;
 pub use failure::{ConnectError, error_chain};
+pub use limited::{Cause, Limited};
 pub use quote::{quote_ident, quote_literal};
 pub use tls::{TlsFileError, https_config};
 use tls::{client_end, tls_config};

@@ -23,7 +23,7 @@ pub async fn find(
         return Ok(dotted(asked));
     }
     let Some(settings) = layout.settings else { return last_known(target).await };
-    let work = target.client().query_one(settings.connections, &[]);
+    let work = target.raw().query_one(settings.connections, &[]);
     let read = within(Side::Target, "read Open WebUI's connections", QUICK, work);
     let row = match read.await {
         Ok(row) => row,
@@ -52,7 +52,7 @@ pub async fn find(
 
 /// Where it cannot be told (any more): the models people have must not become those of another connection.
 async fn last_known(target: &Target) -> Result<String> {
-    let row = target.client().query_one("select model_prefix from policy", &[]);
+    let row = target.raw().query_one("select model_prefix from policy", &[]);
     Ok(within(Side::Target, "read the last prefix", QUICK, row).await?.get(0))
 }
 

@@ -17,7 +17,7 @@ use crate::config::{Config, Endpoint};
 use crate::decode::request::MESSAGE_PREFIX;
 use crate::error::{Error, Result, Side, on};
 use crate::position::Lsn;
-use crate::postgres::{self, Connection, quote_ident};
+use crate::postgres::{self, Connection, Limited, quote_ident};
 use crate::sql;
 use crate::target::{QUICK, within};
 use publication::table_list;
@@ -135,6 +135,11 @@ impl Source {
         Ok(Self { connection, endpoint })
     }
 
+    /// For what is answered at once: nothing that is asked through it waits longer than [`QUICK`].
+    pub fn client(&self) -> Limited<'_> {
+        Limited::new(&self.connection.client, QUICK)
+    }
+
     /// How long a statement of this session may take from here on.
     pub async fn limit(&self, statement: Duration) -> Result<()> {
         let text = format!("set statement_timeout = {}", statement.as_millis());
@@ -225,7 +230,7 @@ impl Source {
     pub async fn terminate(&self, application_name: &str) {
         let text =
             "select pg_terminate_backend(pid) from pg_catalog.pg_stat_activity where application_name = $1";
-        let _ = self.connection.client.execute(text, &[&application_name]).await;
+        let _ = self.client().execute(text, &[&application_name]).await;
     }
 
     /// Emits a barrier: a transactional message. Returns its position; the checkpoint is past it once everything
@@ -237,7 +242,7 @@ impl Source {
     /// Emits a transactional message of ours. Returns its position.
     pub async fn emit(&self, content: &str) -> Result<Lsn> {
         let text = "select pg_logical_emit_message(true, $1, $2)";
-        let row = self.connection.client.query_one(text, &[&MESSAGE_PREFIX, &content]).await;
+        let row = self.client().query_one(text, &[&MESSAGE_PREFIX, &content]).await;
         Ok(row.map_err(on(Side::Source, "emit a message"))?.get(0))
     }
 }

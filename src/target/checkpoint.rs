@@ -81,7 +81,7 @@ pub async fn read(target: &Target) -> Result<Option<Checkpoint>> {
         Side::Target,
         "read the checkpoint",
         QUICK,
-        target.client().query(sql::READ_CHECKPOINT, &[]),
+        target.raw().query(sql::READ_CHECKPOINT, &[]),
     )
     .await?;
     Ok(rows.first().map(from_row))
@@ -117,7 +117,7 @@ pub async fn distrust(target: &Target, generation: uuid::Uuid, because: &str) ->
 pub async fn forget_projection(target: &Target, epoch: i64) -> Result<()> {
     let text = "update checkpoint set projected_with = $2 where epoch = $1";
     let parameters: [&(dyn ToSql + Sync); 2] = [&epoch, &PENDING];
-    let work = target.client().execute(text, &parameters);
+    let work = target.raw().execute(text, &parameters);
     let changed = within(Side::Target, "note that nothing is projected", QUICK, work).await?;
     if changed == 1 { Ok(()) } else { Err(Error::Superseded) }
 }

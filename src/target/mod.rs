@@ -27,7 +27,7 @@ use tokio_postgres::{Client, Row, Statement};
 
 use crate::config::Config;
 use crate::error::{Error, Result, Side, on};
-use crate::postgres::{self, Connection, quote_ident};
+use crate::postgres::{self, Connection, Limited, quote_ident};
 use crate::sql;
 
 /// Settings of every session of ours on the target, beside those of [`postgres::settings`].
@@ -86,7 +86,18 @@ impl Target {
         Ok(Self { connection, prepared: Mutex::default(), temporary })
     }
 
-    pub fn client(&self) -> &Client {
+    /// For what is answered at once: nothing that is asked through it waits longer than [`QUICK`].
+    pub fn client(&self) -> Limited<'_> {
+        Limited::new(&self.connection.client, QUICK)
+    }
+
+    /// The same for what reads whole tables: [`SLOW`].
+    pub fn slow(&self) -> Limited<'_> {
+        Limited::new(&self.connection.client, SLOW)
+    }
+
+    /// Without a limit: for [`within`], and for COPY, which limits each piece.
+    pub fn raw(&self) -> &Client {
         &self.connection.client
     }
 

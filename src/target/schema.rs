@@ -27,7 +27,7 @@ struct Whose {
 async fn whose(target: &Target, schema: &str) -> Result<Whose> {
     let made = made_here();
     let parameters: [&(dyn ToSql + Sync); 2] = [&schema, &made];
-    let work = target.client().query_one(sql::WHOSE_SCHEMA, &parameters);
+    let work = target.raw().query_one(sql::WHOSE_SCHEMA, &parameters);
     let row = within(Side::Target, "look whose schema it is", QUICK, work).await?;
     Ok(Whose { ours: row.get("ours"), is_empty: !row.get::<_, bool>("any"), others: row.get("others") })
 }
@@ -69,6 +69,13 @@ fn foreign(schema: &str, others: Option<String>) -> Error {
     Error::ForeignSchema { schema: schema.to_owned(), found: others.unwrap_or_else(|| "tables".to_owned()) }
 }
 
+/// Whether it is what this program needs already, as far as can be seen at once.
+pub async fn is_current(target: &Target) -> bool {
+    let row = target.client().query_one("select max(version) from schema_version", &[]).await;
+    let found = row.ok().and_then(|row| row.try_get::<_, Option<i32>>(0).ok().flatten());
+    found.and_then(|found| usize::try_from(found).ok()) == Some(sql::MIGRATIONS.len())
+}
+
 /// Brings the schema to what this program needs. Two starters at once do no harm; a schema made by a newer
 /// program is refused.
 pub async fn ensure(target: &Target, config: &Config) -> Result<()> {
@@ -88,7 +95,7 @@ pub async fn ensure(target: &Target, config: &Config) -> Result<()> {
         let text = format!("create schema {}", quote_ident(&config.schema));
         match client.batch_execute(&text).await {
             // Somebody was quicker, or just as quick: then the catalog's own index objects.
-            Err(error) if error.code().is_some_and(|code| ["42P06", "23505"].contains(&code.code())) => {}
+            Err(error) if error.sqlstate().is_some_and(|code| ["42P06", "23505"].contains(&code)) => {}
             other => other.map_err(on(Side::Target, "create our schema"))?,
         }
     }
@@ -137,7 +144,9 @@ async fn migrate(target: &Target, config: &Config, known: i32) -> Result<()> {
             .execute("insert into schema_version (version) values ($1)", &[&version])
             .await
             .map_err(on(Side::Target, action))?;
-        client.batch_execute(text).await.map_err(on(Side::Target, action))?;
+        // One that was there before may hold everybody.
+        let patient = if found == 0 { client } else { target.slow() };
+        patient.batch_execute(text).await.map_err(on(Side::Target, action))?;
         tracing::info!(version, "migrated our schema");
     }
     install_views(target).await

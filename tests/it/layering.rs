@@ -45,6 +45,19 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("update checkpoint", &["src/target/checkpoint.rs"]),
     ("insert into checkpoint", &["src/target/checkpoint.rs"]),
     ("delete from checkpoint", &["src/target/checkpoint.rs"]),
+    // Whoever else asks a database has a limit: `client()` and `slow()`.
+    (
+        ".connection.client",
+        &[
+            "src/source/",
+            "src/target/mod.rs",
+            "src/postgres/",
+            "src/budgets/",
+            "src/copy/",
+            "src/operate/plan/",
+        ],
+    ),
+    (".raw()", &["src/target/", "src/copy/", "src/operate/", "src/project/"]),
     ("std::env::var", &["src/config/", "src/cli/", "src/postgres"]),
     ("eprintln!", &["src/cli/", "src/main.rs"]),
     ("process::exit", &[]),

@@ -30,6 +30,7 @@ mod keys;
 mod layering;
 mod layout;
 mod mapping;
+mod matrix;
 mod metrics;
 mod models;
 mod network;

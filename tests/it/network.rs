@@ -37,6 +37,12 @@ impl Bench {
         Self { source, target, source_proxy, target_proxy, pair }
     }
 
+    /// LiteLLM's server is stopped as its administrator would, and started again.
+    pub(crate) fn stop_source_fast(&self) {
+        self.source.stop(Mode::Fast, Duration::from_secs(25)).unwrap();
+        self.source.start_again().unwrap();
+    }
+
     pub(crate) async fn assert_right(&self) {
         self.pair.settle().await;
         assert_in_step(&self.pair).await;

@@ -169,7 +169,7 @@ struct DaemonRow {
 async fn installed(target: &Target, config: &Config) -> Result<bool> {
     let text =
         "select exists (select from pg_catalog.pg_tables where schemaname = $1 and tablename = 'checkpoint')";
-    let row = target.client().query_one(text, &[&config.schema]).await;
+    let row = target.slow().query_one(text, &[&config.schema]).await;
     Ok(row.map_err(on(Side::Target, "look at our schema"))?.get(0))
 }
 
@@ -208,7 +208,7 @@ async fn target_facts(target: &Target) -> Result<TargetFacts> {
     let checkpoint = checkpoint(target).await?;
     let action = "read the status";
     let text = "select state, reason, layout, heartbeat_at > now() - interval '25 seconds' from daemon";
-    let row = target.client().query_opt(text, &[]).await.map_err(on(Side::Target, action))?;
+    let row = target.slow().query_opt(text, &[]).await.map_err(on(Side::Target, action))?;
     let daemon = row.map(|row| DaemonRow {
         state: row.get(0),
         reason: row.get(1),
@@ -269,9 +269,9 @@ pub async fn models(target: &Target, layout: &Layout) -> Result<ModelsReport> {
         "select (select count(*) from model_row where active), (select count(*) from effective_access),
                        (select count(*) from model_set where people > 0), (select count(*) from access_group),
                        (select count(*) from model_grant)";
-    let row = target.client().query_one(text, &[]).await.map_err(on(Side::Target, action))?;
+    let row = target.slow().query_one(text, &[]).await.map_err(on(Side::Target, action))?;
     let public =
-        target.client().query(layout.model_access.public, &[]).await.map_err(on(Side::Target, action))?;
+        target.slow().query(layout.model_access.public, &[]).await.map_err(on(Side::Target, action))?;
     Ok(ModelsReport {
         known: row.get(0),
         people: row.get(1),

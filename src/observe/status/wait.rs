@@ -49,7 +49,7 @@ pub async fn wait_now(config: &Config, timeout: Duration) -> Result<Waited> {
                 let end = checkpoint.end_lsn();
                 let is_past = end > goal && checkpoint.timeline >= timeline;
                 if is_past && checkpoint.projected {
-                    let row = target.client().query_one("select count(*) from dead_letter", &[]).await;
+                    let row = target.slow().query_one("select count(*) from dead_letter", &[]).await;
                     let dead_letters = row.map_err(on(Side::Target, "count dead letters"))?.get(0);
                     return Ok(Waited::Reached { dead_letters });
                 }

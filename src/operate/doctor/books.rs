@@ -11,7 +11,7 @@ use crate::target::Target;
 use crate::target::layout;
 
 pub(super) async fn examine(target: &Target, config: &Config, checks: &mut Vec<Check>) -> Result<()> {
-    let row = target.client().query_one(sql::DOCTOR_BOOKS, &[]).await;
+    let row = target.slow().query_one(sql::DOCTOR_BOOKS, &[]).await;
     let row = row.map_err(on(Side::Target, "read our books"))?;
     let count = |name: &str| row.get::<_, i64>(name);
     checks.extend(public_models(target, config).await);

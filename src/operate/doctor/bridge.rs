@@ -31,7 +31,7 @@ impl Bridge {
 
 /// Looks for it in LiteLLM's database.
 pub async fn find(source: &Source, config: &Config) -> Result<Bridge> {
-    let rows = source.connection.client.query(sql::DOCTOR_BRIDGE_SOURCE, &[&config.litellm_schema]).await;
+    let rows = source.client().query(sql::DOCTOR_BRIDGE_SOURCE, &[&config.litellm_schema]).await;
     let rows = rows.map_err(on(Side::Source, "look for a trigger bridge"))?;
     Ok(Bridge {
         objects: rows.iter().map(|row| (row.get("kind"), row.get("name"), row.get("drop"))).collect(),
@@ -85,7 +85,7 @@ fn listed(names: &[&str]) -> String {
 /// `has_books`: a daemon of ours has run.
 pub(super) async fn target(target: &Target, config: &Config, has_books: bool) -> Result<Vec<Check>> {
     let mut checks = Vec::new();
-    let rows = target.client().query(sql::DOCTOR_BRIDGE_TARGET, &[&config.schema]).await;
+    let rows = target.slow().query(sql::DOCTOR_BRIDGE_TARGET, &[&config.schema]).await;
     let drops: Vec<String> = rows
         .map_err(on(Side::Target, "look for a trigger bridge"))?
         .iter()
@@ -108,7 +108,7 @@ pub(super) async fn target(target: &Target, config: &Config, has_books: bool) ->
     };
     let text = sql::fill(sql::DOCTOR_BRIDGE_PASSWORDS, ":before", before);
     // Without a right to the log-ins, another finding says so.
-    let Ok(rows) = target.client().query(&text, &[]).await else { return Ok(checks) };
+    let Ok(rows) = target.slow().query(&text, &[]).await else { return Ok(checks) };
     let candidates: Vec<(Vec<String>, String)> =
         rows.iter().map(|row| (row.get("emails"), row.get("password"))).collect();
     let total = candidates.len();

@@ -58,7 +58,7 @@ struct Facts {
 
 impl Facts {
     async fn ask(source: &Source, config: &Config) -> Result<Self> {
-        let row = source.connection.client.query_one(sql::DOCTOR_SOURCE, &[&config.slot]).await;
+        let row = source.client().query_one(sql::DOCTOR_SOURCE, &[&config.slot]).await;
         let row = row.map_err(on(Side::Source, "examine the server"))?;
         Ok(Self {
             version: row.get("version"),

@@ -36,7 +36,7 @@ pub(super) async fn publication(source: &Source, config: &Config) -> Result<Opti
 pub(super) async fn rights_and_identities(source: &Source, config: &Config) -> Result<Vec<Check>> {
     let mut checks = Vec::new();
     let names: Vec<&str> = TABLES.iter().map(|table| table.source).collect();
-    let client = &source.connection.client;
+    let client = source.client();
     let rows = client.query(sql::DOCTOR_SOURCE_TABLES, &[&config.litellm_schema, &names]).await;
     let mut unreadable: Vec<String> = Vec::new();
     for row in rows.map_err(on(Side::Source, "examine LiteLLM's tables"))? {
@@ -74,7 +74,7 @@ pub(super) async fn shared_emails(source: &Source, config: &Config) -> Result<Op
     let table = format!("{}.\"LiteLLM_UserTable\"", quote_ident(&config.litellm_schema));
     let text = sql::fill(sql::DOCTOR_SHARED_EMAILS, ":user_table", &table);
     // Without a right to the table, another finding says so.
-    let Ok(row) = source.connection.client.query_one(&text, &[]).await else { return Ok(None) };
+    let Ok(row) = source.client().query_one(&text, &[]).await else { return Ok(None) };
     let people: i64 = row.get("people");
     Ok((people > 0).then(|| {
         finding(

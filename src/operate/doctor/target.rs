@@ -14,7 +14,7 @@ use crate::target::layout;
 pub(super) async fn examine(config: &Config, checks: &mut Vec<Check>) -> Result<()> {
     let target = Target::open(config).await?;
     let (named, wanted) = layout::all_privileges();
-    let row = target.client().query_one(sql::DOCTOR_TARGET, &[&config.webui_schema, &named, &wanted]).await;
+    let row = target.slow().query_one(sql::DOCTOR_TARGET, &[&config.webui_schema, &named, &wanted]).await;
     let row = row.map_err(on(Side::Target, "examine the server"))?;
     checks.push(server::version("Open WebUI's server", row.get("version")));
     checks.extend(server::tls("Open WebUI's connection", row.get("tls"), row.get("local")));
@@ -25,7 +25,7 @@ pub(super) async fn examine(config: &Config, checks: &mut Vec<Check>) -> Result<
     checks.push(tables(&target, config).await);
     checks.extend(admins(&target).await);
     checks.extend(api_keys(&target, config).await);
-    let row = target.client().query_one(sql::DOCTOR_HAS_BOOKS, &[&config.schema]).await;
+    let row = target.slow().query_one(sql::DOCTOR_HAS_BOOKS, &[&config.schema]).await;
     let has_books = row.map_err(on(Side::Target, "look for our schema"))?.get(0);
     checks.extend(bridge::target(&target, config, has_books).await?);
     if !has_books {
@@ -86,7 +86,7 @@ async fn tables(target: &Target, config: &Config) -> Check {
 
 /// Where they cannot be read, another finding says so.
 async fn admins(target: &Target) -> Option<Check> {
-    let row = target.client().query_one(sql::DOCTOR_ADMINS, &[]).await.ok()?;
+    let row = target.slow().query_one(sql::DOCTOR_ADMINS, &[]).await.ok()?;
     Some(judge_admins(row.get("admins")))
 }
 
@@ -95,7 +95,7 @@ async fn api_keys(target: &Target, config: &Config) -> Option<Check> {
     if config.policy.api_keys != ApiKeys::Mint {
         return None;
     }
-    let row = target.client().query_one(sql::DOCTOR_API_KEYS, &[]).await.ok()?;
+    let row = target.slow().query_one(sql::DOCTOR_API_KEYS, &[]).await.ok()?;
     judge_api_keys(row.get("enabled"), row.get("permitted"), row.get("by_group"))
 }
 

@@ -219,7 +219,7 @@ async fn check_rights(config: &Config, source: &Source, target: &Target) -> Resu
     refuse(&unfit(config, &tables))?;
     let tables = layout::all_tables();
     let parameters: &[&(dyn ToSql + Sync)] = &[&config.webui_schema, &tables];
-    let work = target.client().query(sql::PLAN_TARGET_LACKS, parameters);
+    let work = target.raw().query(sql::PLAN_TARGET_LACKS, parameters);
     let rows = within(Side::Target, "examine Open WebUI's tables", QUICK, work).await?;
     let lacking: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
     if lacking.is_empty() {
@@ -273,7 +273,7 @@ async fn ask_for_models(config: &Config, target: &Target, plan: &mut Plan) -> Re
 /// What would keep `run` from doing it.
 async fn look_ahead(config: &Config, target: &Target, outcome: &Outcome, plan: &mut Plan) -> Result<()> {
     let text = "select exists (select from was_account where role = 'admin'), (select count(*) from account where active)";
-    let row = target.client().query_one(text, &[]).await;
+    let row = target.slow().query_one(text, &[]).await;
     let row = row.map_err(on(Side::Target, "look for an admin"))?;
     if !plan.has_run && !row.get::<_, bool>(0) {
         plan.notes.push(
@@ -308,6 +308,6 @@ async fn read(target: &Target, plan: &mut Plan) -> Result<()> {
 /// What a statement returns, column by column as the struct names them.
 async fn rows<T: DeserializeOwned>(target: &Target, text: &str) -> Result<Vec<T>> {
     let text = format!("select to_json(found) from ({text}) found");
-    let rows = within(Side::Target, "read the plan", SLOW, target.client().query(&text, &[])).await?;
+    let rows = within(Side::Target, "read the plan", SLOW, target.raw().query(&text, &[])).await?;
     Ok(rows.iter().map(|row| row.get::<_, Json<T>>(0).0).collect())
 }

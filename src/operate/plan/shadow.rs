@@ -56,7 +56,7 @@ pub(super) async fn make(target: &Target, config: &Config, layout: &Layout, plan
     let tables = layout.tables();
     let action = "look at Open WebUI's tables";
     let parameters: &[&(dyn ToSql + Sync)] = &[&config.webui_schema, &tables];
-    let work = target.client().query(sql::COLUMNS, parameters);
+    let work = target.raw().query(sql::COLUMNS, parameters);
     let columns: Vec<(String, String)> = within(Side::Target, action, QUICK, work)
         .await?
         .iter()
@@ -130,7 +130,7 @@ fn copy(schema: &str, table: &str, columns: &[&str], unread: &[StandIn]) -> Stri
 /// When its books are of another release.
 async fn books_version(target: &Target, config: &Config) -> Result<bool> {
     let action = "look for our schema";
-    let client = target.client();
+    let client = target.slow();
     let row = client.query_opt(sql::PLAN_BOOKS_VERSION, &[&config.schema]).await;
     let Some(row) = row.map_err(on(Side::Target, action))? else { return Ok(false) };
     let text = format!("select coalesce(max(version), 0) from {}", row.get::<_, &str>(0));

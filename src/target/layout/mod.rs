@@ -227,7 +227,7 @@ pub async fn find(target: &Target, config: &Config) -> Result<Layout> {
         Side::Target,
         "look at Open WebUI's tables",
         QUICK,
-        target.client().query(sql::LAYOUT, &[&config.webui_schema, &tables]),
+        target.raw().query(sql::LAYOUT, &[&config.webui_schema, &tables]),
     )
     .await?;
     let mut columns = Columns::new();

@@ -27,6 +27,10 @@ struct Shared {
     /// A connection ends when this moves.
     cuts: watch::Sender<u64>,
     silent: watch::Sender<bool>,
+    /// Connections made before this many losses are lost.
+    losses: watch::Sender<u64>,
+    /// What may still pass before the next loss.
+    until_loss: Mutex<Option<u64>>,
     /// What may still pass before the next cut.
     budget: Mutex<Option<u64>>,
     connections: Mutex<JoinSet<()>>,
@@ -42,6 +46,8 @@ impl Proxy {
             shared: Arc::new(Shared {
                 cuts: watch::Sender::new(0),
                 silent: watch::Sender::new(false),
+                losses: watch::Sender::new(0),
+                until_loss: Mutex::new(None),
                 budget: Mutex::new(None),
                 connections: Mutex::new(JoinSet::new()),
             }),
@@ -84,6 +90,12 @@ impl Proxy {
     /// hear nothing. What was sent meanwhile arrives when it goes off.
     pub fn blackhole(&self, on: bool) {
         self.shared.silent.send_replace(on);
+    }
+
+    /// Lets `count` more bytes pass; then every connection that is open by then is lost, once: it stays open, and nothing ever
+    /// comes through it again, no end either. New ones work.
+    pub fn lose_after_bytes(&self, count: u64) {
+        *self.shared.until_loss.lock().unwrap_or_else(PoisonError::into_inner) = Some(count);
     }
 
     /// Leads to another server from now on, as a name or an address that was moved does; open connections end.
@@ -171,8 +183,9 @@ impl Shared {
         let Ok(server) = server else { return };
         let (client_read, client_write) = client.into_split();
         let (server_read, server_write) = server.into_split();
-        let mut up = Pump { from: client_read, to: server_write };
-        let mut down = Pump { from: server_read, to: client_write };
+        let born = *self.losses.borrow();
+        let mut up = Pump { from: client_read, to: server_write, born };
+        let mut down = Pump { from: server_read, to: client_write, born };
         let is_over = tokio::select! {
             ended = async { tokio::try_join!(up.run(&self), down.run(&self)) } => ended.is_ok(),
             _ = cuts.changed() => false,
@@ -197,6 +210,18 @@ impl Shared {
         drop(self.silent.subscribe().wait_for(|silent| !silent).await);
     }
 
+    /// Counts bytes towards the next loss.
+    fn pass(&self, count: usize) {
+        let mut left = self.until_loss.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(bytes) = left.as_mut() {
+            *bytes = bytes.saturating_sub(count as u64);
+            if *bytes == 0 {
+                *left = None;
+                self.losses.send_modify(|losses| *losses += 1);
+            }
+        }
+    }
+
     /// How many of `wanted` bytes may pass, and whether the cut comes after them.
     fn take(&self, wanted: usize) -> (usize, bool) {
         let mut budget = self.budget();
@@ -218,6 +243,8 @@ impl Shared {
 struct Pump {
     from: OwnedReadHalf,
     to: OwnedWriteHalf,
+    /// How many losses there were when the connection was made.
+    born: u64,
 }
 
 impl Pump {
@@ -226,6 +253,10 @@ impl Pump {
         loop {
             let count = self.from.read(&mut buffer).await?;
             shared.audible().await;
+            shared.pass(count);
+            if *shared.losses.borrow() > self.born {
+                return std::future::pending().await;
+            }
             if count == 0 {
                 return self.to.shutdown().await;
             }
