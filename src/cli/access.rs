@@ -29,7 +29,7 @@ pub(super) async fn access(
     if json {
         terminal::json(&report)?;
     } else {
-        print!("{}", report.to_text(model.is_some()));
+        terminal::out(&report.to_text(model.is_some()));
     }
     Ok(code(report.agrees || report.note.is_some()))
 }

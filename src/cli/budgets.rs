@@ -84,7 +84,7 @@ pub(super) async fn budgets(config: &Config, asked: Budgets) -> anyhow::Result<E
     if asked.json {
         terminal::json(&report)?;
     } else {
-        print!("{}", table(&report));
+        terminal::out(&table(&report));
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -63,7 +63,7 @@ pub(super) async fn failures(config: &Config, action: Failures) -> anyhow::Resul
             if json {
                 terminal::json(&found)?;
             } else {
-                print!("{}", failures::table(&found));
+                terminal::out(&failures::table(&found));
             }
             Ok(code(found.is_empty()))
         }
@@ -76,10 +76,10 @@ pub(super) async fn failures(config: &Config, action: Failures) -> anyhow::Resul
             if json {
                 terminal::json(&serde_json::json!({ "failure": failure, "history": history }))?;
             } else {
-                print!("{}", failures::table(&[failure]));
+                terminal::out(&failures::table(&[failure]));
                 for event in history {
                     let error = event.error.unwrap_or_default();
-                    println!("  {}  {} {}  {error}", event.at, event.operation, event.result);
+                    terminal::line(&format!("  {}  {} {}  {error}", event.at, event.operation, event.result));
                 }
             }
             Ok(ExitCode::SUCCESS)

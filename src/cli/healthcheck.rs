@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use super::terminal;
 use crate::config::Settings;
 use crate::observe::http;
 
@@ -15,6 +16,6 @@ pub(super) async fn healthcheck(settings: &Settings) -> anyhow::Result<ExitCode>
         Ok(None) => "--http is off: there is nobody to ask".to_owned(),
         Err(problem) => problem,
     };
-    eprintln!("error: {problem}");
+    terminal::note(&format!("error: {problem}"));
     Ok(ExitCode::from(2))
 }

@@ -1,7 +1,6 @@
 //! The commands, one small file each: its flags and help, and a function that calls the work elsewhere and prints the answer.
 //!
 //! Exit codes: 0 fine, 1 failed, 2 usage or configuration, 3 found differences or findings.
-#![expect(clippy::print_stdout, reason = "the output of a command is what it is for")]
 
 mod access;
 mod approve;
@@ -77,7 +76,7 @@ pub fn main() -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("error: could not start: {error}");
+            terminal::note(&format!("error: could not start: {error}"));
             return ExitCode::from(1);
         }
     };
@@ -131,12 +130,12 @@ fn code(is_fine: bool) -> ExitCode {
 fn failed(error: &anyhow::Error) -> ExitCode {
     match error.downcast_ref::<Error>() {
         Some(known) => {
-            eprintln!("error: {}", error_chain(known));
+            terminal::note(&format!("error: {}", error_chain(known)));
             if let Some(remedy) = known.remedy() {
-                eprintln!("what to do: {remedy}");
+                terminal::note(&format!("what to do: {remedy}"));
             }
         }
-        None => eprintln!("error: {error:#}"),
+        None => terminal::note(&format!("error: {error:#}")),
     }
     ExitCode::from(if error.is::<ConfigError>() { 2 } else { 1 })
 }

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use anyhow::{Context as _, bail};
 use clap::Subcommand;
 
+use super::terminal;
 use crate::config::Config;
 use crate::config::policy::Passwords as Policy;
 use crate::operate::passwords;
@@ -33,21 +34,21 @@ pub(super) async fn passwords(config: &Config, action: Passwords) -> anyhow::Res
                 bail!("the policy does not say passwords = \"invite\": people sign in by other means");
             }
             let target = Target::open(config).await?;
-            eprintln!("making passwords takes about a minute for a thousand people");
+            terminal::note("making passwords takes about a minute for a thousand people");
             let exported = passwords::export(&target, &file).await?;
             match exported.people {
-                0 => println!("everybody has a password; no file was made"),
-                people => println!(
+                0 => terminal::line("everybody has a password; no file was made"),
+                people => terminal::line(&format!(
                     "{people} people can sign in with what {} says; hand it out, and delete it",
                     file.display()
-                ),
+                )),
             }
         }
         Passwords::Set { email } => {
             let password = read()?;
             let target = Target::open(config).await?;
             passwords::set(&target, &email, &password).await?;
-            println!("{email} can sign in with it");
+            terminal::line(&format!("{email} can sign in with it"));
         }
     }
     Ok(ExitCode::SUCCESS)

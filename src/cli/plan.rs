@@ -26,7 +26,7 @@ pub(super) async fn plan(config: &Config, Plan { all, json }: Plan) -> anyhow::R
         terminal::json(&plan)?;
     } else {
         let bold = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-        print!("{}", table::text(&plan, all, bold));
+        terminal::out(&table::text(&plan, all, bold));
     }
     Ok(ExitCode::SUCCESS)
 }

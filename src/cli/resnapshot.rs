@@ -58,7 +58,7 @@ pub(super) async fn resnapshot(config: &Config, asked: Resnapshot) -> anyhow::Re
     let Resnapshot { tables, dry_run, wait, output: Output { timeout, json } } = asked;
     let known: Vec<&str> = TABLES.iter().map(|table| table.source).collect();
     if let Some(unknown) = tables.iter().find(|name| !known.contains(&name.as_str())) {
-        eprintln!("error: {unknown} is not a table we copy; they are: {}", known.join(", "));
+        terminal::note(&format!("error: {unknown} is not a table we copy; they are: {}", known.join(", ")));
         return Ok(ExitCode::from(2));
     }
     let target = Target::open(config).await?;
@@ -90,14 +90,14 @@ pub(super) async fn resnapshot(config: &Config, asked: Resnapshot) -> anyhow::Re
         }))?;
     } else {
         for line in resnapshot::lines(&answer, &differences) {
-            println!("{line}");
+            terminal::line(&line);
         }
         let end = match (differs, dry_run) {
             (false, _) => "nothing differs",
             (true, true) => "these differ; nothing was changed",
             (true, false) => "these differed and are mended",
         };
-        println!("{} rows compared: {end}", answer.rows_copied);
+        terminal::line(&format!("{} rows compared: {end}", answer.rows_copied));
     }
     Ok(code(!differs))
 }

@@ -17,11 +17,24 @@ use crate::observe::metrics::Metrics;
 use crate::observe::progress::Progress;
 use crate::pipeline::Daemon;
 
+/// Those who say less than they are asked to, whatever is asked: the clients of Postgres log statements with their parameters,
+/// which are people and keys; what went wrong there we say ourselves.
+const DISCREET: [(&str, &str); 4] =
+    [("pgwire_replication", "off"), ("tokio_postgres", "warn"), ("hyper", "warn"), ("rustls", "warn")];
+
+/// What is logged: as asked, but for the discreet.
+fn directives(asked: &str) -> String {
+    let is_discreet = |part: &&str| !DISCREET.iter().any(|(name, _)| part.contains(name));
+    let kept = asked.split(',').map(str::trim).filter(is_discreet).filter(|part| !part.is_empty());
+    let fixed = DISCREET.iter().map(|(name, level)| format!("{name}={level}"));
+    kept.map(str::to_owned).chain(fixed).collect::<Vec<_>>().join(",")
+}
+
 /// Starts the log on standard error. `RUST_LOG` overrides the level.
 pub(super) fn start_log(format: LogFormat, level: &str) {
-    // The replication client logs its own errors; we log what we make of them.
-    let default = format!("{level},pgwire_replication=off,tokio_postgres=warn");
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
+    let asked = std::env::var(EnvFilter::DEFAULT_ENV).ok();
+    let filter = directives(asked.as_deref().unwrap_or(level));
+    let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new(directives(level)));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let started = match format {
         LogFormat::Text => builder.with_ansi(std::io::stderr().is_terminal()).with_target(false).try_init(),

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
 
+use super::terminal;
 use super::terminal::say;
 use crate::config::Config;
 use crate::operate::accept::{self, Accepted};
@@ -53,13 +54,13 @@ async fn print(
     target_role: Option<&str>,
 ) -> anyhow::Result<ExitCode> {
     if which != Which::Target {
-        print!("{}", setup::source_sql(config, source_role).await?);
+        terminal::out(&setup::source_sql(config, source_role).await?);
     }
     if which == Which::Both {
-        println!();
+        terminal::line("");
     }
     if which != Which::Source {
-        print!("{}", setup::target_sql(config, target_role).await?);
+        terminal::out(&setup::target_sql(config, target_role).await?);
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -45,11 +45,13 @@ async fn wait(config: &Config, json: bool, timeout: Duration) -> anyhow::Result<
         Waited::Reached { dead_letters: 0 } => ExitCode::SUCCESS,
         Waited::Reached { dead_letters } => {
             let entities = if dead_letters == 1 { "entity" } else { "entities" };
-            eprintln!("up to date, but {dead_letters} {entities} could not be written: see `status`");
+            terminal::note(&format!(
+                "up to date, but {dead_letters} {entities} could not be written: see `status`"
+            ));
             ExitCode::from(3)
         }
         Waited::Failed { reason } => {
-            eprintln!("error: {reason}");
+            terminal::note(&format!("error: {reason}"));
             ExitCode::from(1)
         }
     })

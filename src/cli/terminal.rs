@@ -1,8 +1,9 @@
 //! How output looks: colours where a person reads it, the same text without them everywhere else.
 //!
-//! Colours only repeat what the words say. `NO_COLOR` and a pipe turn them off.
+//! Colours only repeat what the words say. `NO_COLOR` and a pipe turn them off. Everything a command prints for people goes
+//! through here: LiteLLM's names and lists may hold anything, and must do nothing to a terminal.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 
 use serde::Serialize;
 
@@ -15,14 +16,63 @@ const YELLOW: &str = "\x1b[33m";
 const RED: &str = "\x1b[31m";
 const OFF: &str = "\x1b[0m";
 
+/// What we paint with. Nothing else that is no text gets through.
+const PAINT: [&str; 6] = [BOLD, DIM, GREEN, YELLOW, RED, OFF];
+
+/// Prints to standard output as it stands. Whoever closes the pipe early has seen enough.
+pub(super) fn out(text: &str) {
+    let _ = anstream::stdout().write_all(clean(text).as_bytes());
+}
+
+/// The same, as a line.
+pub(super) fn line(text: &str) {
+    out(&format!("{text}\n"));
+}
+
+/// A line on standard error.
+pub(super) fn note(text: &str) {
+    let _ = anstream::stderr().write_all(clean(&format!("{text}\n")).as_bytes());
+}
+
+/// Text without what a terminal would obey: control characters, and those that turn the direction of writing around.
+fn clean(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(c) = rest.chars().next() {
+        if let Some(paint) = PAINT.iter().find(|paint| rest.starts_with(**paint)) {
+            out.push_str(paint);
+            rest = rest.split_at(paint.len()).1;
+            continue;
+        }
+        let is_odd = c.is_control() && c != '\n'
+            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        out.push(if is_odd { '\u{fffd}' } else { c });
+        rest = rest.split_at(c.len_utf8()).1;
+    }
+    out
+}
+
+/// JSON with its odd characters escaped: they stand in strings only, and mean the same there.
+fn escaped(json: &str) -> String {
+    let mut out = String::with_capacity(json.len());
+    for c in json.chars() {
+        if c != '\n' && clean(c.encode_utf8(&mut [0; 4])) == "\u{fffd}" && c != '\u{fffd}' {
+            out.push_str(&format!("\\u{:04x}", u32::from(c)));
+        } else {
+            out.push(c);
+        }
+    }
+    out
+}
+
 /// Says what a command did: a sentence for people, or a value for machines.
 pub(super) fn say(json: bool, sentence: &str, value: &serde_json::Value) {
-    if json { println!("{value:#}") } else { println!("{sentence}") }
+    if json { line(&escaped(&format!("{value:#}"))) } else { line(sentence) }
 }
 
 /// An answer for machines.
 pub(super) fn json(answer: &impl Serialize) -> anyhow::Result<()> {
-    println!("{}", serde_json::to_string_pretty(answer)?);
+    line(&escaped(&serde_json::to_string_pretty(answer)?));
     Ok(())
 }
 
@@ -41,7 +91,7 @@ pub(super) fn status(report: &StatusReport) {
             "failed" | "brake" | "public model" => format!("{YELLOW}{value}{OFF}"),
             _ => value,
         };
-        anstream::println!("{DIM}{name:width$}{OFF}  {value}");
+        line(&format!("{DIM}{name:width$}{OFF}  {value}"));
     }
 }
 
@@ -53,22 +103,46 @@ pub(super) fn doctor(table: &str) {
                 let rest = line.strip_prefix(word)?;
                 Some(format!("{BOLD}{colour}{word}{OFF}{rest}"))
             });
-        anstream::println!("{}", painted.unwrap_or_else(|| line.to_owned()));
+        self::line(&painted.unwrap_or_else(|| line.to_owned()));
     }
 }
 
 /// How far something long is, on standard error: one line that changes, or a line each where it goes to a file.
 pub(super) fn progress(line: &str) {
     if std::io::stderr().is_terminal() {
-        eprint!("\r\x1b[K{line}");
+        let _ = write!(std::io::stderr(), "\r\x1b[K{}", clean(line));
     } else {
-        eprintln!("{line}");
+        note(line);
     }
 }
 
 /// Clears the line that changes.
 pub(super) fn progress_ends() {
     if std::io::stderr().is_terminal() {
-        eprint!("\r\x1b[K");
+        let _ = write!(std::io::stderr(), "\r\x1b[K");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_do_nothing_to_a_terminal() {
+        let evil = "a\x1b]0;title\x07b\x1b[2Jc\rd\u{9b}31me\u{202e}f\u{8}";
+        let shown = clean(&format!("{BOLD}x{OFF} {evil}\n"));
+        assert!(shown.starts_with("\x1b[1mx\x1b[0m a") && shown.ends_with('\n'), "{shown:?}");
+        let rest = shown.replace(BOLD, "").replace(OFF, "");
+        assert!(
+            !rest.contains(|c: char| c.is_control() && c != '\n') && !rest.contains('\u{202e}'),
+            "{shown:?}"
+        );
+        let json = escaped(&serde_json::to_string_pretty(&serde_json::json!({ "id": evil })).unwrap());
+        assert!(
+            !json.contains(|c: char| c.is_control() && c != '\n') && !json.contains('\u{202e}'),
+            "{json:?}"
+        );
+        let back: serde_json::Value = serde_json::from_str(&json).unwrap();
+        assert_eq!(back["id"], evil);
     }
 }

@@ -5,8 +5,8 @@ use std::time::Duration;
 use testbed::{Cluster, ClusterOptions, Mode};
 
 use crate::support::compare::assert_in_step;
-use crate::support::daemon::{answer, command, run};
-use crate::support::{DEADLINE, Daemon, Pair, PairOptions, eventually, people, person};
+use crate::support::daemon::{DaemonOptions, answer, command, run};
+use crate::support::{DEADLINE, Daemon, Pair, PairOptions, change, eventually, key, people, person};
 
 fn nowhere() -> Pair {
     let url = |name: &str| format!("postgresql://postgres:zqsecret@127.0.0.1:1/{name}");
@@ -203,4 +203,59 @@ async fn every_command_that_says_something_says_it_as_json_too_and_piped_text_is
     .await;
     let done = json(&["teardown", "--json"]);
     assert!(done["complete"] == true && done["done"].as_array().unwrap().len() >= 2, "{done}");
+}
+
+#[tokio::test]
+async fn no_level_of_the_log_shows_people_or_keys() {
+    let pair = Pair::new().await;
+    pair.litellm(&[people("secret", 3), key("1", "secret1")].concat()).await;
+    let options = DaemonOptions {
+        environment: vec![(
+            "RUST_LOG",
+            "trace,tokio_postgres::query=trace,tokio_postgres=trace,pgwire_replication=trace".to_owned(),
+        )],
+        ..DaemonOptions::default()
+    };
+    let daemon = Daemon::with(&pair, &options);
+    pair.settle().await;
+    pair.litellm(&change("secret2", "user_email = 'renamed@x.test'")).await;
+    pair.settle().await;
+    let log = daemon.log();
+    assert!(log.contains("streaming"), "{log}");
+    for word in ["@x.test", "secret1", "sk-"] {
+        assert!(
+            !log.contains(word),
+            "{word} is logged: {}",
+            log.lines().find(|line| line.contains(word)).unwrap()
+        );
+    }
+}
+
+#[tokio::test]
+async fn what_litellm_holds_does_nothing_to_a_terminal_and_a_closed_pipe_is_no_crash() {
+    let pair = Pair::new().await;
+    pair.litellm(&people("a", 2)).await;
+    pair.litellm("update \"LiteLLM_UserTable\" set models = array[E'x\\x1b]0;pwned\\x07', E'y\\u202e\\u009b2J'] where user_id = 'a1'").await;
+    let mut daemon = Daemon::start(&pair);
+    pair.settle().await;
+    for command in [
+        &["access", "a1@x.test", "gpt-4"][..],
+        &["access", "a1@x.test", "gpt-4", "--json"],
+        &["plan", "--all"],
+    ] {
+        let (_, out, err) = run(&pair, command);
+        let said = out + &err;
+        let odd = said.chars().find(|c| c.is_control() && *c != '\n' || *c == '\u{202e}');
+        assert_eq!(odd, None, "{command:?}: {said:?}");
+    }
+    daemon.terminate();
+    let mut child = command(&pair)
+        .args(["setup", "--print-sql"])
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let ended = child.wait_with_output().unwrap();
+    assert!(!String::from_utf8_lossy(&ended.stderr).contains("panicked"), "{ended:?}");
 }
