@@ -36,6 +36,7 @@ files! {
     TEAM_NAMES = "budgets/team_names.sql";
     ORGANIZATION_NAMES = "budgets/organization_names.sql";
     MEMBER_NAMES = "budgets/member_names.sql";
+    REACH = "mirror/reach.sql";
     TEAM_ROSTER = "mirror/team_roster.sql";
     TEAM_PEOPLE = "mirror/team_people.sql";
     RIGHTS_PEOPLE = "mirror/rights_people.sql";
@@ -112,6 +113,7 @@ files! {
     CREATE_MINTING = "project/create_minting.sql";
     EXPIRED_THROUGH = "target/expired_through.sql";
     COLUMNS = "source/columns.sql";
+    TO_ANALYZE = "target/to_analyze.sql";
     BREAK_LEASE = "target/break_lease.sql";
     LAYOUT = "target/layout.sql";
     WRITE_POLICY = "target/write_policy.sql";

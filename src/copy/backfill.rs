@@ -165,7 +165,7 @@ async fn copy_at(
         consistent_point: slot.consistent_point,
     };
     occasion.copies.phase(CopyPhase::Merging);
-    let drift = merge(target, &generation, occasion.columns_fingerprint, id).await?;
+    let drift = merge(config, target, &generation, occasion.columns_fingerprint, id).await?;
     let Drift { inserted, updated, deleted } = drift;
     tracing::info!(inserted, updated, deleted, lsn = %slot.consistent_point, "merged the copy");
     Ok(drift)
@@ -237,19 +237,20 @@ pub async fn derive(target: &Target) -> Result<()> {
     Ok(())
 }
 
-async fn merge(target: &Target, generation: &Generation, fingerprint: &str, id: i64) -> Result<Drift> {
+async fn merge(
+    config: &Config,
+    target: &Target,
+    generation: &Generation,
+    fingerprint: &str,
+    id: i64,
+) -> Result<Drift> {
     target.begin_large().await?;
     let mut drift = Drift::default();
-    let mut filled = Vec::new();
     for table in TableId::all().map(TableId::table) {
         let Drift { inserted, updated, deleted } = merge_table(target, table).await?;
         drift.inserted += inserted;
         drift.updated += updated;
         drift.deleted += deleted;
-        // Never an empty table: a plan made for one that is known to be empty reads all of it, for ever after.
-        if inserted + updated > 0 {
-            filled.push(table.mirror);
-        }
     }
     derive(target).await?;
     checkpoint::install(target, generation, fingerprint).await?;
@@ -261,12 +262,7 @@ async fn merge(target: &Target, generation: &Generation, fingerprint: &str, id: 
         let text = format!("truncate stage_{}", table.mirror);
         target.execute("clean up after the copy", &text).await?;
     }
-    if filled.contains(&"litellm_team") {
-        filled.push("team_roster");
-    }
-    for table in filled {
-        target.execute("clean up after the copy", &format!("analyze {table}")).await?;
-    }
+    target.analyze_ours(&config.schema).await?;
     Ok(drift)
 }
 

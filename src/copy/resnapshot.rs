@@ -196,6 +196,7 @@ async fn merge_at(
         }
     }
     backfill::derive(target).await?;
+    target.analyze_ours(&config.schema).await?;
     let mut differences = Vec::new();
     // These have no audit rows of their own.
     let mut webui_access = Vec::new();

@@ -1,0 +1,93 @@
+//! The path of a batch follows from how many it touches, and one thing that goes wrong ends nothing.
+
+use std::time::Instant;
+
+use litellm_webui_sync::observe::status::Waited;
+
+use crate::support::{Daemon, Pair, eventually, organization, people};
+
+const ACTIVE: &str =
+    "select count(*) from \"user\" u join auth a using (id) where u.role = 'user' and a.active";
+
+/// As many as are no small batch's affair; a few seconds in a test.
+const MANY: u32 = 20_000;
+
+#[tokio::test]
+async fn a_truncate_of_twenty_thousand_people_reaches_the_brake() {
+    let pair = Pair::new().await;
+    pair.litellm(&people("a", MANY)).await;
+    let daemon = Daemon::start(&pair);
+    pair.settle().await;
+    let start = Instant::now();
+    pair.litellm("truncate \"LiteLLM_UserTable\" cascade").await;
+    let waited = pair.wait().await;
+    println!("held after {:?}", start.elapsed());
+    let Waited::Failed { reason } = waited else { panic!("{waited:?}") };
+    assert!(reason.contains("approve"), "{reason}");
+    eventually("the brake to name them all", || async {
+        let (code, why) = daemon.get("/readyz");
+        code == 503 && why.contains("20000 of 20000")
+    })
+    .await;
+    assert_eq!(pair.ask(ACTIVE).await, "20000");
+    assert!(!daemon.log().contains("trying again"), "{}", daemon.log());
+    assert!(daemon.get("/api/status").1.contains("braked"));
+}
+
+#[tokio::test]
+async fn one_row_that_touches_twenty_thousand_people_is_applied_as_what_it_is() {
+    let pair = Pair::new().await;
+    let roster = format!(
+        "insert into \"LiteLLM_TeamTable\" (team_id, team_alias, organization_id, members_with_roles, models)
+         select 't', 'T', 'o', jsonb_agg(jsonb_build_object('user_id', 'a' || i, 'role', 'user')), '{{}}'
+           from generate_series(1, {MANY}) i;
+         insert into \"LiteLLM_ProxyModelTable\" (model_id, model_name, litellm_params, model_info, created_by, updated_by)
+         select m, m, '{{}}', '{{}}', 'x', 'x' from unnest('{{m1,m2}}'::text[]) m;"
+    );
+    pair.litellm(&[people("a", MANY), organization("o", "O")].concat()).await;
+    let daemon = Daemon::start(&pair);
+    pair.settle().await;
+    let granted = "select count(distinct m.user_id) from group_member m join access_grant g
+                       on g.principal_type = 'group' and g.principal_id = m.group_id and g.resource_id = 'm2'";
+    for (what, row) in [
+        ("a team of all", roster.as_str()),
+        ("the team's models", "update \"LiteLLM_TeamTable\" set models = '{m1}'"),
+        ("the organization's models", "update \"LiteLLM_OrganizationTable\" set models = '{m1}'"),
+        ("the team's name", "update \"LiteLLM_TeamTable\" set team_alias = 'Team'"),
+    ] {
+        let start = Instant::now();
+        pair.litellm(row).await;
+        assert_eq!(pair.settle().await, 0, "{what}");
+        println!("{what}: {:?}; {} hold m2", start.elapsed(), pair.ask(granted).await);
+    }
+    assert_eq!(pair.ask("select count(*) from group_member where group_id = 'grp_team_t'").await, "20000");
+    assert_eq!(pair.ask(granted).await, "0");
+    assert!(!daemon.log().contains("trying again"), "{}", daemon.log());
+    pair.litellm("update \"LiteLLM_TeamTable\" set members_with_roles = '[]'").await;
+    let waited = pair.wait().await;
+    assert!(matches!(&waited, Waited::Failed { reason } if reason.contains("approve")), "{waited:?}");
+}
+
+/// Many in one transaction, and the next one needs to know how many there are by now.
+#[tokio::test]
+async fn what_comes_after_many_people_in_one_transaction_is_planned_for_as_many() {
+    let pair = Pair::new().await;
+    pair.litellm(&people("first", 3)).await;
+    let _daemon = Daemon::start(&pair);
+    pair.settle().await;
+    pair.litellm(&people("a", MANY)).await;
+    pair.settle().await;
+    let stale = "select string_agg(relname, ' ') from pg_class c join pg_namespace n on n.oid = relnamespace
+                  where nspname = 'litellm_webui_sync' and relname in ('litellm_user', 'account') and reltuples < 20000";
+    eventually("statistics of what was written", || async { pair.ask(stale).await.is_empty() }).await;
+    let start = Instant::now();
+    pair.litellm(&format!(
+        "insert into \"LiteLLM_TeamTable\" (team_id, team_alias, members_with_roles, models)
+         select 't', 'T', jsonb_agg(jsonb_build_object('user_id', 'a' || i, 'role', 'user')), '{{}}'
+           from generate_series(1, {MANY}) i"
+    ))
+    .await;
+    pair.settle().await;
+    println!("a team of all of them: {:?}", start.elapsed());
+    assert_eq!(pair.ask("select count(*) from group_member where group_id = 'grp_team_t'").await, "20000");
+}
