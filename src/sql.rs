@@ -114,6 +114,7 @@ files! {
     EXPIRED_THROUGH = "target/expired_through.sql";
     COLUMNS = "source/columns.sql";
     TO_ANALYZE = "target/to_analyze.sql";
+    HOLDS_LEASE = "target/holds_lease.sql";
     BREAK_LEASE = "target/break_lease.sql";
     LAYOUT = "target/layout.sql";
     WRITE_POLICY = "target/write_policy.sql";

@@ -95,11 +95,7 @@ pub async fn copy(
     let mut session =
         Session::open(config, &source.endpoint, occasion.application_name, Lsn::from(0)).await?;
     let failover = occasion.server_version >= 170_000;
-    let created = tokio::select! {
-        created = session.create_slot(&config.slot, failover, SLOT_PATIENCE) => created,
-        error = stay_alive(target) => Err(error),
-    };
-    let slot = match created {
+    let slot = match session.create_slot(&config.slot, failover, SLOT_PATIENCE).await {
         Err(Error::Silent { seconds, .. }) => {
             let blocked = source.slot_blocked(seconds).await;
             source.terminate(occasion.application_name).await;
@@ -109,23 +105,33 @@ pub async fn copy(
     };
     let copied = copy_at(config, source, target, occasion, (session, &slot), id, signatures).await;
     if copied.is_err() {
-        // Nothing uses it yet, and it would make LiteLLM's server keep WAL for nobody. (After a kill, the next start does this.)
-        if let Err(error) = source.drop_slot(&config.slot).await {
+        // Nothing uses it yet, and it would make LiteLLM's server keep WAL for nobody. Only while nobody else can have made one
+        // of that name: where the lease is gone, or cannot be asked for, the next start does this, as after a kill.
+        let dropped = match target.holds_lease(&config.schema).await {
+            Ok(true) => source.drop_slot(&config.slot).await,
+            Ok(false) => Err(Error::LeaseHeld),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = dropped {
             tracing::warn!(
                 error = crate::postgres::error_chain(&error),
-                "could not drop the slot of a failed copy"
+                "the slot of a failed copy stays for the next start"
             );
         }
     }
     copied
 }
 
-/// Shows that the holder of the lease is alive while it waits; ends only with an error.
+/// Shows that the holder of the lease is alive, whatever else its session waits for or does not do: it is ended after a while in
+/// which it said nothing. Ends only with an error, where the session is gone.
 pub async fn stay_alive(target: &Target) -> Error {
     loop {
         tokio::time::sleep(Duration::from_secs(4)).await;
-        if let Err(error) = target.ask_nothing("stay alive").await {
-            return error;
+        match target.ask_nothing("stay alive").await {
+            // The server answers, if only that a transaction has failed.
+            Err(error) if error.sqlstate().is_some_and(|code| !code.starts_with("57P")) => {}
+            Err(error) => return error,
+            Ok(()) => {}
         }
     }
 }

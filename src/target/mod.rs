@@ -127,6 +127,14 @@ impl Target {
         Ok(false)
     }
 
+    /// Whether the lease is still this session's: it goes with the session, and whoever took it may have made everything anew.
+    pub async fn holds_lease(&self, schema: &str) -> Result<bool> {
+        let client = &self.connection.client;
+        let parameters: &[&(dyn ToSql + Sync)] = &[&schema];
+        let work = client.query_one(sql::HOLDS_LEASE, parameters);
+        Ok(within(Side::Target, "look at the lease", QUICK, work).await?.get(0))
+    }
+
     async fn try_lease(&self, schema: &str) -> Result<bool> {
         let text = "select pg_try_advisory_lock(hashtext('litellm_webui_sync'), hashtext($1))";
         let client = &self.connection.client;

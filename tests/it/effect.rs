@@ -1,10 +1,13 @@
 //! The path of a batch follows from how many it touches, and one thing that goes wrong ends nothing.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use litellm_webui_sync::copy::backfill::stay_alive;
 use litellm_webui_sync::observe::status::Waited;
+use litellm_webui_sync::target::Target;
 
-use crate::support::{Daemon, Pair, eventually, organization, people};
+use crate::support::daemon::run;
+use crate::support::{Daemon, Pair, eventually, organization, people, person};
 
 const ACTIVE: &str =
     "select count(*) from \"user\" u join auth a using (id) where u.role = 'user' and a.active";
@@ -90,4 +93,73 @@ async fn what_comes_after_many_people_in_one_transaction_is_planned_for_as_many(
     pair.settle().await;
     println!("a team of all of them: {:?}", start.elapsed());
     assert_eq!(pair.ask("select count(*) from group_member where group_id = 'grp_team_t'").await, "20000");
+}
+
+#[tokio::test]
+async fn a_verify_that_cannot_fill_its_staging_tables_is_put_off_and_the_stream_goes_on() {
+    let pair = Pair::new().await;
+    pair.litellm(&people("a", 3)).await;
+    let daemon = Daemon::start(&pair);
+    pair.settle().await;
+    let client = testbed::connect(&pair.target).await.unwrap();
+    client
+        .batch_execute(
+            "create function no_room() returns event_trigger language plpgsql as
+             $$ begin raise exception 'could not extend file: no space left on device' using errcode = '53100'; end $$;
+             create event trigger no_room on ddl_command_start when tag in ('CREATE TABLE') execute function no_room()",
+        )
+        .await
+        .unwrap();
+    let (code, _, error) = run(&pair, &["resnapshot", "--dry-run"]);
+    assert_eq!(code, 0, "{error}");
+    let put_off = "select phase || ': ' || coalesce(error, '') from litellm_webui_sync.resnapshot";
+    eventually("the verify to be put off", || async {
+        let text = pair.ask(put_off).await;
+        text.starts_with("waiting: ") && text.contains("no space left")
+    })
+    .await;
+    pair.litellm(&person("b", "b@x.test")).await;
+    assert_eq!(pair.settle().await, 0);
+    assert_eq!(pair.account("b@x.test").await, "usr_b|b|user|active");
+    daemon.ready().await;
+    client.batch_execute("drop event trigger no_room").await.unwrap();
+    pair.litellm(&person("c", "c@x.test")).await;
+    pair.settle().await;
+}
+
+#[tokio::test]
+async fn a_leader_that_waits_for_something_else_keeps_its_lease_and_one_that_lost_it_knows() {
+    let pair = Pair::new().await;
+    let config = pair.config();
+    let leader = Target::open(&config).await.unwrap();
+    let other = Target::open(&config).await.unwrap();
+    assert!(leader.take_lease(&config.schema).await.unwrap());
+    leader.begin("wait for something else").await.unwrap();
+    // More than the patience of whoever stands by.
+    let long = Duration::from_secs(14);
+    tokio::select! {
+        error = stay_alive(&leader) => panic!("{error}"),
+        () = tokio::time::sleep(long) => {}
+    }
+    assert!(!other.take_lease(&config.schema).await.unwrap());
+    assert!(leader.holds_lease(&config.schema).await.unwrap());
+    tokio::time::sleep(long).await;
+    assert!(other.take_lease(&config.schema).await.unwrap());
+    assert!(!leader.holds_lease(&config.schema).await.unwrap_or(false));
+}
+
+/// Anybody may send messages of any size through LiteLLM's database.
+#[tokio::test]
+async fn many_large_messages_of_somebody_elses_take_little_memory() {
+    let pair = Pair::new().await;
+    pair.litellm(&people("a", 3)).await;
+    let daemon = Daemon::start(&pair);
+    pair.settle().await;
+    for _ in 0..30 {
+        pair.litellm("select pg_logical_emit_message(true, 'somebody', repeat('x', 20 * 1024 * 1024))").await;
+    }
+    pair.settle().await;
+    let peak = daemon.peak_memory();
+    println!("peak memory {peak} MiB");
+    assert!(peak < 200, "{peak} MiB");
 }
