@@ -7,6 +7,7 @@
 pub mod certificate;
 mod connection;
 mod failure;
+pub mod lossy;
 mod quote;
 pub mod settings;
 mod tls;

@@ -6,8 +6,10 @@ use litellm_webui_sync::copy::backfill::stay_alive;
 use litellm_webui_sync::observe::status::Waited;
 use litellm_webui_sync::target::Target;
 
+use testbed::{Cluster, ClusterOptions, connect, execute, load};
+
 use crate::support::daemon::run;
-use crate::support::{Daemon, Pair, eventually, organization, people, person};
+use crate::support::{Daemon, Pair, PairOptions, eventually, organization, people, person};
 
 const ACTIVE: &str =
     "select count(*) from \"user\" u join auth a using (id) where u.role = 'user' and a.active";
@@ -101,7 +103,7 @@ async fn a_verify_that_cannot_fill_its_staging_tables_is_put_off_and_the_stream_
     pair.litellm(&people("a", 3)).await;
     let daemon = Daemon::start(&pair);
     pair.settle().await;
-    let client = testbed::connect(&pair.target).await.unwrap();
+    let client = connect(&pair.target).await.unwrap();
     client
         .batch_execute(
             "create function no_room() returns event_trigger language plpgsql as
@@ -162,4 +164,57 @@ async fn many_large_messages_of_somebody_elses_take_little_memory() {
     let peak = daemon.peak_memory();
     println!("peak memory {peak} MiB");
     assert!(peak < 200, "{peak} MiB");
+}
+
+/// Such a database takes any bytes and says that they are text.
+#[tokio::test]
+async fn text_that_is_no_utf8_ends_nothing_and_stays_apart() {
+    let cluster = Cluster::start(ClusterOptions::default()).unwrap();
+    let pair = Pair::on(&cluster, &cluster, PairOptions::default()).await;
+    let name = pair.ask_litellm("select current_database()").await;
+    let all = cluster.url("postgres");
+    execute(&all, &format!("drop database {name}")).await.unwrap();
+    let made = "encoding 'SQL_ASCII' template template0 lc_collate 'C' lc_ctype 'C'";
+    execute(&all, &format!("create database {name} {made}")).await.unwrap();
+    load(&pair.source, PairOptions::default().litellm).await.unwrap();
+    // Through a function, because what a client sends is looked at.
+    let client = connect(&pair.source).await.unwrap();
+    client
+        .batch_execute(
+            "create function latin(text, integer) returns text language sql as
+                 $$ select convert_from(convert_to($1, 'SQL_ASCII') || set_byte('\\x00', 0, $2), 'SQL_ASCII') $$",
+        )
+        .await
+        .unwrap();
+    let people = |prefix: &str| {
+        format!(
+            "insert into \"LiteLLM_UserTable\" (user_id, user_email, user_alias, user_role, models, max_budget)
+             select latin('{prefix}', code), '{prefix}' || code || '@x.test', latin('J', code), 'internal_user',
+                    array[latin('m', code)], 10
+               from unnest('{{252,228}}'::integer[]) code;"
+        )
+    };
+    pair.litellm(&people("a")).await;
+    let mut daemon = Daemon::start(&pair);
+    pair.settle().await;
+    pair.litellm(&format!(
+        "{} insert into \"LiteLLM_TeamTable\" (team_id, team_alias, members_with_roles, models)
+            select 't', latin('Team ', 252), jsonb_build_array(jsonb_build_object('user_id', latin('b', 252))), '{{}}';
+         alter table \"LiteLLM_UserTable\" add column \"x\" text",
+        people("b")
+    ))
+    .await;
+    assert_eq!(pair.settle().await, 0);
+    assert_eq!(
+        pair.ask("select string_agg(name, ' ' order by email) from \"user\" where email like '%@x.test'")
+            .await,
+        "J\u{fffd}e4 J\u{fffd}fc J\u{fffd}e4 J\u{fffd}fc"
+    );
+    assert_eq!(pair.ask("select name from \"group\" where id = 'grp_team_t'").await, "Team \u{fffd}fc");
+    assert_eq!(pair.ask("select count(*) from group_member where group_id = 'grp_team_t'").await, "1");
+    pair.litellm("delete from \"LiteLLM_UserTable\" where user_id = latin('a', 252)").await;
+    assert_eq!(pair.settle().await, 0);
+    assert_eq!(pair.account("a252@x.test").await, "usr_a\u{fffd}fc|J\u{fffd}fc|pending|locked");
+    assert!(daemon.is_running());
+    daemon.ready().await;
 }
