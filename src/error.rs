@@ -394,16 +394,22 @@ fn sqlstate_reaction(code: &str) -> Reaction {
         "55006" => Reaction::Retry,
         // The slot or the publication is gone, or the slot was invalidated: the catalogs tell, at the next start.
         "42704" | "55000" | "58P01" => Reaction::Retry,
-        // Somebody else's lock; a timeout of ours.
-        "55P03" | "57014" | "25P03" => Reaction::Retry,
+        // Somebody else's lock; a timeout of ours, or of whoever set one for our role.
+        "55P03" | "57014" | "25P03" | "25P04" => Reaction::Retry,
+        // A prepared statement that the session no longer has, a snapshot that grew too old: a new session has its own.
+        "26000" | "72000" => Reaction::Retry,
         // A standby, or a server somebody made read-only for a while.
         "25006" => Reaction::Retry,
         // Every slot is taken, or the database is gone: waiting will not help.
         "53400" | "57P04" => Reaction::Stop,
         // The tables changed under us: look again.
         "42P01" | "42703" | "0A000" => Reaction::Retry,
-        // Connection, deadlock, out of resources, shutting down or starting up.
-        code if ["08", "40", "53", "57"].iter().any(|class| code.starts_with(class)) => Reaction::Retry,
+        // Connection, deadlock, out of resources, shutting down or starting up; a disk that is full or fails, and what a
+        // server says of itself where it knows no better. It says the same of a moment and of a fault that stays, and a
+        // daemon that waits goes on by itself after either.
+        code if ["08", "40", "53", "57", "58", "XX"].iter().any(|class| code.starts_with(class)) => {
+            Reaction::Retry
+        }
         _ => Reaction::Stop,
     }
 }
@@ -441,7 +447,18 @@ mod tests {
         assert_eq!(sqlstate_reaction("57P01"), Reaction::Retry);
         assert_eq!(sqlstate_reaction("53400"), Reaction::Stop);
         assert_eq!(sqlstate_reaction("42501"), Reaction::Stop);
-        assert_eq!(sqlstate_reaction("XX000"), Reaction::Stop);
+    }
+
+    #[test]
+    fn what_a_server_gets_over_by_itself_is_waited_for() {
+        for code in [
+            "53100", "58030", "58P01", "XX000", "XX001", "XX002", "25P03", "25P04", "57014", "26000", "72000",
+        ] {
+            assert_eq!(sqlstate_reaction(code), Reaction::Retry, "{code}");
+        }
+        for code in ["42501", "42601", "22P02", "23505", "P0001", "57P04"] {
+            assert_eq!(sqlstate_reaction(code), Reaction::Stop, "{code}");
+        }
     }
 
     #[test]

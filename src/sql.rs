@@ -37,6 +37,7 @@ files! {
     TEAM_NAMES = "budgets/team_names.sql";
     ORGANIZATION_NAMES = "budgets/organization_names.sql";
     MEMBER_NAMES = "budgets/member_names.sql";
+    REACH = "mirror/reach.sql";
     TEAM_ROSTER = "mirror/team_roster.sql";
     TEAM_PEOPLE = "mirror/team_people.sql";
     RIGHTS_PEOPLE = "mirror/rights_people.sql";
@@ -123,6 +124,8 @@ files! {
     CREATE_MINTING = "project/create_minting.sql";
     EXPIRED_THROUGH = "target/expired_through.sql";
     COLUMNS = "source/columns.sql";
+    TO_ANALYZE = "target/to_analyze.sql";
+    HOLDS_LEASE = "target/holds_lease.sql";
     BREAK_LEASE = "target/break_lease.sql";
     LAYOUT = "target/layout.sql";
     WHOSE_SCHEMA = "target/whose_schema.sql";

@@ -15,6 +15,7 @@ use crate::catalog::TableId;
 use crate::decode::message::TupleValue;
 use crate::decode::{Change, Row, RowKey};
 use crate::json;
+use crate::postgres::lossy;
 
 /// 16 bytes of the SHA-256 of an id; the parts of a member's are joined by NUL.
 pub type Hash = [u8; 16];
@@ -323,10 +324,7 @@ impl Book {
         match budget {
             TupleValue::Unchanged => None,
             TupleValue::Null => Some(NO_LINK),
-            TupleValue::Text(bytes) => {
-                let id = std::str::from_utf8(bytes).unwrap_or_default();
-                Some(self.number(hash([id])))
-            }
+            TupleValue::Text(bytes) => Some(self.number(hash([lossy::text(bytes)]))),
         }
     }
 

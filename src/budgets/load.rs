@@ -20,6 +20,7 @@ use crate::copy::backfill::unescape;
 use crate::decode::message::TupleValue;
 use crate::decode::{self, reduce};
 use crate::error::{Error, Result, Side, on};
+use crate::postgres::lossy::Text;
 use crate::postgres::quote_ident;
 use crate::source::{Source, SourceTable};
 use crate::sql;
@@ -120,14 +121,20 @@ fn hash_sql(kind: Kind, columns: &[&str]) -> String {
         .map(|column| match kind {
             Kind::Key => format!(
                 "convert_to(case when {column} ~ '^[0-9a-fA-F]{{64}}$' then {column} \
-                 else encode(sha256(convert_to({column}, 'UTF8')), 'hex') end, 'UTF8')"
+                 else encode(sha256({}), 'hex') end, 'UTF8')",
+                as_utf8(column)
             ),
-            Kind::User | Kind::Team | Kind::Organization | Kind::TeamMember => {
-                format!("convert_to({column}, 'UTF8')")
-            }
+            Kind::User | Kind::Team | Kind::Organization | Kind::TeamMember => as_utf8(column),
         })
         .collect();
     format!("substr(sha256({}), 1, 16)", parts.join(" || '\\x00'::bytea || "))
+}
+
+/// The bytes of a column in UTF-8. A database in SQL_ASCII has them as they are, and cannot say what they mean.
+fn as_utf8(column: &str) -> String {
+    format!(
+        "convert_to({column}, case getdatabaseencoding() when 'SQL_ASCII' then 'SQL_ASCII' else 'UTF8' end)"
+    )
 }
 
 /// Reads the names of these: over the ids they were found by, by index, where those are known; else over the whole table.
@@ -163,8 +170,14 @@ async fn names(
 }
 
 fn name_of(kind: Kind, row: &Row) -> ((Kind, Hash), Name) {
-    let ids: Vec<String> = row.get("ids");
-    let (alias, email) = (row.get("aliases"), row.get("email"));
+    let list = |name: &str| -> Vec<Option<String>> {
+        // What cannot be read is not shown, and stops nothing.
+        let texts: Option<Vec<Option<Text>>> = row.try_get(name).unwrap_or_default();
+        texts.unwrap_or_default().into_iter().map(|text| text.map(|Text(text)| text)).collect()
+    };
+    let ids: Vec<String> = list("ids").into_iter().flatten().collect();
+    let alias = list("aliases");
+    let email = row.try_get::<_, Option<Text>>("email").ok().flatten().map(|Text(email)| email);
     if kind != Kind::Key {
         let hash = book::hash(&ids);
         return ((kind, hash), Name { id: ids.clone(), found_by: ids, alias, email });

@@ -95,11 +95,7 @@ pub async fn copy(
     let mut session =
         Session::open(config, &source.endpoint, occasion.application_name, Lsn::from(0)).await?;
     let failover = occasion.server_version >= 170_000;
-    let created = tokio::select! {
-        created = session.create_slot(&config.slot, failover, SLOT_PATIENCE) => created,
-        error = stay_alive(target) => Err(error),
-    };
-    let slot = match created {
+    let slot = match session.create_slot(&config.slot, failover, SLOT_PATIENCE).await {
         Err(Error::Silent { seconds, .. }) => {
             let blocked = source.slot_blocked(seconds).await;
             source.terminate(occasion.application_name).await;
@@ -109,23 +105,33 @@ pub async fn copy(
     };
     let copied = copy_at(config, source, target, occasion, (session, &slot), id, signatures).await;
     if copied.is_err() {
-        // Nothing uses it yet, and it would make LiteLLM's server keep WAL for nobody. (After a kill, the next start does this.)
-        if let Err(error) = source.drop_slot(&config.slot).await {
+        // Nothing uses it yet, and it would make LiteLLM's server keep WAL for nobody. Only while nobody else can have made one
+        // of that name: where the lease is gone, or cannot be asked for, the next start does this, as after a kill.
+        let dropped = match target.holds_lease(&config.schema).await {
+            Ok(true) => source.drop_slot(&config.slot).await,
+            Ok(false) => Err(Error::LeaseHeld),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = dropped {
             tracing::warn!(
                 error = crate::postgres::error_chain(&error),
-                "could not drop the slot of a failed copy"
+                "the slot of a failed copy stays for the next start"
             );
         }
     }
     copied
 }
 
-/// Shows that the holder of the lease is alive while it waits; ends only with an error.
+/// Shows that the holder of the lease is alive, whatever else its session waits for or does not do: it is ended after a while in
+/// which it said nothing. Ends only with an error, where the session is gone.
 pub async fn stay_alive(target: &Target) -> Error {
     loop {
         tokio::time::sleep(Duration::from_secs(4)).await;
-        if let Err(error) = target.ask_nothing("stay alive").await {
-            return error;
+        match target.ask_nothing("stay alive").await {
+            // The server answers, if only that a transaction has failed.
+            Err(error) if error.sqlstate().is_some_and(|code| !code.starts_with("57P")) => {}
+            Err(error) => return error,
+            Ok(()) => {}
         }
     }
 }
@@ -165,7 +171,7 @@ async fn copy_at(
         consistent_point: slot.consistent_point,
     };
     occasion.copies.phase(CopyPhase::Merging);
-    let drift = merge(target, &generation, occasion.columns_fingerprint, id).await?;
+    let drift = merge(config, target, &generation, occasion.columns_fingerprint, id).await?;
     let Drift { inserted, updated, deleted } = drift;
     tracing::info!(inserted, updated, deleted, lsn = %slot.consistent_point, "merged the copy");
     Ok(drift)
@@ -237,19 +243,20 @@ pub async fn derive(target: &Target) -> Result<()> {
     Ok(())
 }
 
-async fn merge(target: &Target, generation: &Generation, fingerprint: &str, id: i64) -> Result<Drift> {
+async fn merge(
+    config: &Config,
+    target: &Target,
+    generation: &Generation,
+    fingerprint: &str,
+    id: i64,
+) -> Result<Drift> {
     target.begin_large().await?;
     let mut drift = Drift::default();
-    let mut filled = Vec::new();
     for table in TableId::all().map(TableId::table) {
         let Drift { inserted, updated, deleted } = merge_table(target, table).await?;
         drift.inserted += inserted;
         drift.updated += updated;
         drift.deleted += deleted;
-        // Never an empty table: a plan made for one that is known to be empty reads all of it, for ever after.
-        if inserted + updated > 0 {
-            filled.push(table.mirror);
-        }
     }
     derive(target).await?;
     checkpoint::install(target, generation, fingerprint).await?;
@@ -261,12 +268,7 @@ async fn merge(target: &Target, generation: &Generation, fingerprint: &str, id: 
         let text = format!("truncate stage_{}", table.mirror);
         target.execute("clean up after the copy", &text).await?;
     }
-    if filled.contains(&"litellm_team") {
-        filled.push("team_roster");
-    }
-    for table in filled {
-        target.execute("clean up after the copy", &format!("analyze {table}")).await?;
-    }
+    target.analyze_ours(&config.schema).await?;
     Ok(drift)
 }
 

@@ -46,8 +46,8 @@ pub struct Copied {
     pub point: Lsn,
 }
 
-/// Steps 1 and 2, while nothing streams. `None`: it could not be made, and is put off; the stream goes on. Only trouble
-/// with the target, which the stream would have as well, is an error.
+/// Steps 1 and 2, while nothing streams. `None`: it could not be made, and is put off with its reason; the stream goes on. Only
+/// a lost connection to the target, which the stream would have lost as well, is an error: then it runs again.
 pub async fn copy(
     config: &Config,
     source: &Source,
@@ -67,28 +67,45 @@ pub async fn copy(
     let scope =
         TableId::all().filter(|id| pending.concerns(*id) && tables.contains_key(id.table().source)).count();
     copies.begin(pending.kind(), &reason, scope);
+    let concerned: Vec<TableId> = TableId::all().filter(|id| pending.concerns(*id)).collect();
     match copy_now(config, source, target, pending, tables, instance, copies).await {
         Ok(copied) => Ok(Some(copied)),
-        Err(error) if is_of_the_target(&error) => Err(error),
+        Err(error) if is_of_the_stream(&error) => Err(error),
         Err(error) => {
             let reason = error_chain(&error);
             tracing::warn!(reason, request = id, "no copy could be made; it is put off");
-            request::put_off(target, id, "waiting", &reason, false).await?;
             copies.end(false);
+            if matches!(error, Error::Silent { side: Side::Target, .. }) {
+                // Whatever that session waits for, it is of no use any more; the next attempt has another one, and the stream.
+                let target = Target::open(config).await?;
+                request::put_off(&target, id, "waiting", &reason, false).await?;
+                return Err(error);
+            }
+            // What is there of it takes room, and room may be what was missing.
+            for table in concerned.into_iter().map(TableId::table) {
+                let text = format!("drop table if exists stage_{}", table.mirror);
+                if let Err(error) = target.execute("clean up after the copy", &text).await {
+                    tracing::warn!(error = error_chain(&error), "a staging table stays for now");
+                }
+            }
+            request::put_off(target, id, "waiting", &reason, false).await?;
             Ok(None)
         }
     }
 }
 
-fn is_of_the_target(error: &Error) -> bool {
-    matches!(
-        error,
-        Error::Postgres { side: Side::Target, .. }
-            | Error::Connect { side: Side::Target, .. }
-            | Error::Silent { side: Side::Target, .. }
-            // A failpoint.
-            | Error::Usage(_)
-    )
+/// Whether it is none of the copy's own: no server said that it will not do this.
+fn is_of_the_stream(error: &Error) -> bool {
+    match error {
+        // The server ends the session, or all of them.
+        Error::Postgres { side: Side::Target, source, .. } => {
+            source.code().is_none_or(|code| ["08", "57P"].iter().any(|class| code.code().starts_with(class)))
+        }
+        Error::Connect { side: Side::Target, .. } => true,
+        // A failpoint.
+        Error::Usage(_) => true,
+        _ => false,
+    }
 }
 
 async fn copy_now(
@@ -106,12 +123,7 @@ async fn copy_now(
     // Of this process alone, whatever another one left behind.
     let suffix: String = instance.simple().to_string().chars().take(8).collect();
     let slot_name = format!("{}_{suffix}", config.slot.chars().take(50).collect::<String>());
-    let created = tokio::select! {
-        created = session.create_temporary_slot(&slot_name, PATIENCE) => created,
-        // The lease is only for those who show that they work.
-        error = backfill::stay_alive(target) => Err(error),
-    };
-    let slot = match created {
+    let slot = match session.create_temporary_slot(&slot_name, PATIENCE).await {
         Err(Error::Silent { side: Side::Source, seconds, .. }) => {
             let blocked = source.slot_blocked(seconds).await;
             source.terminate(&name).await;
@@ -196,6 +208,7 @@ async fn merge_at(
         }
     }
     backfill::derive(target).await?;
+    target.analyze_ours(&config.schema).await?;
     let mut differences = Vec::new();
     // These have no audit rows of their own.
     let mut webui_access = Vec::new();

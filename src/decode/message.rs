@@ -4,6 +4,10 @@
 //! Formats"). Begin, Commit and logical messages are parsed by the replication client and never
 //! arrive here.
 
+use std::borrow::Cow;
+
+use crate::postgres::lossy;
+
 /// One column of a tuple.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TupleValue<'a> {
@@ -19,9 +23,9 @@ pub type Tuple<'a> = Vec<TupleValue<'a>>;
 pub enum Message<'a> {
     Relation {
         oid: u32,
-        namespace: &'a str,
-        name: &'a str,
-        columns: Vec<&'a str>,
+        namespace: Cow<'a, str>,
+        name: Cow<'a, str>,
+        columns: Vec<Cow<'a, str>>,
     },
     Insert {
         relation: u32,
@@ -58,8 +62,6 @@ pub enum DecodeError {
     BinaryValue,
     #[error("negative length in {0}")]
     NegativeLength(&'static str),
-    #[error("text that is not UTF-8")]
-    NotUtf8,
     #[error("row of relation {0}, which was never announced")]
     UnknownRelation(u32),
     #[error("row of relation {relation} has fewer columns than the relation")]
@@ -97,7 +99,7 @@ pub fn parse(data: &[u8]) -> Result<Message<'_>, DecodeError> {
                 buf.u32("column type modifier")?;
             }
             // An empty namespace stands for pg_catalog.
-            let namespace = if namespace.is_empty() { "pg_catalog" } else { namespace };
+            let namespace = if namespace.is_empty() { Cow::Borrowed("pg_catalog") } else { namespace };
             Message::Relation { oid, namespace, name, columns }
         }
         b'I' => {
@@ -174,7 +176,7 @@ impl<'a> Cursor<'a> {
         if expected.contains(&tag) { Ok(tag) } else { Err(DecodeError::UnknownMessage(tag)) }
     }
 
-    fn string(&mut self, what: &'static str) -> Result<&'a str, DecodeError> {
+    fn string(&mut self, what: &'static str) -> Result<Cow<'a, str>, DecodeError> {
         let end = self
             .data
             .iter()
@@ -182,7 +184,7 @@ impl<'a> Cursor<'a> {
             .ok_or(DecodeError::UnexpectedEnd { what, needed: 1 })?;
         let bytes = self.take(end, what)?;
         self.u8(what)?;
-        std::str::from_utf8(bytes).map_err(|_| DecodeError::NotUtf8)
+        Ok(lossy::text(bytes))
     }
 
     fn tuple(&mut self) -> Result<Tuple<'a>, DecodeError> {

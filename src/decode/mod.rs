@@ -16,6 +16,7 @@ use std::collections::HashMap;
 use bytes::Bytes;
 
 use crate::catalog::{Kind, TableId};
+use crate::postgres::lossy;
 use message::{DecodeError, Message, Tuple, TupleValue};
 
 /// A value of one column.
@@ -69,10 +70,7 @@ impl<'a> Row<'a> {
     /// The parts of the primary key as [`Self::key`] holds them, without making one.
     pub fn key_parts(&self) -> impl Iterator<Item = Cow<'_, str>> {
         self.table.table().key().iter().zip(&self.raw).filter_map(|(column, value)| match value {
-            TupleValue::Text(bytes) => {
-                let sent = text(bytes).ok()?;
-                Some(if column.kind == Kind::Token { reduce::token(sent) } else { Cow::Borrowed(sent) })
-            }
+            TupleValue::Text(bytes) => Some(key_part(column.kind, lossy::text(bytes))),
             TupleValue::Null | TupleValue::Unchanged => None,
         })
     }
@@ -109,7 +107,7 @@ impl<'a> Row<'a> {
                 Ok(match raw {
                     TupleValue::Null => Value::Null,
                     TupleValue::Unchanged => Value::Unchanged,
-                    TupleValue::Text(bytes) => match reduce::reduce(column.kind, text(bytes)?) {
+                    TupleValue::Text(bytes) => match reduce::reduce(column.kind, &lossy::text(bytes)) {
                         Some(kept) => Value::Text(kept.into()),
                         None => Value::Null,
                     },
@@ -185,7 +183,7 @@ impl Decoder {
     pub fn decode<'a>(&mut self, data: &'a Bytes) -> Result<Change<'a>, DecodeError> {
         Ok(match message::parse(data)? {
             Message::Relation { oid, namespace, name, columns } => {
-                let table = (namespace == self.schema).then(|| TableId::of_source(name)).flatten();
+                let table = (namespace == self.schema).then(|| TableId::of_source(&name)).flatten();
                 let relation = bind(table, &columns)?;
                 self.relations.insert(oid, relation);
                 Change::Nothing
@@ -249,11 +247,11 @@ impl Decoder {
 }
 
 /// Binds the mirrored columns to a relation's attributes by name.
-fn bind(table: Option<TableId>, names: &[&str]) -> Result<Relation, DecodeError> {
+fn bind(table: Option<TableId>, names: &[Cow<'_, str>]) -> Result<Relation, DecodeError> {
     let Some(id) = table else { return Ok(Relation { table: None, attributes: Vec::new() }) };
     let spec = id.table();
     let wanted = spec.columns.iter().map(|column| column.source).chain(spec.spending.iter().copied());
-    let attributes: Vec<_> = wanted.map(|wanted| names.iter().position(|name| *name == wanted)).collect();
+    let attributes: Vec<_> = wanted.map(|wanted| names.iter().position(|name| **name == *wanted)).collect();
     for (column, attribute) in spec.columns.iter().zip(&attributes) {
         // Not NULL: nobody said so.
         if column.always && attribute.is_none() {
@@ -270,18 +268,19 @@ fn key_of(table: TableId, raw: &[TupleValue<'_>]) -> Result<RowKey, DecodeError>
         let TupleValue::Text(bytes) = value else {
             return Err(DecodeError::NoKey { table: spec.source });
         };
-        let sent = text(bytes)?;
-        parts.push(match column.kind {
-            Kind::Token => reduce::token(sent).into_owned(),
-            _ => sent.to_owned(),
-        });
+        parts.push(key_part(column.kind, lossy::text(bytes)).into_owned());
     }
     let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
     Ok(RowKey::new(&parts))
 }
 
-fn text(bytes: &[u8]) -> Result<&str, DecodeError> {
-    std::str::from_utf8(bytes).map_err(|_| DecodeError::NotUtf8)
+/// One column of a key, in the form the mirror stores it.
+fn key_part(kind: Kind, sent: Cow<'_, str>) -> Cow<'_, str> {
+    match sent {
+        sent if kind != Kind::Token => sent,
+        Cow::Borrowed(sent) => reduce::token(sent),
+        Cow::Owned(sent) => Cow::Owned(reduce::token(&sent).into_owned()),
+    }
 }
 
 /// The row of a COPY line: same reduction and same signature as a streamed row, so the first copy

@@ -266,13 +266,39 @@ pub async fn propagate(target: &Target, touched: &mut Touched) -> Result<()> {
     propagate_in(target, touched, TouchedFrom::Arrays).await
 }
 
+/// How many people are touched, or will be once [`propagate`] has looked them up; beyond `enough` it is not counted further.
+pub async fn reach(target: &Target, touched: &Touched, enough: usize) -> Result<usize> {
+    let known = touched.reach();
+    if known > enough || !touched.leads_on() {
+        return Ok(known);
+    }
+    let lists = [&touched.rosters, &touched.team_people, &touched.team_rights, &touched.organization_rights];
+    let [rosters, team_people, team_rights, organization_rights] = lists.map(list);
+    let enough = i64::try_from(enough).unwrap_or(i64::MAX).saturating_add(1);
+    let statement = target.prepare(sql::REACH, &[]).await?;
+    let parameters: &[&(dyn ToSql + Sync)] =
+        &[&rosters, &team_people, &team_rights, &organization_rights, &enough];
+    let rows = target.query("count who is touched", QUICK, &statement, parameters).await?;
+    let more: i64 = rows.first().map_or(0, |row| row.get(0));
+    Ok(known.saturating_add(usize::try_from(more).unwrap_or_default()))
+}
+
 /// Makes the temporary table `touched`, before the transaction that notes in it begins.
 pub async fn prepare_to_note(target: &Target) -> Result<()> {
     target.execute("prepare for a large batch", sql::CREATE_TOUCHED).await
 }
 
-/// The same for what is noted in the temporary table `touched`. Gives [`Touched::all_rights`].
-pub async fn propagate_noted(target: &Target) -> Result<bool> {
+/// What [`propagate_noted`] says.
+#[derive(Debug, Clone, Copy)]
+pub struct Noted {
+    /// [`Touched::all_rights`].
+    pub all_rights: bool,
+    /// How many keys were noted, some of them more than once.
+    pub keys: i64,
+}
+
+/// The same for what is noted in the temporary table `touched`.
+pub async fn propagate_noted(target: &Target) -> Result<Noted> {
     analyze_noted(target).await?;
     let statement = target.prepare("select distinct kind from touched", &[]).await?;
     let mut kinds = Touched::default();
@@ -281,12 +307,13 @@ pub async fn propagate_noted(target: &Target) -> Result<bool> {
         kinds.add(TABLES.len(), row.get(0), String::new())?;
     }
     propagate_in(target, &mut kinds, TouchedFrom::Table).await?;
-    let leading =
-        [&kinds.rosters, &kinds.team_people, &kinds.team_rights, &kinds.organization_rights, &kinds.emails];
-    if leading.iter().any(|ids| !ids.is_empty()) {
+    if kinds.leads_on() || !kinds.emails.is_empty() {
         analyze_noted(target).await?;
     }
-    Ok(kinds.all_rights)
+    let statement = target.prepare("select count(*) from touched", &[]).await?;
+    let rows = target.query("count who is touched", SLOW, &statement, &[]).await?;
+    let keys = rows.first().map_or(0, |row| row.get(0));
+    Ok(Noted { all_rights: kinds.all_rights, keys })
 }
 
 /// What follows is planned for as many keys as there are.

@@ -124,12 +124,27 @@ impl Applier {
             self.apply_piece(&part).await?;
             self.finish_large(end).await?;
         } else if part.has_rows() {
-            Box::pin(self.apply_small(&part, end, true)).await?;
+            if part.truncates() || self.has_failed_here() {
+                self.apply_large(&part, end).await?;
+            } else {
+                Box::pin(self.apply_small(&part, end, true)).await?;
+            }
         } else {
             checkpoint::advance(&self.target, self.epoch, self.end_lsn, end).await?;
         }
         self.committed(end, started);
         Ok(())
+    }
+
+    /// Whether a session before this one failed at this position: what is short of patience there is not tried again so.
+    fn has_failed_here(&self) -> bool {
+        self.daemon.metrics.same_position_restarts.get() > 0
+    }
+
+    /// A batch that is in memory as a whole, and touches so many that it is no small one all the same.
+    async fn apply_large(&mut self, part: &Part, end: BatchEnd) -> Result<()> {
+        self.apply_piece(part).await?;
+        self.finish_large(end).await
     }
 
     /// A batch that is in memory as a whole. `maybe_plain`: the short way may be tried.
@@ -154,6 +169,11 @@ impl Applier {
         begun?;
         locked?;
         let mut touched = touched?;
+        // How few the rows are says nothing of how many they touch.
+        if mirror::reach(target, &touched, MANY).await? > MANY {
+            target.roll_back("roll a batch back").await?;
+            return Box::pin(self.apply_large(part, end)).await;
+        }
         let plain = match plain {
             Some(plain) => {
                 let plain = project::may_stand(plain, &touched)?;
@@ -166,6 +186,10 @@ impl Applier {
             None => None,
         };
         mirror::propagate(target, &mut touched).await?;
+        if touched.reach() > MANY {
+            target.roll_back("roll a batch back").await?;
+            return Box::pin(self.apply_large(part, end)).await;
+        }
         watch.took(metrics::Stage::Mirror);
         failpoint::hit(failpoint::STAGED_NOT_PROJECTED)?;
         if touched.all_rights {
@@ -174,9 +198,6 @@ impl Applier {
         let outcome = match (&self.projection, plain) {
             (Some(projection), Some(plain)) => projection.after_plain(target, plain, touched, stamp).await?,
             (Some(projection), None) => {
-                if touched.len() > MANY {
-                    target.plan_large().await?;
-                }
                 Box::pin(projection.apply(target, Scope::These(&touched), stamp)).await?
             }
             (None, _) => Outcome::default(),
@@ -217,8 +238,13 @@ impl Applier {
         let mut watch = Watch::start(&self.daemon.metrics);
         // The pieces were written by look-ups, each small beside the tables. What follows is not.
         target.plan_large().await?;
-        if mirror::propagate_noted(target).await? {
+        let noted = mirror::propagate_noted(target).await?;
+        if noted.all_rights {
             self.polled.ask_again();
+        }
+        let is_much = noted.keys > i64::try_from(MANY).unwrap_or(i64::MAX);
+        if is_much {
+            target.analyze_ours(&self.daemon.config.schema).await?;
         }
         watch.took(metrics::Stage::Mirror);
         failpoint::hit(failpoint::STAGED_NOT_PROJECTED)?;
@@ -229,12 +255,20 @@ impl Applier {
             }
             None => Outcome::default(),
         };
-        self.hold_against_brake(&outcome, end.end_lsn).await?;
+        let held = self.hold_against_brake(&outcome, end.end_lsn).await;
+        if held.is_err() && is_much {
+            // Rolled back, and part of what was just analyzed is not.
+            self.renew_statistics().await?;
+        }
+        held?;
         failpoint::hit(failpoint::PROJECTED_NOT_COMMITTED)?;
         watch.took(metrics::Stage::Project);
         checkpoint::commit(target, self.epoch, end, &self.projected_with).await?;
         watch.took(metrics::Stage::Commit);
         self.large = false;
+        if is_much {
+            self.renew_statistics().await?;
+        }
         self.daemon.metrics.projected(&outcome);
         self.note(&outcome).await
     }

@@ -67,6 +67,16 @@ struct Sides {
     name: String,
 }
 
+/// All that a stream begins with.
+struct Ready {
+    session: Session,
+    signatures: Option<Signatures>,
+    known: Checkpoint,
+    decided: Decided,
+    copied: Option<resnapshot::Copied>,
+    overlap: Option<Overlap>,
+}
+
 /// What was decided, and what it was decided from.
 struct Decided {
     start: Start,
@@ -80,75 +90,16 @@ impl Daemon {
     pub(super) async fn lead(self: Arc<Self>, cancel: CancellationToken) -> Result<()> {
         let config = &self.config;
         let sides = self.meet().await?;
-        // Not from the checkpoint: what the slot sends again before it tells whether the history is ours. Where it must not
-        // be streamed from, `decide` says so.
-        let mut start = sides.slot.as_ref().and_then(|slot| slot.confirmed_flush_lsn).unwrap_or(Lsn::from(0));
-        let mut session = Session::open(config, &sides.source.endpoint, &sides.name, start).await?;
-        let decision = self.decide_start(&sides, &mut session);
-        let decided = phase("decide how to start", Side::Source, DECIDE_PATIENCE, decision).await?;
-        let mut known = sides.known.clone();
-        let mut signatures = self.remember_rows.then(Signatures::new);
-        if let Start::Copy { reason, drop_slot, healing } = &decided.start {
-            if *healing {
-                self.may_heal(&sides, reason, *drop_slot).await?;
-            }
-            self.progress.set_state(State::Copying, Some(reason.clone()));
-            self.metrics.copies.inc();
-            let kind = if known.is_some() { CopyKind::Again } else { CopyKind::First };
-            self.progress.copies.begin(kind, reason, sides.tables.len());
-            // Not started: dropping it ends it.
-            drop(session);
-            let occasion = Occasion {
-                reason,
-                healing: *healing,
-                drop_slot: *drop_slot,
-                system_identifier: &decided.identity.system_identifier,
-                timeline: decided.identity.timeline,
-                database_oid: sides.server.database_oid,
-                server_version: sides.server.version,
-                tables: &sides.tables,
-                columns_fingerprint: &decided.fingerprint,
-                application_name: &sides.name,
-                copies: &self.progress.copies,
-            };
-            // There was none, or it was ours: `check` would have stopped.
-            self.progress.slot_is_ours();
-            let copy = backfill::copy(config, &sides.source, &sides.target, &occasion, signatures.as_mut());
-            tokio::select! {
-                copied = copy => {
-                    copied?;
-                }
-                () = cancel.cancelled() => return Ok(()),
-            }
-            known = checkpoint::read(&sides.target).await?;
-            start = known.as_ref().map_or(Lsn::from(0), |known| known.end_lsn);
-            session = Session::open(config, &sides.source.endpoint, &sides.name, start).await?;
-        }
-        let Some(known) = known else {
-            return Err(Error::Gap { reason: "the copy left no checkpoint".to_owned() });
+        // The lease is only for those who show that they work, and what comes before the stream waits for LiteLLM too.
+        let ready = tokio::select! {
+            biased;
+            ready = Box::pin(self.get_ready(&sides, &cancel)) => ready?,
+            error = backfill::stay_alive(&sides.target) => return Err(error),
         };
+        let Some(ready) = ready else { return Ok(()) };
+        let Ready { mut session, signatures, known, decided, copied, overlap } = ready;
         let Sides { source, target, tables, .. } = sides;
-        let Decided { identity, fingerprint, start: decided_start } = decided;
-        let overlap = Overlap::new(start, known.end_lsn, known.committed_end.zip(known.committed_at));
-        let just_copied = matches!(decided_start, Start::Copy { .. });
-        request::look_at_files(&target, &tables, config.policy.verify.repair, just_copied).await?;
-        let copied = match request::pending(&target).await? {
-            Some(pending) => {
-                let copies = &self.progress.copies;
-                let copy =
-                    resnapshot::copy(config, &source, &target, pending, &tables, self.instance, copies);
-                tokio::select! {
-                    copied = copy => copied?,
-                    () = cancel.cancelled() => return Ok(()),
-                }
-            }
-            None => None,
-        };
-        tokio::select! {
-            () = self.load_budgets(&source, &known, identity.timeline, &tables) => {}
-            error = backfill::stay_alive(&target) => return Err(error),
-            () = cancel.cancelled() => return Ok(()),
-        }
+        let Decided { identity, fingerprint, .. } = decided;
         // From here on LiteLLM's server waits for us when it shuts down: nobody may keep us from listening to it.
         let take_lead = async {
             session.start().await?;
@@ -203,6 +154,78 @@ impl Daemon {
             checkpoint::distrust(&target, generation, &because).await?;
         }
         outcome
+    }
+
+    /// Everything up to the stream: the decision, the copies it asks for, the budgets. `None`: cancelled.
+    async fn get_ready(&self, sides: &Sides, cancel: &CancellationToken) -> Result<Option<Ready>> {
+        let config = &self.config;
+        // Not from the checkpoint: what the slot sends again before it tells whether the history is ours. Where it must not
+        // be streamed from, `decide` says so.
+        let mut start = sides.slot.as_ref().and_then(|slot| slot.confirmed_flush_lsn).unwrap_or(Lsn::from(0));
+        let mut session = Session::open(config, &sides.source.endpoint, &sides.name, start).await?;
+        let decision = self.decide_start(sides, &mut session);
+        let decided = phase("decide how to start", Side::Source, DECIDE_PATIENCE, decision).await?;
+        let mut known = sides.known.clone();
+        let mut signatures = self.remember_rows.then(Signatures::new);
+        if let Start::Copy { reason, drop_slot, healing } = &decided.start {
+            if *healing {
+                self.may_heal(sides, reason, *drop_slot).await?;
+            }
+            self.progress.set_state(State::Copying, Some(reason.clone()));
+            self.metrics.copies.inc();
+            let kind = if known.is_some() { CopyKind::Again } else { CopyKind::First };
+            self.progress.copies.begin(kind, reason, sides.tables.len());
+            // Not started: dropping it ends it.
+            drop(session);
+            let occasion = Occasion {
+                reason,
+                healing: *healing,
+                drop_slot: *drop_slot,
+                system_identifier: &decided.identity.system_identifier,
+                timeline: decided.identity.timeline,
+                database_oid: sides.server.database_oid,
+                server_version: sides.server.version,
+                tables: &sides.tables,
+                columns_fingerprint: &decided.fingerprint,
+                application_name: &sides.name,
+                copies: &self.progress.copies,
+            };
+            // There was none, or it was ours: `check` would have stopped.
+            self.progress.slot_is_ours();
+            let copy = backfill::copy(config, &sides.source, &sides.target, &occasion, signatures.as_mut());
+            tokio::select! {
+                copied = copy => {
+                    copied?;
+                }
+                () = cancel.cancelled() => return Ok(None),
+            }
+            known = checkpoint::read(&sides.target).await?;
+            start = known.as_ref().map_or(Lsn::from(0), |known| known.end_lsn);
+            session = Session::open(config, &sides.source.endpoint, &sides.name, start).await?;
+        }
+        let Some(known) = known else {
+            return Err(Error::Gap { reason: "the copy left no checkpoint".to_owned() });
+        };
+        let Sides { source, target, tables, .. } = sides;
+        let overlap = Overlap::new(start, known.end_lsn, known.committed_end.zip(known.committed_at));
+        let just_copied = matches!(decided.start, Start::Copy { .. });
+        request::look_at_files(target, tables, config.policy.verify.repair, just_copied).await?;
+        let copied = match request::pending(target).await? {
+            Some(pending) => {
+                let copies = &self.progress.copies;
+                let copy = resnapshot::copy(config, source, target, pending, tables, self.instance, copies);
+                tokio::select! {
+                    copied = copy => copied?,
+                    () = cancel.cancelled() => return Ok(None),
+                }
+            }
+            None => None,
+        };
+        tokio::select! {
+            () = self.load_budgets(source, &known, decided.identity.timeline, tables) => {}
+            () = cancel.cancelled() => return Ok(None),
+        }
+        Ok(Some(Ready { session, signatures, known, decided, copied, overlap }))
     }
 
     /// Opens both sides and looks at them. Nothing of whoever leads is touched; where nobody does, the lease and our schema

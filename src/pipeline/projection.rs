@@ -44,6 +44,7 @@ impl Applier {
             tracing::info!(first, "projecting everything");
             progress.copies.phase(CopyPhase::Projecting);
             let outcome = self.apply_everything(&with, !first).await?;
+            self.renew_statistics().await?;
             tracing::info!(
                 created = outcome.accounts_created,
                 linked = outcome.accounts_linked,
@@ -85,6 +86,12 @@ impl Applier {
             progress.copies.end(true);
         }
         self.heartbeat().await
+    }
+
+    /// After much was written at once: whatever is planned next would otherwise be planned for what there was before.
+    pub(super) async fn renew_statistics(&self) -> Result<()> {
+        let Config { schema, webui_schema, .. } = &self.daemon.config;
+        self.target.analyze_all(schema, webui_schema).await
     }
 
     /// Applies the difference over everything: the first projection, a changed policy, a reconcile.

@@ -127,13 +127,13 @@ fn io_error(error: &tokio_postgres::Error) -> Option<&io::Error> {
     error.source()?.downcast_ref()
 }
 
+/// Only what people have to change is not: who may connect, and to what. Everything else a server says of itself, and most
+/// of it passes (a full disk says XX000 here), so that an unknown code is waited for too.
 fn is_transient_code(code: &str) -> bool {
-    match code {
-        // The database was dropped; a limit that somebody configured.
-        "57P04" | "53400" => false,
-        // Connection trouble, out of connections or memory, stopping or starting up.
-        _ => ["08", "53", "57"].iter().any(|class| code.starts_with(class)),
-    }
+    // The database was dropped; a limit that somebody configured; a feature this server does not have.
+    !matches!(code, "57P04" | "53400" | "0A000")
+        // Parameters it does not take; the role, its password and pg_hba.conf; the database; rights and names.
+        && !["22", "28", "3D", "42"].iter().any(|class| code.starts_with(class))
 }
 
 fn is_transient_io(error: &io::Error) -> bool {
@@ -211,10 +211,12 @@ mod tests {
 
     #[test]
     fn a_code_says_whether_waiting_helps() {
-        for code in ["08006", "08P01", "53300", "53200", "57P01", "57P03"] {
+        for code in [
+            "08006", "08P01", "53300", "53200", "53100", "57P01", "57P03", "58030", "XX000", "XX001", "55000",
+        ] {
             assert!(is_transient_code(code), "{code}");
         }
-        for code in ["28P01", "28000", "3D000", "42501", "53400", "57P04", "XX000", ""] {
+        for code in ["28P01", "28000", "3D000", "42501", "53400", "57P04", "22023", "0A000"] {
             assert!(!is_transient_code(code), "{code}");
         }
     }

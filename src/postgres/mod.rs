@@ -8,6 +8,7 @@ pub mod certificate;
 mod connection;
 mod failure;
 mod limited;
+pub mod lossy;
 mod quote;
 pub mod settings;
 mod tls;

@@ -36,8 +36,10 @@ const ALWAYS: &[(&str, &str)] = &[
 ];
 
 /// What a server older than 17 does not know, and what may only be said once it is known which server this is: run on every
-/// new session. A server that takes no writes by default is told that we mean to.
+/// new session. A server that takes no writes by default is told that we mean to. A database in SQL_ASCII holds bytes of any
+/// encoding, and refuses rows to whoever asks for UTF-8 where they are none: it is asked for them as they are.
 pub const AFTER_LOG_IN: &str = "select pg_catalog.set_config(name, '0', false) from pg_catalog.pg_settings where name = 'transaction_timeout';
+ select pg_catalog.set_config('client_encoding', 'SQL_ASCII', false) where pg_catalog.getdatabaseencoding() = 'SQL_ASCII';
  set default_transaction_read_only = off";
 
 /// The start-up packet's `options`: those of the URL, then ours and those of this side, which win.

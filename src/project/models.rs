@@ -197,7 +197,7 @@ impl Access {
             ids = touched_after(target, last).await?;
             self.decide_and_write(target, &known_models, &ids, false, stamp, outcome).await?;
         }
-        if many && matches!(scope, Scope::These(touched) if touched.len() <= super::MANY) {
+        if many && matches!(scope, Scope::These(touched) if touched.reach() <= super::MANY) {
             // What is still to come in this batch concerns few.
             target.plan_small().await?;
         }

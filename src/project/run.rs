@@ -108,7 +108,7 @@ pub(super) struct Run<'a> {
 impl Run<'_> {
     pub(super) fn patience(&self) -> std::time::Duration {
         match self.scope {
-            Scope::These(touched) if touched.len() <= MANY => QUICK,
+            Scope::These(touched) if touched.reach() <= MANY => QUICK,
             Scope::These(_) | Scope::Touched | Scope::Everything => SLOW,
         }
     }

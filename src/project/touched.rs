@@ -119,6 +119,18 @@ impl Touched {
         self.users.len() + self.teams.len() + self.organizations.len()
     }
 
+    /// How many there are whose account, group, key or models may change: by it statements are planned, and waited for.
+    /// (Everybody, where `all_rights` says so, is the models' own affair.)
+    pub fn reach(&self) -> usize {
+        self.len() + self.rights.difference(&self.users).count()
+    }
+
+    /// Whether what is noted here leads on to people who are not noted yet.
+    pub fn leads_on(&self) -> bool {
+        let leading = [&self.rosters, &self.team_people, &self.team_rights, &self.organization_rights];
+        leading.iter().any(|ids| !ids.is_empty())
+    }
+
     /// Splits into two halves, or `None` for a single entity: to find the one that cannot be written.
     pub fn split(&self) -> Option<(Self, Self)> {
         if self.len() < 2 {

@@ -17,6 +17,7 @@ use crate::config::{Config, Endpoint};
 use crate::decode::request::MESSAGE_PREFIX;
 use crate::error::{Error, Result, Side, on};
 use crate::position::Lsn;
+use crate::postgres::lossy::Text;
 use crate::postgres::{self, Connection, Limited, quote_ident};
 use crate::sql;
 use crate::target::{QUICK, within};
@@ -205,7 +206,7 @@ impl Source {
         let work = self.connection.client.query(sql::BLOCKERS, &[]);
         let rows = within(Side::Source, "list the open transactions", QUICK, work).await?;
         let words = rows.iter().map(|row| {
-            let (who, seconds): (String, Option<i64>) = (row.get(0), row.get(1));
+            let (Text(who), seconds): (Text, Option<i64>) = (row.get(0), row.get(1));
             let open = seconds
                 .map_or_else(|| "since when is not ours to see".to_owned(), |s| format!("open for {s} s"));
             format!("{who} {open}")

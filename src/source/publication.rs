@@ -11,6 +11,7 @@ use super::{Source, SourceTable, tables};
 use crate::catalog::TABLES;
 use crate::config::Config;
 use crate::error::{Error, Result, Side};
+use crate::postgres::lossy::Text;
 use crate::postgres::quote_ident;
 use crate::sql;
 use crate::target::{QUICK, within};
@@ -84,9 +85,8 @@ impl Source {
         };
         state.identity.insert(String::new(), first.get("publication_version"));
         for row in &rows {
-            let (schema, table): (Option<String>, Option<String>) =
-                (row.get("schemaname"), row.get("tablename"));
-            if let (Some(schema), Some(table)) = (schema, table)
+            let (schema, table): (Option<Text>, Option<Text>) = (row.get("schemaname"), row.get("tablename"));
+            if let (Some(Text(schema)), Some(Text(table))) = (schema, table)
                 && schema == config.litellm_schema
             {
                 let entry: Option<String> = row.get("entry_version");

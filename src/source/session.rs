@@ -28,8 +28,9 @@ const IDLE_WAKEUP: Duration = Duration::from_secs(20);
 /// A larger message is refused before it takes memory, and everything is copied afresh instead: anybody who may connect
 /// to LiteLLM's database may emit one.
 const MAX_MESSAGE_SIZE: usize = 256 * 1024 * 1024;
-/// Events buffered between the socket and us.
-const BUFFER_EVENTS: usize = 1024;
+/// Events buffered between the socket and us. Few, because any of them may be large: anybody's logical messages of many
+/// megabytes come in as fast as the network brings them. What is small waits in the socket's own buffers just as well.
+const BUFFER_EVENTS: usize = 4;
 const CONNECT_PATIENCE: Duration = Duration::from_secs(30);
 
 /// Of this session alone: it may wait for transactions of LiteLLM's while a slot is made, whose snapshot it then keeps, and

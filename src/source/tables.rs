@@ -11,6 +11,7 @@ use super::Source;
 use crate::catalog::{TABLES, Table};
 use crate::config::Config;
 use crate::error::{Error, Result, Side};
+use crate::postgres::lossy::Text;
 use crate::postgres::quote_ident;
 use crate::sql;
 use crate::target::{QUICK, within};
@@ -57,7 +58,9 @@ impl Source {
             table.filenode = row.get("filenode");
             table.identity = row.get("identity");
             table.identified_by = row.get("identified_by");
-            table.columns.insert(row.get("column_name"), (row.get("attnum"), row.get("type")));
+            // Names of columns that LiteLLM never made may be anything.
+            let (Text(column), Text(kind)) = (row.get("column_name"), row.get("type"));
+            table.columns.insert(column, (row.get("attnum"), kind));
         }
         if !tables.contains_key("LiteLLM_UserTable") {
             return Err(Error::NoLiteLlm { schema: config.litellm_schema.clone() });

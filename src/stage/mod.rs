@@ -114,6 +114,11 @@ impl Part {
     pub fn has_rows(&self) -> bool {
         self.tables.iter().any(|table| !table.segments.is_empty())
     }
+
+    /// Whether a table is emptied: one row of the source, and whoever was in it is touched.
+    pub fn truncates(&self) -> bool {
+        self.tables.iter().flat_map(|table| &table.segments).any(|segment| segment.truncate)
+    }
 }
 
 /// When a batch is full, looked at between transactions.

@@ -138,6 +138,14 @@ impl Target {
         Ok(false)
     }
 
+    /// Whether the lease is still this session's: it goes with the session, and whoever took it may have made everything anew.
+    pub async fn holds_lease(&self, schema: &str) -> Result<bool> {
+        let client = &self.connection.client;
+        let parameters: &[&(dyn ToSql + Sync)] = &[&schema];
+        let work = client.query_one(sql::HOLDS_LEASE, parameters);
+        Ok(within(Side::Target, "look at the lease", QUICK, work).await?.get(0))
+    }
+
     async fn try_lease(&self, schema: &str) -> Result<bool> {
         let text = "select pg_try_advisory_lock(hashtext('litellm_webui_sync'), hashtext($1))";
         let client = &self.connection.client;
@@ -209,6 +217,26 @@ impl Target {
              set local work_mem = '256MB'",
         )
         .await
+    }
+
+    /// Renews the statistics of our own tables, also within a transaction that changed much of them: what it plans next would
+    /// otherwise be planned for what there was before. One that emptied the mirror compared everybody with everybody.
+    pub async fn analyze_ours(&self, schema: &str) -> Result<()> {
+        self.analyze(schema, None).await
+    }
+
+    /// The same of all we write, in Open WebUI's tables too where we may. Between transactions: it keeps a lock on them.
+    pub async fn analyze_all(&self, schema: &str, webui_schema: &str) -> Result<()> {
+        self.analyze(schema, Some(webui_schema)).await
+    }
+
+    async fn analyze(&self, schema: &str, webui_schema: Option<&str>) -> Result<()> {
+        let statement = self.prepare(sql::TO_ANALYZE, &[Type::TEXT, Type::TEXT]).await?;
+        let rows = self.query("list what to analyze", QUICK, &statement, &[&schema, &webui_schema]).await?;
+        match rows.first().and_then(|row| row.get::<_, Option<String>>(0)) {
+            Some(text) => self.execute("analyze what was written", &text).await,
+            None => Ok(()),
+        }
     }
 
     /// From here on, statements are planned as ever again: undoes [`Self::plan_large`].

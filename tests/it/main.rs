@@ -20,6 +20,7 @@ mod closed;
 mod crash;
 mod docs;
 mod doctor;
+mod effect;
 mod failover;
 mod failures;
 mod first_copy;
