@@ -235,13 +235,13 @@ impl Daemon {
         let meet = async {
             let source = Source::open_since(config, self.progress.timeline()).await?;
             let server = source.server().await?;
+            if server.timeline.is_none() {
+                return Err(Error::Standby);
+            }
             let slot = source.slot(&config.slot).await?;
             Ok((source, server, slot))
         };
         let (source, server, slot) = phase("look at the server", Side::Source, MEET_PATIENCE, meet).await?;
-        if server.timeline.is_none() {
-            return Err(Error::Standby);
-        }
         if slot.as_ref().is_some_and(|slot| slot.active) {
             // Somebody else leads. Nothing of theirs is touched: not their schema, not their views, not their policy.
             return Err(Error::SlotHeld { slot: config.slot.clone() });
