@@ -4,6 +4,7 @@
 //! applies what it covers, and locked and compared at the start of each batch: a stale leader,
 //! whose epoch is old, finds no row and cannot commit.
 
+use std::sync::PoisonError;
 use std::time::{Duration, SystemTime};
 
 use tokio_postgres::Row;
@@ -138,9 +139,18 @@ pub async fn accept(
 
 /// Moves the position of an idle or uneventful stretch: one statement, nothing but the checkpoint.
 pub async fn advance(target: &Target, epoch: i64, from: Lsn, end: BatchEnd) -> Result<()> {
-    let types =
-        [Type::INT8, Type::PG_LSN, Type::PG_LSN, Type::INT8, Type::INT8, Type::TIMESTAMPTZ, Type::PG_LSN];
+    let types = [
+        Type::INT8,
+        Type::PG_LSN,
+        Type::PG_LSN,
+        Type::INT8,
+        Type::INT8,
+        Type::TIMESTAMPTZ,
+        Type::PG_LSN,
+        Type::TEXT,
+    ];
     let statement = target.prepare(sql::ADVANCE, &types).await?;
+    let place = last_place(target);
     let transactions = i64::try_from(end.transactions).unwrap_or(i64::MAX);
     let changes = i64::try_from(end.changes).unwrap_or(i64::MAX);
     let rows = target
@@ -150,10 +160,19 @@ pub async fn advance(target: &Target, epoch: i64, from: Lsn, end: BatchEnd) -> R
             // target cannot be written, get out of its way.
             if end.transactions == 0 { IDLE_PATIENCE } else { QUICK },
             &statement,
-            &[&epoch, &from, &end.end_lsn, &transactions, &changes, &end.committed_at, &end.committed_end],
+            &[
+                &epoch,
+                &from,
+                &end.end_lsn,
+                &transactions,
+                &changes,
+                &end.committed_at,
+                &end.committed_end,
+                &place,
+            ],
         )
         .await?;
-    if rows.is_empty() { Err(Error::Superseded) } else { Ok(()) }
+    found(target, &rows)
 }
 
 /// Prepares the lock, so that [`begin`] sends it at once and in its place.
@@ -165,8 +184,21 @@ pub async fn prepare(target: &Target) -> Result<()> {
 /// batch's first statements; the result must be looked at before anything is committed.
 pub async fn begin(target: &Target, epoch: i64, end_lsn: Lsn) -> Result<()> {
     let statement = target.prepare(sql::BEGIN_BATCH, &[]).await?;
-    let rows = target.query("lock the checkpoint", QUICK, &statement, &[&epoch, &end_lsn]).await?;
-    if rows.is_empty() { Err(Error::Superseded) } else { Ok(()) }
+    let place = last_place(target);
+    let rows = target.query("lock the checkpoint", QUICK, &statement, &[&epoch, &end_lsn, &place]).await?;
+    found(target, &rows)
+}
+
+/// Where this session last saw the row.
+fn last_place(target: &Target) -> Option<String> {
+    target.place.lock().unwrap_or_else(PoisonError::into_inner).clone()
+}
+
+/// Remembers where the row is; without one, somebody else leads.
+fn found(target: &Target, rows: &[Row]) -> Result<()> {
+    let row = rows.first().ok_or(Error::Superseded)?;
+    *target.place.lock().unwrap_or_else(PoisonError::into_inner) = Some(row.get(0));
+    Ok(())
 }
 
 /// Writes up to when expired keys were looked for, in the transaction that projects their owners.
@@ -178,16 +210,25 @@ pub async fn expired_through(target: &Target, epoch: i64, now: SystemTime) -> Re
 
 /// Writes the checkpoint of the batch, in its transaction, and commits.
 pub async fn commit(target: &Target, epoch: i64, end: BatchEnd, projected_with: &str) -> Result<()> {
-    let types =
-        [Type::INT8, Type::PG_LSN, Type::INT8, Type::INT8, Type::TIMESTAMPTZ, Type::PG_LSN, Type::TEXT];
+    let types = [
+        Type::INT8,
+        Type::PG_LSN,
+        Type::INT8,
+        Type::INT8,
+        Type::TIMESTAMPTZ,
+        Type::PG_LSN,
+        Type::TEXT,
+        Type::TEXT,
+    ];
     let statement = target.prepare(sql::END_BATCH, &types).await?;
     let transactions = i64::try_from(end.transactions).unwrap_or(i64::MAX);
     let changes = i64::try_from(end.changes).unwrap_or(i64::MAX);
     let BatchEnd { committed_at, committed_end, .. } = end;
+    let place = last_place(target);
     let write = async {
         let client = target.client();
         client
-            .execute(
+            .query(
                 &statement,
                 &[
                     &epoch,
@@ -197,6 +238,7 @@ pub async fn commit(target: &Target, epoch: i64, end: BatchEnd, projected_with: 
                     &committed_at,
                     &committed_end,
                     &projected_with,
+                    &place,
                 ],
             )
             .await
@@ -205,9 +247,7 @@ pub async fn commit(target: &Target, epoch: i64, end: BatchEnd, projected_with: 
     // Sent together. COMMIT of a failed transaction answers "ROLLBACK" and no error, so it counts
     // only if the statement before it was fine.
     let (written, committed) = tokio::join!(write, target.execute("commit a batch", "commit"));
-    if written? != 1 {
-        return Err(Error::Superseded);
-    }
+    found(target, &written?)?;
     committed
 }
 

@@ -64,6 +64,8 @@ pub struct Target {
     prepared: Mutex<HashMap<String, Statement>>,
     /// Everything of ours is temporary here.
     temporary: bool,
+    /// Where the checkpoint's row was last seen: a hint, which is [`checkpoint`]'s own.
+    place: Mutex<Option<String>>,
 }
 
 impl Target {
@@ -83,7 +85,7 @@ impl Target {
         let connection = postgres::connect(&config.target, "litellm-webui-sync", &settings)
             .await
             .map_err(|source| Error::Connect { side: Side::Target, source })?;
-        Ok(Self { connection, prepared: Mutex::default(), temporary })
+        Ok(Self { connection, prepared: Mutex::default(), temporary, place: Mutex::default() })
     }
 
     /// For what is answered at once: nothing that is asked through it waits longer than [`QUICK`].

@@ -3,8 +3,10 @@
 use std::time::{Duration, Instant};
 
 use litellm_webui_sync::copy::backfill::stay_alive;
+use litellm_webui_sync::error::Error;
 use litellm_webui_sync::observe::status::Waited;
-use litellm_webui_sync::target::Target;
+use litellm_webui_sync::position::{BatchEnd, Lsn};
+use litellm_webui_sync::target::{Target, checkpoint};
 
 use testbed::{Cluster, ClusterOptions, connect, execute, load};
 
@@ -217,4 +219,39 @@ async fn text_that_is_no_utf8_ends_nothing_and_stays_apart() {
     assert_eq!(pair.account("a252@x.test").await, "usr_a\u{fffd}fc|J\u{fffd}fc|pending|locked");
     assert!(daemon.is_running());
     daemon.ready().await;
+}
+
+/// Somebody's long report, or a dump: no former version of the checkpoint can be removed while it lasts.
+#[tokio::test]
+async fn the_checkpoint_costs_the_same_however_many_versions_an_old_snapshot_keeps() {
+    let pair = Pair::new().await;
+    pair.litellm(&people("a", 3)).await;
+    let mut daemon = Daemon::start(&pair);
+    pair.settle().await;
+    daemon.terminate();
+    let report = connect(&pair.target).await.unwrap();
+    let old = "begin isolation level repeatable read; select count(*) from litellm_webui_sync.checkpoint";
+    report.batch_execute(old).await.unwrap();
+    let target = Target::open(&pair.config()).await.unwrap();
+    let known = checkpoint::read(&target).await.unwrap().unwrap();
+    let mut at = known.end_lsn;
+    let mut took = Vec::new();
+    for _ in 0..10 {
+        let start = Instant::now();
+        for _ in 0..1500 {
+            let next = Lsn::from(u64::from(at) + 8);
+            checkpoint::advance(&target, known.epoch, at, BatchEnd::at(next)).await.unwrap();
+            at = next;
+        }
+        took.push(start.elapsed() / 1500);
+    }
+    println!("{took:?}");
+    assert!(took[9] < took[0] * 5, "{took:?}");
+    // Somebody else moved it: where it was is no more than a hint.
+    pair.webui("update litellm_webui_sync.checkpoint set epoch = epoch + 1").await;
+    let stale =
+        checkpoint::advance(&target, known.epoch, at, BatchEnd::at(Lsn::from(u64::from(at) + 8))).await;
+    assert!(matches!(stale, Err(Error::Superseded)), "{stale:?}");
+    let next = BatchEnd::at(Lsn::from(u64::from(at) + 8));
+    checkpoint::advance(&target, known.epoch + 1, at, next).await.unwrap();
 }
