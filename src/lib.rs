@@ -11,7 +11,7 @@
 //!
 //! The rooms below stand in the order of this tree: what a person asks for on top, then what runs, shows and copies, then
 //! the stream in the order of its flow, and the ground. A room imports only what stands below it (`tests/it/layering.rs`
-//! has the floors); inside the stream a stage knows what the one before it hands on. `docs/src/architecture.md` follows
+//! has the floors); inside the stream a stage knows what the one before it hands on, and of the ground each knows what it needs. `docs/src/architecture.md` follows
 //! one change through all of it, and says where to change what.
 //!
 //! What holds, always. Each has a test that tries to break it:

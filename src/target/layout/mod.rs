@@ -2,7 +2,7 @@
 //!
 //! Found by looking at columns, never at version numbers: a database that was upgraded differs
 //! from a fresh one of the same version. Judging is pure; the look-up is one query. What a shape is made of stands in
-//! [`shapes`], and whoever needs a statement or a table of one asks the [`Layout`]: nobody else tells shapes apart.
+//! `shapes`, and whoever needs a statement or a table of one asks the [`Layout`]: nobody else tells shapes apart.
 
 mod shapes;
 
@@ -63,7 +63,7 @@ impl Layout {
         ALWAYS_THERE.iter().map(|(table, _)| *table).chain(self.added_tables()).collect()
     }
 
-    /// See [`Shape::unread`]: table, column, what stands for it.
+    /// See `Shape::unread`: table, column, what stands for it.
     pub fn unread(&self) -> impl Iterator<Item = (&'static str, &'static str, &'static str)> {
         self.written()
             .into_iter()
