@@ -16,6 +16,9 @@ pub const SLOT_WITHOUT_COPY: &str = "slot-without-copy";
 /// Copied into the staging tables, not merged.
 pub const COPIED_NOT_MERGED: &str = "copied-not-merged";
 
+/// A look has mended what differed, and nobody was told.
+pub const MENDED_NOT_FINISHED: &str = "mended-not-finished";
+
 /// Every name, for the test that visits them all.
 pub const ALL: &[&str] = &[
     STAGED_NOT_PROJECTED,
@@ -23,6 +26,7 @@ pub const ALL: &[&str] = &[
     COMMITTED_NOT_ACKNOWLEDGED,
     SLOT_WITHOUT_COPY,
     COPIED_NOT_MERGED,
+    MENDED_NOT_FINISHED,
 ];
 
 /// Reads `FAILPOINTS`, for the life of the process.

@@ -181,6 +181,8 @@ files! {
     PLAN_MODELS = "operate/plan/models.sql";
     PLAN_GRANTS = "operate/plan/grants.sql";
     REWRITTEN = "copy/rewritten.sql";
+    NEXT_PEOPLE = "copy/next_people.sql";
+    NEXT_GROUPS = "copy/next_groups.sql";
     RESNAPSHOT_RECORD = "copy/resnapshot_record.sql";
     RESNAPSHOT_PENDING = "copy/resnapshot_pending.sql";
     RESNAPSHOT_PROGRESS = "copy/resnapshot_progress.sql";

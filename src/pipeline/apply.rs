@@ -11,7 +11,8 @@ use tokio::sync::{mpsc, watch};
 
 use super::Daemon;
 use super::models::Polled;
-use super::own::Orders;
+use super::own::{Handed, Orders};
+use super::since::Since;
 use crate::copy::request;
 use crate::error::Result;
 use crate::failpoint;
@@ -51,6 +52,8 @@ pub(super) struct Applier {
     /// Keys that expired before this have had their effect.
     pub(super) expired_through: Option<SystemTime>,
     pub(super) orders: Orders,
+    /// Since both ends last stood still, while somebody looks at what there was.
+    pub(super) since: Option<Since>,
     /// Changes of this session, and at how many the planner's statistics may be too old.
     changes: u64,
     renew_at: u64,
@@ -80,6 +83,7 @@ impl Applier {
             large: false,
             expired_through: known.expired_through,
             orders,
+            since: None,
             changes: 0,
             renew_at: GROWTH,
         }
@@ -92,7 +96,7 @@ impl Applier {
     }
 
     /// Applies parts until the channel closes.
-    pub(super) async fn run(mut self, mut parts: mpsc::Receiver<Part>) -> Result<()> {
+    pub(super) async fn run(mut self, mut parts: mpsc::Receiver<Handed>) -> Result<()> {
         self.was_braked = brake::is_open(&self.target).await?;
         self.find_projection().await?;
         // Before anything new: what expired while nobody was here.
@@ -101,7 +105,8 @@ impl Applier {
             // Whatever is ready has the same chance: a stream that never pauses starves nobody.
             tokio::select! {
                 part = parts.recv() => match part {
-                    Some(part) => Box::pin(self.apply(part)).await?,
+                    Some(Handed::Part(part)) => Box::pin(self.apply(part)).await?,
+                    Some(Handed::Still(still)) => self.stand_still(still).await,
                     // A batch whose end never came is rolled back with the session.
                     None => return Ok(()),
                 },
@@ -118,6 +123,9 @@ impl Applier {
         for request in &part.requests {
             request::record(&self.target, request).await?;
             self.orders.look_soon();
+        }
+        if let Some(since) = &mut self.since {
+            since.note(&part);
         }
         let Some(end) = part.end else { return self.apply_piece(&part).await };
         let started = Instant::now();
@@ -149,7 +157,7 @@ impl Applier {
     }
 
     /// A batch that is in memory as a whole. `maybe_plain`: the short way may be tried.
-    async fn apply_small(&mut self, part: &Part, end: BatchEnd, maybe_plain: bool) -> Result<()> {
+    pub(super) async fn apply_small(&mut self, part: &Part, end: BatchEnd, maybe_plain: bool) -> Result<()> {
         let target = &self.target;
         let mut watch = Watch::start(&self.daemon.metrics);
         let stamp = self.stamp(end.end_lsn);

@@ -14,10 +14,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::Daemon;
 use super::apply::GROWTH;
+use super::beside::{Desk, Work};
 use super::monitor::soon;
 use super::own::Order;
 use crate::config::Config;
-use crate::copy::verify;
+use crate::copy::{request, verify};
 use crate::error::{Error, Result, Side};
 use crate::observe::progress::State;
 use crate::project::touched::Touched;
@@ -45,6 +46,7 @@ pub(super) struct Housekeeper {
     daemon: Arc<Daemon>,
     target: Target,
     orders: mpsc::Sender<Order>,
+    work: Desk,
     /// Somebody knows that there is something to look at.
     look: Arc<Notify>,
     /// What the last look found, for whoever shows it.
@@ -73,6 +75,7 @@ impl Housekeeper {
     pub(super) async fn new(
         daemon: Arc<Daemon>,
         orders: mpsc::Sender<Order>,
+        work: Desk,
         look: Arc<Notify>,
         glances: watch::Sender<Option<Arc<Glance>>>,
         fenced: bool,
@@ -82,6 +85,7 @@ impl Housekeeper {
             daemon,
             target,
             orders,
+            work,
             look,
             glances,
             fenced,
@@ -111,11 +115,9 @@ impl Housekeeper {
                 other => other?,
             };
             if glance.is_requested && !self.fenced {
-                // The next session begins with it, and this one ends between two batches.
-                self.order(Order::End(Error::Resnapshot));
-            } else {
-                self.follow(&glance).await?;
+                self.meet_request().await?;
             }
+            self.follow(&glance).await?;
             let is_waiting = self.daemon.progress.status().state == State::Waiting;
             patience = if glance.expires_soon || is_waiting { SOON } else { INTERVAL };
             self.glances.send_replace(Some(Arc::new(glance)));
@@ -131,6 +133,19 @@ impl Housekeeper {
         let glance = soon(progress, Side::Target, "look what there is to do", question).await?;
         progress.beats();
         Ok(glance)
+    }
+
+    /// It is a look beside the stream first. For what became a copy the session ends, between two batches: the next one begins
+    /// with it.
+    async fn meet_request(&mut self) -> Result<()> {
+        let Some(pending) = request::pending(&self.target).await? else { return Ok(()) };
+        let escalated = self.daemon.progress.copies.known().escalated;
+        if escalated == Some(pending.id()) {
+            self.order(Order::End(Error::Resnapshot));
+        } else if self.daemon.progress.status().state == State::Streaming {
+            self.work.begin(Work::Look(pending));
+        }
+        Ok(())
     }
 
     async fn follow(&mut self, glance: &Glance) -> Result<()> {
@@ -160,12 +175,11 @@ impl Housekeeper {
                 touched.try_again(kind, key);
             }
             if !touched.is_empty() || touched.has_rights() {
-                self.order(Order::Project(touched));
+                self.order(Order::Project(touched, None));
             }
         }
-        if self.reconciled.elapsed() > RECONCILE {
+        if self.reconciled.elapsed() > RECONCILE && self.work.begin(Work::Reconcile) {
             self.reconciled = Instant::now();
-            self.order(Order::Reconcile);
         }
         self.renew_statistics(glance).await?;
         let ask = glance.may_verify || self.scheduled.is_none_or(|at| at.elapsed() > SCHEDULE);

@@ -122,8 +122,19 @@ impl Daemon {
         let generation = known.generation.id;
         let fence = copied.as_ref().map(|copied| copied.point);
         let files = tables.values().map(|table| table.filenode).collect();
-        let leader =
-            Leader { source, target, session, signatures, known, epoch, fingerprint, files, fence, overlap };
+        let leader = Leader {
+            source,
+            target,
+            session,
+            signatures,
+            known,
+            epoch,
+            fingerprint,
+            files,
+            tables,
+            fence,
+            overlap,
+        };
         let mut outcome = Box::pin(self.stream(leader, &cancel)).await;
         if outcome.as_ref().is_err_and(Error::is_a_refusal_of_the_target)
             && let Ok(target) = Target::open(config).await
@@ -210,7 +221,10 @@ impl Daemon {
         let overlap = Overlap::new(start, known.end_lsn, known.committed_end.zip(known.committed_at));
         let just_copied = matches!(decided.start, Start::Copy { .. });
         request::look_at_files(target, tables, config.policy.verify.repair, just_copied).await?;
+        let escalated = self.progress.copies.known().escalated;
         let copied = match request::pending(target).await? {
+            // Beside the stream, once there is one.
+            Some(pending) if escalated != Some(pending.id()) => None,
             Some(pending) => {
                 let copies = &self.progress.copies;
                 let copy = resnapshot::copy(config, source, target, pending, tables, self.instance, copies);

@@ -121,7 +121,7 @@ impl Applier {
 /// All that Open WebUI's rows follow from besides LiteLLM's: where it is other than what the checkpoint says, everything is
 /// projected anew. The rules are in it by their texts: a changed one that waited for its version, or for the reconcile,
 /// would meanwhile hold for whoever is touched and for nobody else.
-fn made_with(config: &Config, layout: &Layout, models: &Rules) -> String {
+pub(super) fn made_with(config: &Config, layout: &Layout, models: &Rules) -> String {
     format!(
         "{}/{}/{}/{}/{}/{}/{}",
         config.policy.fingerprint(),

@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio_postgres::Row;
 use tokio_postgres::types::{ToSql, Type};
 
+use super::touched::Touched;
 use super::{Outcome, Scope, Stamp, bury, only, prefix, within_budget};
 use crate::access::bits::Bits;
 use crate::access::lists::KnownModels;
@@ -84,6 +85,15 @@ struct People {
     ids: Vec<String>,
     /// These are all there are, and every set and every row is looked at too.
     everybody: bool,
+}
+
+/// How much is compared with what is there.
+#[derive(Debug, Default, Clone, Copy)]
+struct Depth {
+    /// Everything that belongs to everybody, and every set.
+    everybody: bool,
+    /// What belongs to those who are looked at, although it is no news.
+    thorough: bool,
 }
 
 /// A person and what they are to have.
@@ -167,7 +177,7 @@ impl Access {
     ) -> Result<()> {
         let models_may_differ = match scope {
             Scope::These(touched) if !touched.has_rights() => return Ok(()),
-            Scope::These(touched) => touched.all_rights,
+            Scope::These(touched) => touched.all_rights || touched.shared,
             Scope::Everything | Scope::Touched => true,
         };
         if models_may_differ {
@@ -188,14 +198,16 @@ impl Access {
         if everybody {
             self.model_rows(target, &known_models, stamp, outcome).await?;
         }
-        self.decide_and_write(target, &known_models, &ids, everybody, stamp, outcome).await?;
+        let thorough = matches!(scope, Scope::These(touched) if touched.thorough);
+        let depth = Depth { everybody, thorough };
+        self.decide_and_write(target, &known_models, &ids, depth, stamp, outcome).await?;
         // Listed part by part: a transaction of any size has to fit in little memory.
         while matches!(scope, Scope::Touched)
             && !everybody
             && let Some(last) = ids.last()
         {
             ids = touched_after(target, last).await?;
-            self.decide_and_write(target, &known_models, &ids, false, stamp, outcome).await?;
+            self.decide_and_write(target, &known_models, &ids, Depth::default(), stamp, outcome).await?;
         }
         if many && matches!(scope, Scope::These(touched) if touched.reach() <= super::MANY) {
             // What is still to come in this batch concerns few.
@@ -209,17 +221,17 @@ impl Access {
         target: &Target,
         known_models: &KnownModels,
         ids: &[String],
-        everybody: bool,
+        depth: Depth,
         stamp: Stamp,
         outcome: &mut Outcome,
     ) -> Result<()> {
-        let decided = self.decide(target, known_models, ids, everybody, stamp).await?;
-        if decided.is_empty() && !everybody {
+        let decided = self.decide(target, known_models, ids, depth, stamp).await?;
+        if decided.is_empty() && !depth.everybody {
             return Ok(());
         }
         // Sent together; released with the transaction.
         let savepoint = target.execute("set a savepoint", "savepoint access");
-        let (savepoint, attempt) = tokio::join!(savepoint, self.write(target, &decided, everybody, stamp));
+        let (savepoint, attempt) = tokio::join!(savepoint, self.write(target, &decided, depth, stamp));
         savepoint?;
         match attempt {
             Ok(done) => outcome.count_access(done),
@@ -258,7 +270,7 @@ impl Access {
         target: &Target,
         known_models: &KnownModels,
         ids: &[String],
-        everybody: bool,
+        depth: Depth,
         stamp: Stamp,
     ) -> Result<Vec<Decided>> {
         let mut sets: HashMap<Bits, Option<Arc<ModelSet>>> = HashMap::new();
@@ -277,7 +289,7 @@ impl Access {
                 };
                 let has = known.has.as_ref().map(|(hash, account)| (hash, account));
                 let wants = set.as_ref().map(|set| &set.hash).zip(known.webui_id.as_ref());
-                if everybody || has != wants || known.failed {
+                if depth.everybody || depth.thorough || has != wants || known.failed {
                     decided.push((id, set));
                 }
             }
@@ -353,7 +365,7 @@ impl Access {
         };
         while let Some(some) = queue.pop() {
             target.execute("set a savepoint", "savepoint access").await?;
-            match self.write(target, some, false, stamp).await {
+            match self.write(target, some, Depth::default(), stamp).await {
                 Ok(done) => {
                     target.execute("release a savepoint", "release savepoint access").await?;
                     outcome.count_access(done);
@@ -381,11 +393,12 @@ impl Access {
         &self,
         target: &Target,
         decided: &[Decided],
-        everybody: bool,
+        depth: Depth,
         stamp: Stamp,
     ) -> Result<(Changes, Vec<i64>)> {
         let Stamp { now, lsn, audit_each, .. } = stamp;
-        let follows = self.store(target, decided, everybody, stamp).await?;
+        let everybody = depth.everybody;
+        let follows = self.store(target, decided, depth, stamp).await?;
         let mut changes =
             Changes { people: i64::try_from(decided.len()).unwrap_or(i64::MAX), ..Changes::default() };
         if follows.people.is_empty() && !everybody {
@@ -439,7 +452,7 @@ impl Access {
         &self,
         target: &Target,
         decided: &[Decided],
-        everybody: bool,
+        depth: Depth,
         stamp: Stamp,
     ) -> Result<Follows> {
         let types = [
@@ -453,7 +466,9 @@ impl Access {
             Type::TEXT_ARRAY,
             Type::INT4,
             Type::BOOL,
+            Type::BOOL,
         ];
+        let Depth { everybody, thorough } = depth;
         let statement = target.prepare(sql::STORE_ACCESS, &types).await?;
         let users: Vec<&str> = decided.iter().map(|(user, _)| user.as_str()).collect();
         let hashes: Vec<Option<&str>> =
@@ -465,8 +480,19 @@ impl Access {
             sets.iter().map(|set| serde_json::Value::from(set.models.as_slice()).to_string()).collect();
         let Stamp { now, lsn, audit_each, .. } = stamp;
         let group_min = self.rules.group_min;
-        let parameters: &[&(dyn ToSql + Sync)] =
-            &[&now, &lsn, &audit_each, &users, &hashes, &set_hashes, &names, &models, &group_min, &everybody];
+        let parameters: &[&(dyn ToSql + Sync)] = &[
+            &now,
+            &lsn,
+            &audit_each,
+            &users,
+            &hashes,
+            &set_hashes,
+            &names,
+            &models,
+            &group_min,
+            &everybody,
+            &thorough,
+        ];
         let patience = if decided.len() > MANY || everybody { SLOW } else { QUICK };
         let rows = target.query("store who may use what", patience, &statement, parameters).await?;
         Ok(follows(&rows))
@@ -506,6 +532,9 @@ async fn people(target: &Target, scope: Scope<'_>) -> Result<People> {
             only(target.query("look for changed models", SLOW, &statement, &[]).await?)?.get(0)
         }
     };
+    if let Scope::These(Touched { shared: true, .. }) = scope {
+        return Ok(People { ids: Vec::new(), everybody: true });
+    }
     if let (Scope::These(touched), false) = (scope, everybody) {
         return Ok(People { ids: touched.rights_people().cloned().collect(), everybody });
     }

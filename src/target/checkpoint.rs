@@ -271,3 +271,9 @@ pub async fn install(target: &Target, generation: &Generation, fingerprint: &str
         .map_err(on(Side::Target, "install the checkpoint"))?;
     Ok(row.get(0))
 }
+
+/// What Open WebUI's rows were last made with; `None` before the first copy.
+pub async fn projected_with(target: &Target) -> Result<Option<String>> {
+    let row = target.client().query_opt("select projected_with from checkpoint", &[]).await;
+    Ok(row.map_err(on(Side::Target, "read the checkpoint"))?.map(|row| row.get(0)))
+}
