@@ -202,6 +202,7 @@ files! {
     SOURCE_TABLES = "source/tables.sql";
     DDL = "source/ddl.sql";
     BLOCKERS = "source/blockers.sql";
+    HELD_UP = "source/held_up.sql";
 }
 
 /// The views and functions, in the order they depend on each other. Installed whenever their text

@@ -358,11 +358,7 @@ impl Daemon {
             return;
         }
         let started = Instant::now();
-        let read = async {
-            let source = source.beside().await?;
-            budgets::load::read(&source, &self.config, tables).await
-        };
-        match read.await {
+        match budgets::load::read(source, &self.config, tables).await {
             Ok(book) => {
                 let millis = started.elapsed().as_millis();
                 tracing::info!(entities = book.len(), millis, "read the budgets");
