@@ -62,8 +62,6 @@ struct Leader {
     signatures: Option<Signatures>,
     known: Checkpoint,
     epoch: i64,
-    /// Of the mirrored columns ([`crate::source::publication`]).
-    fingerprint: String,
     /// Of LiteLLM's tables, in order of their names.
     files: Vec<u32>,
     /// Where a copy that was just made is to be merged: this session only catches up with it.
@@ -74,8 +72,7 @@ struct Leader {
 impl Daemon {
     /// Runs the tasks of a leader until the first of them ends; the error is why. Without one, all was drained.
     async fn stream(self: &Arc<Self>, leader: Leader, cancel: &CancellationToken) -> Result<()> {
-        let Leader { source, target, session, signatures, known, epoch, fingerprint, files, fence, overlap } =
-            leader;
+        let Leader { source, target, session, signatures, known, epoch, files, fence, overlap } = leader;
         let config = &self.config;
         let linger = self.progress.status().state == State::Braked;
         let (parts, received) = mpsc::channel(1);
@@ -92,7 +89,7 @@ impl Daemon {
                 .stop_at(fence)
                 .comparing(overlap);
         let endpoint = source.endpoint.clone();
-        let watcher = monitor::Monitor::new(Arc::clone(self), source, fingerprint, files).await?;
+        let watcher = monitor::Monitor::new(Arc::clone(self), source, known, files).await?;
         let mut tasks = JoinSet::new();
         tasks.spawn(receiver.run(cancel.clone()));
         tasks.spawn(applier.run(received));

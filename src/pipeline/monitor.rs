@@ -16,7 +16,9 @@ use crate::observe::progress::Progress;
 use crate::observe::status::SlotReport;
 use crate::source::Source;
 use crate::source::publication::columns_fingerprint;
+use crate::source::start::UPGRADED;
 use crate::target::Target;
+use crate::target::checkpoint::{self, Checkpoint};
 
 const SLOT_INTERVAL: Duration = Duration::from_secs(2);
 /// How many looks at the slot to one at the publication and the tables.
@@ -28,6 +30,9 @@ const LINK_PATIENCE: Duration = Duration::from_secs(10);
 /// How long LiteLLM's tables stay as they are before they are copied: as long as they were being changed, within these.
 const CALM_MIN: Duration = Duration::from_secs(5);
 const CALM_MAX: Duration = Duration::from_secs(60);
+/// Nothing is waited for longer: an index that is built for hours, or a lock that somebody forgot, would keep new columns from
+/// being read for as long.
+const BURST_MAX: Duration = Duration::from_secs(15 * 60);
 
 fn keeps_too_much(daemon: &Daemon, retained_bytes: i64) -> bool {
     let limit = daemon.config.policy.source.max_retained_wal;
@@ -62,7 +67,8 @@ pub(super) struct Monitor {
     source: Source,
     /// Beside the applier's, whose statements may rightly take long.
     target: Arc<Target>,
-    fingerprint: String,
+    /// What the mirror was made with.
+    known: Checkpoint,
     /// Of LiteLLM's tables, in order of their names, as they were when the session began.
     files: Vec<u32>,
     /// Changes of tables that are going on.
@@ -82,9 +88,10 @@ struct Burst {
 }
 
 impl Burst {
-    /// Whether nothing has moved for as long as it lasted, at `now`.
+    /// Whether nothing has moved for as long as it lasted, at `now`; or for how long it lasts already.
     fn is_over(&self, now: Instant) -> bool {
-        now - self.last >= (self.last - self.began).clamp(CALM_MIN, CALM_MAX)
+        let calm = now - self.last >= (self.last - self.began).clamp(CALM_MIN, CALM_MAX);
+        calm || now - self.began >= BURST_MAX
     }
 }
 
@@ -92,11 +99,11 @@ impl Monitor {
     pub(super) async fn new(
         daemon: Arc<Daemon>,
         source: Source,
-        fingerprint: String,
+        known: Checkpoint,
         files: Vec<u32>,
     ) -> Result<Self> {
         let target = Arc::new(Target::open(&daemon.config).await?);
-        Ok(Self { daemon, source, target, fingerprint, files, burst: None, wal_rate: WalRate::default() })
+        Ok(Self { daemon, source, target, known, files, burst: None, wal_rate: WalRate::default() })
     }
 
     pub(super) async fn run(mut self, cancel: CancellationToken) -> Result<()> {
@@ -153,10 +160,11 @@ impl Monitor {
         let changed = if publication.is_none() { Publication::Missing } else { Publication::Changed };
         let repair = Source::publication_repair(config, publication.as_ref(), &tables)
             .inspect_err(|_| self.daemon.metrics.set_publication(changed))?;
-        let now = columns_fingerprint(&tables, &publication.unwrap_or_default());
+        let fingerprint = columns_fingerprint(&tables, &publication.unwrap_or_default());
+        let same = fingerprint == self.known.columns_fingerprint;
         let files = tables.values().map(|table| table.filenode);
         let rewritten = !files.eq(self.files.iter().copied());
-        if repair.is_none() && now == self.fingerprint && !rewritten {
+        if repair.is_none() && same && !rewritten {
             self.burst = None;
             self.daemon.metrics.set_publication(Publication::Ok);
             return Ok(());
@@ -172,7 +180,15 @@ impl Monitor {
         if busy || burst.shape != shape {
             (burst.last, burst.shape) = (now, shape);
         }
-        if burst.is_over(now) { Err(Error::SourceChanged) } else { Ok(()) }
+        if !burst.is_over(now) {
+            return Ok(());
+        }
+        if repair.is_some() || !same {
+            // From here on it is not asked again whether somebody is at it.
+            let because = repair.map_or_else(|| UPGRADED.to_owned(), |repair| repair.because());
+            checkpoint::distrust(&self.target, self.known.generation.id, &because).await?;
+        }
+        Err(Error::SourceChanged)
     }
 }
 
@@ -204,5 +220,9 @@ mod tests {
             assert!(!burst.is_over(at(lasted + calm - 1)), "{lasted}");
             assert!(burst.is_over(at(lasted + calm)), "{lasted}");
         }
+        let forgotten = Burst { began, last: at(14 * 60), shape: None };
+        assert!(!forgotten.is_over(at(14 * 60)));
+        let forgotten = Burst { last: at(15 * 60), ..forgotten };
+        assert!(forgotten.is_over(at(15 * 60)), "somebody is still at it");
     }
 }
