@@ -144,6 +144,8 @@ files! {
     COUNTS = "target/counts.sql";
     DEAD_LETTER_CLASSES = "target/dead_letter_classes.sql";
     SKIPPED_REASONS = "target/skipped_reasons.sql";
+    GLANCE = "target/glance.sql";
+    SIZE = "target/size.sql";
     HEARTBEAT = "target/heartbeat.sql";
     OLD_AUDIT = "target/old_audit.sql";
     AUDIT_TAIL = "target/audit_tail.sql";
@@ -180,7 +182,6 @@ files! {
     PLAN_GRANTS = "operate/plan/grants.sql";
     REWRITTEN = "copy/rewritten.sql";
     RESNAPSHOT_RECORD = "copy/resnapshot_record.sql";
-    RESNAPSHOT_RUNS = "copy/resnapshot_runs.sql";
     RESNAPSHOT_PENDING = "copy/resnapshot_pending.sql";
     RESNAPSHOT_PROGRESS = "copy/resnapshot_progress.sql";
     RESNAPSHOT_LATER = "copy/resnapshot_later.sql";
@@ -198,6 +199,7 @@ files! {
     LEADER = "source/leader.sql";
     FAILOVER_SLOT = "source/failover_slot.sql";
     SLOT_STATE = "source/slot_state.sql";
+    SOURCE_GLANCE = "source/glance.sql";
     PUBLICATION = "source/publication.sql";
     SOURCE_TABLES = "source/tables.sql";
     DDL = "source/ddl.sql";

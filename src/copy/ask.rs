@@ -12,6 +12,7 @@ use crate::error::{Result, Side, on};
 use crate::source::Source;
 use crate::sql;
 use crate::target::Target;
+use crate::target::heartbeat;
 
 /// How long nobody may hold the slot before a daemon counts as absent.
 const ABSENCE: Duration = Duration::from_secs(6);
@@ -36,18 +37,14 @@ pub async fn ask(config: &Config, target: &Target, request: &Request) -> Result<
     // Between two sessions nobody holds the slot for a moment.
     while asked.elapsed() < ABSENCE {
         let active = source.slot(&config.slot).await?.is_some_and(|slot| slot.active);
-        if active || look(target, request).await?.is_some() || is_copying(target).await? {
+        // While it copies, or waits between two attempts, it holds no slot.
+        let is_alive = heartbeat::last(target).await?.is_some_and(|said| said.is_alive());
+        if active || is_alive || look(target, request).await?.is_some() {
             return Ok(true);
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     Ok(false)
-}
-
-/// Whether a daemon is copying right now: then it does not hold the slot.
-pub async fn is_copying(target: &Target) -> Result<bool> {
-    let row = target.client().query_one(sql::RESNAPSHOT_RUNS, &[]).await;
-    Ok(row.map_err(on(Side::Target, "look for a resnapshot"))?.get(0))
 }
 
 /// What became of a request; `None` while the daemon has not met it.

@@ -15,6 +15,7 @@ use crate::error::Error;
 use crate::observe::status::{BrakeReport, ModelsReport, SlotReport, StatusReport};
 use crate::target::audit;
 use crate::target::failures::Failure;
+use crate::target::heartbeat::Place;
 use crate::target::layout::Layout;
 
 /// How many audit rows and dead letters a page shows.
@@ -141,6 +142,15 @@ impl Board {
         }
         facts.audit.truncate(SHOWN);
         facts.read_at = Some(SystemTime::now());
+    }
+
+    /// How far the leader is.
+    pub fn locate(&self, place: Option<&Place>) {
+        let mut facts = lock(&self.facts);
+        if let Some(status) = &mut facts.status {
+            status.locate(place);
+            facts.read_at = Some(SystemTime::now());
+        }
     }
 
     pub fn set_models(&self, models: ModelsReport) {

@@ -83,6 +83,8 @@ pub struct Progress {
     last_frame: Mutex<Instant>,
     /// When each side last answered us, whatever it was asked.
     heard: [Mutex<Instant>; 2],
+    /// When the leader of this process last told others how it is.
+    told: Mutex<Instant>,
     /// When the checkpoint last moved.
     moved: Mutex<Instant>,
     critical: AtomicU64,
@@ -146,6 +148,7 @@ impl Default for Progress {
             }),
             last_frame: Mutex::new(Instant::now()),
             heard: [Mutex::new(Instant::now()), Mutex::new(Instant::now())],
+            told: Mutex::new(Instant::now()),
             moved: Mutex::new(Instant::now()),
             critical: AtomicU64::new(0),
             owns_slot: AtomicBool::new(false),
@@ -222,6 +225,16 @@ impl Progress {
             Side::Source => source,
             Side::Target => target,
         }
+    }
+
+    /// The leader told others how it is.
+    pub fn beats(&self) {
+        *lock(&self.told) = Instant::now();
+    }
+
+    /// Time since it last did.
+    pub fn beat_age(&self) -> Duration {
+        lock(&self.told).elapsed()
     }
 
     /// Why nothing can be moving although the state says that all is well. Judged from what moved last, when somebody asks:

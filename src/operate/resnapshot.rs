@@ -22,7 +22,7 @@ const ABSENCE: Duration = Duration::from_secs(60);
 pub async fn ask(config: &Config, target: &Target, request: &Request) -> anyhow::Result<()> {
     if !ask::ask(config, target, request).await? {
         bail!(
-            "no daemon holds the slot: the request waits in LiteLLM's WAL, and the next `litellm-webui-sync run` meets it"
+            "no daemon is there: the request waits in LiteLLM's WAL, and the next `litellm-webui-sync run` meets it"
         );
     }
     Ok(())

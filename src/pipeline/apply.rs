@@ -2,7 +2,7 @@
 //!
 //! Owns the target session of the leader. Everything a batch does commits with its checkpoint, or
 //! not at all; the source is told only after the commit. What the session does between batches stands in files beside
-//! this one: finding the projection, keeping house, showing. Contains no SQL.
+//! this one: finding the projection, batches of our own, the last answer of `/v1/models`. Contains no SQL.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -10,9 +10,8 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::{mpsc, watch};
 
 use super::Daemon;
-use super::housekeeping::Chores;
 use super::models::Polled;
-use super::show::Shown;
+use super::own::Orders;
 use crate::copy::request;
 use crate::error::Result;
 use crate::failpoint;
@@ -27,8 +26,10 @@ use crate::target::Target;
 use crate::target::brake;
 use crate::target::checkpoint::{self, Checkpoint};
 
-/// How often the timer of `housekeeping` has its turn.
-pub(super) const TICK: Duration = Duration::from_secs(1);
+/// So many changes let tables that were next to empty look quite different.
+pub(super) const GROWTH: u64 = 100;
+/// How often a session with nothing to do shows that it lives: well within the patience of sql/target/break_lease.sql.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(5);
 
 pub(super) struct Applier {
     pub(super) daemon: Arc<Daemon>,
@@ -47,8 +48,12 @@ pub(super) struct Applier {
     pub(super) fenced: bool,
     /// A batch that comes in parts has begun.
     large: bool,
-    pub(super) chores: Chores,
-    pub(super) shown: Shown,
+    /// Keys that expired before this have had their effect.
+    pub(super) expired_through: Option<SystemTime>,
+    pub(super) orders: Orders,
+    /// Changes of this session, and at how many the planner's statistics may be too old.
+    changes: u64,
+    renew_at: u64,
 }
 
 impl Applier {
@@ -59,6 +64,7 @@ impl Applier {
         epoch: i64,
         acknowledge: watch::Sender<Lsn>,
         polled: Polled,
+        orders: Orders,
     ) -> Self {
         Self {
             daemon,
@@ -72,8 +78,10 @@ impl Applier {
             was_braked: true,
             fenced: false,
             large: false,
-            chores: Chores::new(known),
-            shown: Shown::default(),
+            expired_through: known.expired_through,
+            orders,
+            changes: 0,
+            renew_at: GROWTH,
         }
     }
 
@@ -89,27 +97,19 @@ impl Applier {
         self.find_projection().await?;
         // Before anything new: what expired while nobody was here.
         self.expire_keys().await?;
-        let mut tick = tokio::time::interval(TICK);
-        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
+            // Whatever is ready has the same chance: a stream that never pauses starves nobody.
             tokio::select! {
-                biased;
                 part = parts.recv() => match part {
-                    Some(part) => {
-                        Box::pin(self.apply(part)).await?;
-                        // Under load the timer below may never have its turn.
-                        if !self.large && self.chores.keys_are_due() {
-                            self.expire_keys().await?;
-                        }
-                        if !self.large && self.shown.is_due() {
-                            self.pin_up(false).await?;
-                        }
-                    }
+                    Some(part) => Box::pin(self.apply(part)).await?,
                     // A batch whose end never came is rolled back with the session.
                     None => return Ok(()),
                 },
+                Some(order) = self.orders.next(), if !self.large => Box::pin(self.follow(order)).await?,
                 () = self.polled.next(), if !self.large => self.models_answered().await?,
-                _ = tick.tick(), if !self.large => self.housekeeping().await?,
+                () = tokio::time::sleep(SIGN_OF_LIFE), if !self.large => {
+                    self.target.ask_nothing("show that we live").await?;
+                }
             }
         }
     }
@@ -117,6 +117,7 @@ impl Applier {
     async fn apply(&mut self, part: Part) -> Result<()> {
         for request in &part.requests {
             request::record(&self.target, request).await?;
+            self.orders.look_soon();
         }
         let Some(end) = part.end else { return self.apply_piece(&part).await };
         let started = Instant::now();
@@ -284,6 +285,11 @@ impl Applier {
         let Daemon { metrics, progress, board, .. } = &*self.daemon;
         metrics.transactions.inc_by(end.transactions);
         metrics.changes.inc_by(end.changes);
+        self.changes += end.changes;
+        if self.changes >= self.renew_at {
+            self.renew_at = self.changes + self.changes / 5 + GROWTH;
+            self.orders.look_soon();
+        }
         metrics.batches.inc();
         metrics.same_position_restarts.set(0);
         #[expect(clippy::cast_precision_loss, reason = "a histogram needs no more than 53 bits")]
@@ -303,16 +309,8 @@ impl Applier {
         }
     }
 
-    /// Ends a batch of our own, which no transaction of the source led to: past the brake, with the position as it was.
-    pub(super) async fn commit_own(&self, outcome: &Outcome, projected_with: &str) -> Result<()> {
-        self.hold_against_brake(outcome, self.end_lsn).await?;
-        checkpoint::commit(&self.target, self.epoch, BatchEnd::at(self.end_lsn), projected_with).await?;
-        self.daemon.metrics.projected(outcome);
-        Ok(())
-    }
-
     /// Stops before the commit when unusually many people would lose something at once.
-    async fn hold_against_brake(&self, outcome: &Outcome, end_lsn: Lsn) -> Result<()> {
+    pub(super) async fn hold_against_brake(&self, outcome: &Outcome, end_lsn: Lsn) -> Result<()> {
         brake::hold(
             &self.target,
             &self.daemon.config.policy.brake,

@@ -1,177 +1,211 @@
-//! What the leader does by the clock, between two batches.
+//! What the leader looks for by the clock, beside the stream and on a session of its own: a pause, requests, keys that expire,
+//! dead letters that are due, the scheduled verify.
 //!
-//! Owns how often each of it is done: looking for a pause and for requests, expired keys, dead letters that are due, the
-//! reconcile, old audit rows, the scheduled verify. Whatever writes does so in a batch of its own ([`Applier::commit_own`]).
-//! Contains no SQL.
+//! Owns how often each of it is looked for, and the leader's heartbeat. Writes no row of Open WebUI's and no mirror: what is
+//! found becomes an [`Order`] for the applier, which has a batch of its own for it between two of the stream. Its answers are
+//! also what tells that Open WebUI's database is there. Contains no SQL.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::Daemon;
-use super::apply::{Applier, TICK};
-use crate::copy::request;
-use crate::copy::verify;
-use crate::error::{Error, Result};
-use crate::mirror;
-use crate::project::touched::Touched;
-use crate::project::{MANY, Scope, Stamp};
-use crate::target::audit;
-use crate::target::checkpoint::{self, Checkpoint};
-use crate::target::failures;
-use crate::target::pause;
+use tokio::sync::{Notify, mpsc, watch};
+use tokio_util::sync::CancellationToken;
 
-// In ticks.
-const DEAD_LETTERS_EVERY: u64 = 5;
-/// Well within the patience of sql/target/break_lease.sql.
-const HEARTBEAT_EVERY: u64 = 4;
-const COUNTS_EVERY: u64 = 15;
-const RECONCILE_EVERY: u64 = 600;
-const RETENTION_EVERY: u64 = 3600;
-const VERIFY_LOOK_EVERY: u64 = 5;
-/// A verify holds the stream for a moment: not on top of being behind.
+use super::Daemon;
+use super::apply::GROWTH;
+use super::monitor::soon;
+use super::own::Order;
+use crate::config::Config;
+use crate::copy::verify;
+use crate::error::{Error, Result, Side};
+use crate::observe::progress::State;
+use crate::project::touched::Touched;
+use crate::target::Target;
+use crate::target::failures;
+use crate::target::heartbeat::{self, Beat, Glance};
+use crate::target::layout::Layout;
+
+/// Well within the patience of sql/target/heartbeat.sql.
+const INTERVAL: Duration = Duration::from_secs(3);
+/// While there is something to wait for: a key that expires, Open WebUI's first admin.
+const SOON: Duration = Duration::from_secs(1);
+/// Between two looks that somebody asked for.
+const CALM: Duration = Duration::from_millis(100);
+/// How often everything is compared with what it should be: people and Open WebUI itself change it too.
+const RECONCILE: Duration = Duration::from_secs(600);
+/// How often the schedule is asked although it said that nothing is due: the policy may have changed.
+const SCHEDULE: Duration = Duration::from_secs(60);
+/// Statistics are renewed no sooner than this many times as long as it took.
+const SHARE: u32 = 20;
+/// A verify costs both servers something: not on top of being behind.
 const BEHIND: Duration = Duration::from_secs(30);
 
-/// What the timer remembers of a session.
-pub(super) struct Chores {
-    ticks: u64,
-    /// Keys that expired before this have had their effect.
-    pub(super) expired_through: Option<SystemTime>,
-    /// When we last looked for others.
-    looked_for_expired: Instant,
+pub(super) struct Housekeeper {
+    daemon: Arc<Daemon>,
+    target: Target,
+    orders: mpsc::Sender<Order>,
+    /// Somebody knows that there is something to look at.
+    look: Arc<Notify>,
+    /// What the last look found, for whoever shows it.
+    glances: watch::Sender<Option<Arc<Glance>>>,
+    /// This session only catches up with a copy that was just made: the request for it is being worked on.
+    fenced: bool,
     /// Kinds of dead letters that were found and not understood.
     left_alone: BTreeSet<String>,
+    reconciled: Instant,
+    scheduled: Option<Instant>,
+    statistics: Option<Statistics>,
 }
 
-impl Chores {
-    pub(super) fn new(known: &Checkpoint) -> Self {
-        Self {
-            ticks: 0,
-            expired_through: known.expired_through,
-            looked_for_expired: Instant::now(),
+/// What the planner knows. Plans are made for look-ups by index, and which index that is follows from how large it believes a
+/// table to be: of a table it takes for empty, it reads any index as a whole, for each of the rows it looks up.
+struct Statistics {
+    /// Of the checkpoint, when they were renewed.
+    changes: i64,
+    /// Rows of our tables, as it believes.
+    rows: i64,
+    /// When they may be renewed again.
+    calm: Instant,
+}
+
+impl Housekeeper {
+    pub(super) async fn new(
+        daemon: Arc<Daemon>,
+        orders: mpsc::Sender<Order>,
+        look: Arc<Notify>,
+        glances: watch::Sender<Option<Arc<Glance>>>,
+        fenced: bool,
+    ) -> Result<Self> {
+        let target = Target::open(&daemon.config).await?;
+        Ok(Self {
+            daemon,
+            target,
+            orders,
+            look,
+            glances,
+            fenced,
             left_alone: BTreeSet::new(),
+            reconciled: Instant::now(),
+            scheduled: None,
+            statistics: None,
+        })
+    }
+
+    /// Looks until cancelled, or until the session has to end: for a pause, for a copy, for a link that is gone.
+    pub(super) async fn run(mut self, cancel: CancellationToken) -> Result<()> {
+        let mut patience = Duration::ZERO;
+        loop {
+            tokio::select! {
+                () = cancel.cancelled() => return Ok(()),
+                () = tokio::time::sleep(patience) => {}
+                () = async { self.look.notified().await; tokio::time::sleep(CALM).await } => {}
+            }
+            let glance = match self.glance().await {
+                // Between two batches.
+                Err(paused @ Error::Paused { .. }) => {
+                    self.order(Order::End(paused));
+                    patience = SOON;
+                    continue;
+                }
+                other => other?,
+            };
+            if glance.is_requested && !self.fenced {
+                // The next session begins with it, and this one ends between two batches.
+                self.order(Order::End(Error::Resnapshot));
+            } else {
+                self.follow(&glance).await?;
+            }
+            let is_waiting = self.daemon.progress.status().state == State::Waiting;
+            patience = if glance.expires_soon || is_waiting { SOON } else { INTERVAL };
+            self.glances.send_replace(Some(Arc::new(glance)));
         }
     }
 
-    /// Whether it is time to look for keys that expired.
-    pub(super) fn keys_are_due(&self) -> bool {
-        self.looked_for_expired.elapsed() > TICK
+    async fn glance(&self) -> Result<Glance> {
+        let Daemon { progress, board, instance, .. } = &*self.daemon;
+        let status = progress.status();
+        let layout = board.facts().servers.layout.as_ref().map(Layout::describe);
+        let beat = Beat { instance: *instance, state: status.state.name(), reason: status.reason, layout };
+        let question = heartbeat::glance(&self.target, &beat, SystemTime::now());
+        let glance = soon(progress, Side::Target, "look what there is to do", question).await?;
+        progress.beats();
+        Ok(glance)
     }
-}
 
-impl Applier {
-    /// One turn of the timer.
-    pub(super) async fn housekeeping(&mut self) -> Result<()> {
-        self.chores.ticks += 1;
-        let every = |period: u64| self.chores.ticks.is_multiple_of(period);
-        let (letters, heartbeat, counts) =
-            (every(DEAD_LETTERS_EVERY), every(HEARTBEAT_EVERY), every(COUNTS_EVERY));
-        let (reconcile, retention) = (every(RECONCILE_EVERY), every(RETENTION_EVERY));
-        let verify = every(VERIFY_LOOK_EVERY);
-        pause::check(&self.target).await?;
-        if !self.fenced && request::pending(&self.target).await?.is_some() {
-            // The next session begins with it.
-            return Err(Error::Resnapshot);
+    async fn follow(&mut self, glance: &Glance) -> Result<()> {
+        let daemon = Arc::clone(&self.daemon);
+        let Daemon { config, progress, .. } = &*daemon;
+        match progress.status().state {
+            State::Waiting => {
+                self.order(Order::FindProjection);
+                return Ok(());
+            }
+            State::Streaming => {}
+            _ => return Ok(()),
         }
-        if self.projection.is_none() {
-            self.find_projection().await?;
+        if glance.has_expired {
+            self.order(Order::ExpireKeys);
         }
-        if verify {
-            self.verify_on_schedule().await?;
-        }
-        self.expire_keys().await?;
-        if letters {
-            self.retry_dead_letters().await?;
-        }
-        if reconcile && self.projection.is_some() {
-            let with = self.projected_with.clone();
-            // Open WebUI's connections may have got another prefix, and then this projects everything.
-            self.find_projection().await?;
-            if self.projected_with == with {
-                self.apply_everything(&with, true).await?;
+        if glance.has_letters {
+            let due = failures::due(&self.target).await?;
+            for kind in due.unknown {
+                // Said once a session: it stays as it is, and is due for ever.
+                if self.left_alone.insert(kind.clone()) {
+                    tracing::warn!(kind, "dead letters of a kind this program does not know are left alone");
+                }
+            }
+            let mut touched = Touched::default();
+            for (kind, key) in due.letters {
+                touched.try_again(kind, key);
+            }
+            if !touched.is_empty() || touched.has_rights() {
+                self.order(Order::Project(touched));
             }
         }
-        if retention {
-            let days = i32::try_from(self.daemon.config.policy.audit.retention_days).unwrap_or(i32::MAX);
-            audit::forget_old(&self.target, days).await?;
+        if self.reconciled.elapsed() > RECONCILE {
+            self.reconciled = Instant::now();
+            self.order(Order::Reconcile);
         }
-        if heartbeat {
-            self.heartbeat().await?;
-        }
-        if counts {
-            self.count().await?;
-            self.count_skipped().await?;
-        }
-        if counts || self.daemon.board.take_stale() || self.shown.is_due() {
-            self.pin_up(counts).await?;
-        }
-        if counts {
-            self.count_models().await?;
+        self.renew_statistics(glance).await?;
+        let ask = glance.may_verify || self.scheduled.is_none_or(|at| at.elapsed() > SCHEDULE);
+        if ask && !self.fenced && progress.lag() <= BEHIND {
+            self.scheduled = Some(Instant::now());
+            verify::ask_on_schedule(&self.target, &config.policy.verify).await?;
         }
         Ok(())
     }
 
-    /// Never in the middle of something else: the next session begins with it, like with one that somebody asked for.
-    async fn verify_on_schedule(&self) -> Result<()> {
-        let Daemon { config, progress, .. } = &*self.daemon;
-        if self.fenced || self.projection.is_none() || progress.lag() > BEHIND {
-            return Ok(());
-        }
-        verify::ask_on_schedule(&self.target, &config.policy.verify).await
-    }
-
-    /// Retries what could not be written, less often the longer it fails: the difference for those entities.
-    async fn retry_dead_letters(&mut self) -> Result<()> {
-        let Some(projection) = &self.projection else { return Ok(()) };
-        let due = failures::due(&self.target).await?;
-        for kind in due.unknown {
-            // Said once a session: it stays as it is, and is due for ever.
-            if self.chores.left_alone.insert(kind.clone()) {
-                tracing::warn!(kind, "dead letters of a kind this program does not know are left alone");
+    /// After the tables grew by a fifth: nothing else does it in time where people come in by the thousand.
+    async fn renew_statistics(&mut self, glance: &Glance) -> Result<()> {
+        let Some(place) = &glance.checkpoint else { return Ok(()) };
+        let Config { schema, webui_schema, .. } = &self.daemon.config;
+        let known = match &mut self.statistics {
+            Some(known) => known,
+            None => {
+                let rows = self.target.believed_rows(schema).await?;
+                self.statistics.insert(Statistics {
+                    changes: place.changes_applied,
+                    rows,
+                    calm: Instant::now(),
+                })
             }
-        }
-        let mut touched = Touched::default();
-        for (kind, key) in due.letters {
-            touched.try_again(kind, key);
-        }
-        if touched.is_empty() && !touched.has_rights() {
+        };
+        let changed = place.changes_applied.saturating_sub(known.changes);
+        let is_much = changed >= (known.rows / 5).max(i64::try_from(GROWTH).unwrap_or(i64::MAX));
+        if !is_much || known.calm > Instant::now() {
             return Ok(());
         }
-        let target = &self.target;
-        target.begin("begin a retry").await?;
-        checkpoint::begin(target, self.epoch, self.end_lsn).await?;
-        let stamp = self.stamp(self.end_lsn);
-        let outcome = projection.apply(target, Scope::These(&touched), stamp).await?;
-        self.commit_own(&outcome, &self.projected_with).await?;
-        self.daemon.board.mark_stale();
-        self.count().await
+        let begun = Instant::now();
+        self.target.analyze_all(schema, webui_schema).await?;
+        known.rows = self.target.believed_rows(schema).await?;
+        known.changes = place.changes_applied;
+        known.calm = Instant::now() + begun.elapsed() * SHARE;
+        Ok(())
     }
 
-    /// Keys expire without a row in the stream. The owners of those that did since we last looked are projected in a batch
-    /// of their own, together with the moment up to which that is done.
-    pub(super) async fn expire_keys(&mut self) -> Result<()> {
-        self.chores.looked_for_expired = Instant::now();
-        let Some(projection) = &self.projection else { return Ok(()) };
-        let target = &self.target;
-        let now = SystemTime::now();
-        if self.chores.expired_through.is_some_and(|through| through > now) {
-            // The clock was set back, and some keys live once more: they must expire once more too.
-            checkpoint::expired_through(target, self.epoch, now).await?;
-            self.chores.expired_through = Some(now);
-        }
-        let touched = mirror::expired(target, self.chores.expired_through, now).await?;
-        if !touched.has_rights() {
-            return Ok(());
-        }
-        target.begin("begin a batch for expired keys").await?;
-        checkpoint::begin(target, self.epoch, self.end_lsn).await?;
-        if touched.rights.len() > MANY {
-            target.plan_large().await?;
-        }
-        let stamp = Stamp { now, ..self.stamp(self.end_lsn) };
-        let outcome = projection.apply(target, Scope::These(&touched), stamp).await?;
-        checkpoint::expired_through(target, self.epoch, now).await?;
-        self.commit_own(&outcome, &self.projected_with).await?;
-        self.chores.expired_through = Some(now);
-        self.note(&outcome).await
+    /// Where the applier still has one to do, it is found again at the next look.
+    fn order(&self, order: Order) {
+        let _ = self.orders.try_send(order);
     }
 }

@@ -13,8 +13,10 @@ mod lead;
 mod looks;
 mod models;
 mod monitor;
+mod own;
 pub mod poll;
 mod projection;
+mod pulse;
 mod receive;
 mod show;
 mod supervise;
@@ -80,8 +82,13 @@ impl Daemon {
         let (answers, answered) = watch::channel(None);
         let again = Arc::new(Notify::new());
         let polled = models::Polled::new(answered, Arc::clone(&again));
-        let applier = apply::Applier::new(Arc::clone(self), target, &known, epoch, acknowledge, polled)
-            .fenced(fence.is_some());
+        let (orders, look, ordered) = own::Orders::channel();
+        let (glances, glanced) = watch::channel(None);
+        let applier =
+            apply::Applier::new(Arc::clone(self), target, &known, epoch, acknowledge, polled, ordered)
+                .fenced(fence.is_some());
+        let housekeeper =
+            housekeeping::Housekeeper::new(Arc::clone(self), orders, look, glances, fence.is_some()).await?;
         let limits =
             crate::stage::Limits { rows: config.policy.batch.changes, bytes: config.policy.batch.bytes };
         let receiver =
@@ -89,11 +96,17 @@ impl Daemon {
                 .stop_at(fence)
                 .comparing(overlap);
         let endpoint = source.endpoint.clone();
-        let watcher = monitor::Monitor::new(Arc::clone(self), source, known, files).await?;
+        let watcher = monitor::Monitor::new(Arc::clone(self), source, known.columns_fingerprint, files);
         let mut tasks = JoinSet::new();
         tasks.spawn(receiver.run(cancel.clone()));
         tasks.spawn(applier.run(received));
         tasks.spawn(watcher.run(cancel.clone()));
+        tasks.spawn(housekeeper.run(cancel.clone()));
+        let show = show::run(Arc::clone(self), glanced, cancel.clone());
+        tasks.spawn(async move {
+            show.await;
+            Ok(())
+        });
         let looks = looks::run(Arc::clone(self), endpoint, cancel.clone());
         tasks.spawn(async move {
             looks.await;

@@ -1,4 +1,4 @@
-//! Watches the slot, the publication and both links from outside the stream.
+//! Watches the slot, the publication and the link to LiteLLM's server from outside the stream.
 //!
 //! PostgreSQL 18 skips a missing publication silently, a column dropped and added again leaves no
 //! row in the stream, and an invalidated slot ends it like a shutdown: the catalogs tell. A link that was cut
@@ -14,18 +14,19 @@ use crate::error::{Error, Result, Side};
 use crate::observe::metrics::{Publication, WalRate};
 use crate::observe::progress::Progress;
 use crate::observe::status::SlotReport;
-use crate::source::Source;
 use crate::source::publication::columns_fingerprint;
 use crate::source::start::UPGRADED;
-use crate::target::Target;
-use crate::target::checkpoint::{self, Checkpoint};
+use crate::source::{SlotState, Source};
 
-const SLOT_INTERVAL: Duration = Duration::from_secs(2);
-/// How many looks at the slot to one at the publication and the tables.
-const TABLES_EVERY: u32 = 5;
-/// How long either side may take to answer the simplest question. With SLOT_INTERVAL it is less than WAL_SENDER_TIMEOUT:
+/// How often LiteLLM's server is asked.
+const INTERVAL: Duration = Duration::from_secs(5);
+/// The same while its tables are being changed.
+const BURST_INTERVAL: Duration = Duration::from_secs(2);
+/// How often the tables and the publication are read in full although nothing about them seems to have moved.
+const TABLES: Duration = Duration::from_secs(60);
+/// How long either side may take to answer the simplest question. With the time between two it is less than WAL_SENDER_TIMEOUT:
 /// a leader that lost either side lets go before its slot is taken from it.
-const LINK_PATIENCE: Duration = Duration::from_secs(10);
+const LINK_PATIENCE: Duration = Duration::from_secs(8);
 
 /// How long LiteLLM's tables stay as they are before they are copied: as long as they were being changed, within these.
 const CALM_MIN: Duration = Duration::from_secs(5);
@@ -65,10 +66,8 @@ pub(super) async fn release_wal(daemon: &Daemon) -> Result<()> {
 pub(super) struct Monitor {
     daemon: Arc<Daemon>,
     source: Source,
-    /// Beside the applier's, whose statements may rightly take long.
-    target: Arc<Target>,
     /// What the mirror was made with.
-    known: Checkpoint,
+    fingerprint: String,
     /// Of LiteLLM's tables, in order of their names, as they were when the session began.
     files: Vec<u32>,
     /// Changes of tables that are going on.
@@ -96,44 +95,41 @@ impl Burst {
 }
 
 impl Monitor {
-    pub(super) async fn new(
-        daemon: Arc<Daemon>,
-        source: Source,
-        known: Checkpoint,
-        files: Vec<u32>,
-    ) -> Result<Self> {
-        let target = Arc::new(Target::open(&daemon.config).await?);
-        Ok(Self { daemon, source, target, known, files, burst: None, wal_rate: WalRate::default() })
+    pub(super) fn new(daemon: Arc<Daemon>, source: Source, fingerprint: String, files: Vec<u32>) -> Self {
+        Self { daemon, source, fingerprint, files, burst: None, wal_rate: WalRate::default() }
     }
 
     pub(super) async fn run(mut self, cancel: CancellationToken) -> Result<()> {
-        let mut tick = tokio::time::interval(SLOT_INTERVAL);
-        let mut looks = 0_u32;
+        // When the tables were last read in full, and what the glance said of them then.
+        let mut read: Option<(Instant, String)> = None;
+        let mut patience = Duration::ZERO;
         loop {
             tokio::select! {
                 () = cancel.cancelled() => return Ok(()),
-                _ = tick.tick() => {}
+                () = tokio::time::sleep(patience) => {}
             }
-            let (target, progress) = (Arc::clone(&self.target), Arc::clone(&self.daemon.progress));
-            let answers = tokio::join!(
-                soon(&progress, Side::Source, "look at the slot", self.look_at_slot()),
-                soon(&progress, Side::Target, "see whether it is there", target.ask_nothing("ask")),
-            );
-            answers.0.and(answers.1)?;
-            looks = looks.wrapping_add(1);
-            if looks.is_multiple_of(TABLES_EVERY) || self.burst.is_some() {
+            let progress = Arc::clone(&self.daemon.progress);
+            let question = self.source.glance(&self.daemon.config);
+            let (slot, moved) = soon(&progress, Side::Source, "look at the slot", question).await?;
+            self.look_at_slot(slot)?;
+            let is_known = read.as_ref().is_some_and(|(at, then)| *then == moved && at.elapsed() < TABLES);
+            if !is_known || self.burst.is_some() {
                 match self.look_at_tables().await {
                     // Somebody has a catalog locked: put off.
                     Err(error) if error.sqlstate() == Some("55P03") => {}
-                    looked => looked?,
+                    looked => {
+                        looked?;
+                        read = Some((Instant::now(), moved));
+                    }
                 }
             }
+            patience = if self.burst.is_some() { BURST_INTERVAL } else { INTERVAL };
         }
     }
 
-    async fn look_at_slot(&mut self) -> Result<()> {
-        let Daemon { config, metrics, progress, board, .. } = &*self.daemon;
-        let Some(slot) = self.source.slot(&config.slot).await? else {
+    fn look_at_slot(&mut self, slot: Option<SlotState>) -> Result<()> {
+        let Daemon { metrics, progress, board, config, .. } = &*self.daemon;
+        let Some(slot) = slot else {
             metrics.set_slot_status("missing");
             return Ok(());
         };
@@ -161,7 +157,7 @@ impl Monitor {
         let repair = Source::publication_repair(config, publication.as_ref(), &tables)
             .inspect_err(|_| self.daemon.metrics.set_publication(changed))?;
         let fingerprint = columns_fingerprint(&tables, &publication.unwrap_or_default());
-        let same = fingerprint == self.known.columns_fingerprint;
+        let same = fingerprint == self.fingerprint;
         let files = tables.values().map(|table| table.filenode);
         let rewritten = !files.eq(self.files.iter().copied());
         if repair.is_none() && same && !rewritten {
@@ -183,22 +179,22 @@ impl Monitor {
         if !burst.is_over(now) {
             return Ok(());
         }
-        if repair.is_some() || !same {
-            // From here on it is not asked again whether somebody is at it.
-            let because = repair.map_or_else(|| UPGRADED.to_owned(), |repair| repair.because());
-            checkpoint::distrust(&self.target, self.known.generation.id, &because).await?;
+        if repair.is_none() && same {
+            return Err(Error::SourceChanged);
         }
-        Err(Error::SourceChanged)
+        // Kept with the checkpoint: from here on it is not asked again whether somebody is at it.
+        let because = repair.map_or_else(|| UPGRADED.to_owned(), |repair| repair.because());
+        Err(Error::Upgraded { because })
     }
 }
 
 /// A link that does not answer soon counts as cut.
-async fn soon(
+pub(super) async fn soon<T>(
     progress: &Progress,
     side: Side,
     action: &'static str,
-    question: impl Future<Output = Result<()>>,
-) -> Result<()> {
+    question: impl Future<Output = Result<T>>,
+) -> Result<T> {
     let silent = Error::Silent { side, action, seconds: LINK_PATIENCE.as_secs() };
     let answer = tokio::time::timeout(LINK_PATIENCE, question).await.unwrap_or(Err(silent));
     if answer.is_ok() {

@@ -5,6 +5,7 @@
 
 use super::Daemon;
 use super::apply::Applier;
+use super::show;
 use crate::config::Config;
 use crate::copy::register::CopyPhase;
 use crate::error::{Error, Result};
@@ -25,14 +26,16 @@ impl Applier {
             Ok(found) => found,
             Err(error @ Error::NoOpenWebUi { .. }) => {
                 self.begin_anew().await?;
-                return self.waits_for(&error.to_string()).await;
+                self.waits_for(&error.to_string());
+                return Ok(());
             }
             Err(error) => return Err(error),
         };
         board.set_layout(&found);
         if !project::may_begin(&self.target, self.projected_with != PENDING).await? {
             self.begin_anew().await?;
-            return self.waits_for("Open WebUI has no admin yet: sign up there first").await;
+            self.waits_for("Open WebUI has no admin yet: sign up there first");
+            return Ok(());
         }
         let models = Rules::find(&self.target, config, &found).await?;
         policy::write_models(&self.target, &models.prefix, models.group_min).await?;
@@ -56,12 +59,13 @@ impl Applier {
                 "projected everything"
             );
         }
-        self.show_all().await?;
+        show::everything(&self.daemon, &self.target).await?;
         if !self.fenced {
             self.daemon.progress.copies.end(true);
         }
         self.daemon.progress.set_state(State::Streaming, None);
-        self.heartbeat().await
+        self.orders.look_soon();
+        Ok(())
     }
 
     /// What was written is not there any more: everything is written once more when it can be, as at first, however often
@@ -79,13 +83,13 @@ impl Applier {
     }
 
     /// Nothing can be written yet; what is copied stays in the mirror until then.
-    async fn waits_for(&self, what: &str) -> Result<()> {
+    fn waits_for(&self, what: &str) {
         let progress = &self.daemon.progress;
         progress.set_state(State::Waiting, Some(what.to_owned()));
         if !self.fenced {
             progress.copies.end(true);
         }
-        self.heartbeat().await
+        self.orders.look_soon();
     }
 
     /// After much was written at once: whatever is planned next would otherwise be planned for what there was before.
@@ -109,7 +113,7 @@ impl Applier {
         checkpoint::expired_through(target, self.epoch, stamp.now).await?;
         self.commit_own(&outcome, projected_with).await?;
         projected_with.clone_into(&mut self.projected_with);
-        self.chores.expired_through = Some(stamp.now);
+        self.expired_through = Some(stamp.now);
         Ok(outcome)
     }
 }

@@ -1,9 +1,13 @@
-//! What the leader shows of its work: gauges, the board behind the pages, the heartbeat.
+//! What the leader shows of its work: gauges, and the board behind the pages.
 //!
-//! Owns when and how much is read for it: tables are counted by the timer, never by a batch. Writes nothing but the
-//! heartbeat. Contains no SQL.
+//! Owns when and how much is read for it: beside the stream, on a session of its own, only when something moved, and never
+//! for more than a small part of the time. Whatever goes wrong here ends nothing. Writes nothing. Contains no SQL.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use super::Daemon;
 use super::apply::Applier;
@@ -11,113 +15,166 @@ use crate::copy::verify;
 use crate::error::Result;
 use crate::observe::board::SHOWN;
 use crate::observe::status;
+use crate::postgres::error_chain;
 use crate::project::Outcome;
+use crate::target::Target;
 use crate::target::audit;
 use crate::target::failures;
-use crate::target::heartbeat;
+use crate::target::heartbeat::{self, Glance, Place};
 
-/// How old what the status page shows may be.
-const BOARD_INTERVAL: Duration = Duration::from_secs(3);
+/// How old what takes reading whole tables may be while something moves …
+const COUNTS: Duration = Duration::from_secs(15);
+/// … and while nothing seems to.
+const COUNTS_IDLE: Duration = Duration::from_secs(300);
+/// After something went wrong.
+const PAUSE: Duration = Duration::from_secs(10);
+/// What is read is read again no sooner than this many times as long as it took.
+const SHARE: u32 = 50;
 
 /// What the board has from this session.
-#[derive(Debug, Default)]
-pub(super) struct Shown {
-    /// When it is to be brought up to date; `None`: at once.
-    due: Option<Instant>,
+struct Show {
+    daemon: Arc<Daemon>,
     /// The newest audit row it has.
     audit_seen: Option<i64>,
+    /// When it is to be brought up to date at the earliest, and what of.
+    pinned: (Instant, String),
+    /// The same of the counts.
+    counted: Option<(Instant, Duration, String)>,
 }
 
-impl Shown {
-    pub(super) fn is_due(&self) -> bool {
-        self.due.is_none_or(|due| due <= Instant::now())
+/// Shows until cancelled.
+pub(super) async fn run(
+    daemon: Arc<Daemon>,
+    mut glances: watch::Receiver<Option<Arc<Glance>>>,
+    cancel: CancellationToken,
+) {
+    let mut show = Show { daemon, audit_seen: None, pinned: (Instant::now(), String::new()), counted: None };
+    let mut session = None;
+    loop {
+        tokio::select! {
+            () = cancel.cancelled() => return,
+            changed = glances.changed() => if changed.is_err() { return },
+        }
+        let Some(glance) = glances.borrow_and_update().clone() else { continue };
+        if let Err(error) = show.look(&mut session, &glance).await {
+            tracing::debug!(error = error_chain(&error), "could not read what is shown");
+            // What it asked may still be running.
+            session = None;
+            tokio::select! {
+                () = cancel.cancelled() => return,
+                () = tokio::time::sleep(PAUSE) => {}
+            }
+        }
     }
+}
+
+impl Show {
+    async fn look(&mut self, session: &mut Option<Target>, glance: &Glance) -> Result<()> {
+        let target = match session {
+            Some(target) => target,
+            None => session.insert(Target::open(&self.daemon.config).await?),
+        };
+        let now = Instant::now();
+        let is_stale = self.daemon.board.take_stale();
+        let counts = is_stale
+            || self.counted.as_ref().is_none_or(|(at, took, moved)| {
+                let least = if *moved == glance.moved { COUNTS_IDLE } else { COUNTS };
+                at.elapsed() > least.max(*took * SHARE)
+            });
+        let (due, moved) = &self.pinned;
+        if counts || *due <= now && *moved != glance.moved {
+            self.audit_seen =
+                pin_up(&self.daemon, target, glance.checkpoint.as_ref(), counts, self.audit_seen).await?;
+            self.pinned = (now + now.elapsed() * SHARE, glance.moved.clone());
+        } else {
+            self.daemon.board.locate(glance.checkpoint.as_ref());
+        }
+        if counts {
+            count_all(&self.daemon, target).await?;
+            self.counted = Some((Instant::now(), now.elapsed(), glance.moved.clone()));
+        }
+        Ok(())
+    }
+}
+
+/// All there is to show, at the beginning of a session: nobody is told that all is well before it is known what there is.
+pub(super) async fn everything(daemon: &Daemon, target: &Target) -> Result<()> {
+    if let Some(last) = verify::last_verify(target).await? {
+        daemon.metrics.drift.verified(last.at, last.result, last.drifts.rows());
+    }
+    let place = heartbeat::place(target).await?;
+    pin_up(daemon, target, place.as_ref(), true, None).await?;
+    count_all(daemon, target).await
+}
+
+/// Brings the board up to date; `counts`: with what takes reading whole tables. `seen`: the newest audit row it has; gives
+/// the newest it has then.
+async fn pin_up(
+    daemon: &Daemon,
+    target: &Target,
+    place: Option<&Place>,
+    counts: bool,
+    seen: Option<i64>,
+) -> Result<Option<i64>> {
+    let board = &daemon.board;
+    let limit = i64::try_from(SHOWN).unwrap_or(i64::MAX);
+    let mut report = board.status();
+    report.locate(place);
+    report.look_for_trouble(target).await?;
+    if counts {
+        report.count(target).await?;
+    }
+    let failures = failures::list(target, Some(limit)).await?;
+    let audit = audit::tail(target, seen, limit).await?;
+    let newest = audit.first().map(|entry| entry.id);
+    board.read(report, failures, audit, seen.is_none());
+    Ok(newest.or(seen))
+}
+
+/// All gauges that take reading whole tables.
+async fn count_all(daemon: &Daemon, target: &Target) -> Result<()> {
+    let Daemon { metrics, board, .. } = daemon;
+    count(daemon, target).await?;
+    metrics.set_counts(&metrics.skipped_by_reason, &failures::skipped_by_reason(target).await?);
+    if let Some(layout) = board.facts().servers.layout {
+        let report = status::models(target, &layout).await?;
+        metrics.models.set(report.known);
+        metrics.public_models.set(i64::try_from(report.public.len()).unwrap_or(i64::MAX));
+        board.set_models(report);
+    }
+    Ok(())
+}
+
+/// Dead letters and accounts, as gauges, and what readiness depends on.
+async fn count(daemon: &Daemon, target: &Target) -> Result<()> {
+    let Daemon { metrics, progress, .. } = daemon;
+    let counts = failures::count(target).await?;
+    metrics.dead_letters.set(counts.letters);
+    metrics.critical_dead_letters.set(counts.critical);
+    metrics.skipped.set(counts.skipped);
+    metrics.active_accounts.set(counts.active_accounts);
+    progress.set_critical(u64::try_from(counts.critical).unwrap_or_default());
+    metrics.set_counts(&metrics.dead_letters_by_class, &failures::by_class(target).await?);
+    Ok(())
 }
 
 impl Applier {
-    /// Everything there is to show, at the beginning of a session.
-    pub(super) async fn show_all(&mut self) -> Result<()> {
-        self.count().await?;
-        self.count_skipped().await?;
-        self.show_last_verify().await?;
-        self.pin_up(true).await?;
-        self.count_models().await
-    }
-
-    /// Counts at once when something went wrong; otherwise the timer does.
+    /// Counts at once when something went wrong: nobody may be told that all is well.
     pub(super) async fn note(&self, outcome: &Outcome) -> Result<()> {
         if outcome.failed + outcome.conflicts + outcome.kept_admins == 0 {
             return Ok(());
         }
-        self.daemon.board.mark_stale();
+        self.show_soon();
         self.count().await
     }
 
     pub(super) async fn count(&self) -> Result<()> {
-        let Daemon { metrics, progress, .. } = &*self.daemon;
-        let counts = failures::count(&self.target).await?;
-        metrics.dead_letters.set(counts.letters);
-        metrics.critical_dead_letters.set(counts.critical);
-        metrics.skipped.set(counts.skipped);
-        metrics.active_accounts.set(counts.active_accounts);
-        progress.set_critical(u64::try_from(counts.critical).unwrap_or_default());
-        metrics.set_counts(&metrics.dead_letters_by_class, &failures::by_class(&self.target).await?);
-        Ok(())
+        count(&self.daemon, &self.target).await
     }
 
-    /// Why people are skipped: the table is read, so only the timer does this.
-    pub(super) async fn count_skipped(&self) -> Result<()> {
-        let metrics = &self.daemon.metrics;
-        metrics.set_counts(&metrics.skipped_by_reason, &failures::skipped_by_reason(&self.target).await?);
-        Ok(())
-    }
-
-    /// What the last look at everything found, whoever asked for it.
-    async fn show_last_verify(&self) -> Result<()> {
-        if let Some(last) = verify::last_verify(&self.target).await? {
-            self.daemon.metrics.drift.verified(last.at, last.result, last.drifts.rows());
-        }
-        Ok(())
-    }
-
-    /// The gauges about models: they read whole tables, so only the timer does this, never a batch.
-    pub(super) async fn count_models(&self) -> Result<()> {
-        let metrics = &self.daemon.metrics;
-        if let Some(projection) = &self.projection {
-            let report = status::models(&self.target, projection.layout()).await?;
-            metrics.models.set(report.known);
-            metrics.public_models.set(i64::try_from(report.public.len()).unwrap_or(i64::MAX));
-            self.daemon.board.set_models(report);
-        }
-        Ok(())
-    }
-
-    /// Brings the board up to date; `counts`: with what takes reading whole tables. Never more than a small part of our
-    /// time, however slow the database.
-    pub(super) async fn pin_up(&mut self, counts: bool) -> Result<()> {
-        let started = Instant::now();
-        let (board, target) = (&self.daemon.board, &self.target);
-        let limit = i64::try_from(SHOWN).unwrap_or(i64::MAX);
-        let mut report = board.status();
-        report.locate(target).await?;
-        report.look_for_trouble(target).await?;
-        if counts {
-            report.count(target).await?;
-        }
-        let failures = failures::list(target, Some(limit)).await?;
-        let audit = audit::tail(target, self.shown.audit_seen, limit).await?;
-        let newest = audit.first().map(|entry| entry.id);
-        board.read(report, failures, audit, self.shown.audit_seen.is_none());
-        self.shown.audit_seen = newest.or(self.shown.audit_seen);
-        self.shown.due = Some(Instant::now() + BOARD_INTERVAL.max(started.elapsed() * 100));
-        Ok(())
-    }
-
-    /// Tells `status` how we are.
-    pub(super) async fn heartbeat(&self) -> Result<()> {
-        let status = self.daemon.progress.status();
-        let layout = self.projection.as_ref().map(|projection| projection.layout().describe());
-        let (state, reason) = (status.state.name(), status.reason.as_deref());
-        heartbeat::write(&self.target, self.daemon.instance, state, reason, layout.as_deref()).await
+    /// What is shown is no longer true.
+    pub(super) fn show_soon(&self) {
+        self.daemon.board.mark_stale();
+        self.orders.look_soon();
     }
 }

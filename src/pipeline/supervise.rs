@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
-use super::{Daemon, monitor};
+use super::{Daemon, monitor, pulse};
 use crate::error::{Error, Reaction, Result};
 use crate::observe::board::Board;
 use crate::observe::progress::{Progress, State};
@@ -16,7 +16,6 @@ use crate::position::Lsn;
 use crate::postgres::error_chain;
 use crate::target::Target;
 use crate::target::brake;
-use crate::target::heartbeat;
 use crate::target::pause;
 
 /// Delays between attempts: growing, jittered, bounded.
@@ -52,7 +51,15 @@ impl Daemon {
     pub async fn run(self: Arc<Self>, cancel: CancellationToken) -> Result<()> {
         let ended = cancel.child_token();
         let _end = ended.clone().drop_guard();
-        tokio::spawn(watch_lag(Arc::clone(&self.progress), Arc::clone(&self.board), ended));
+        tokio::spawn(watch_lag(Arc::clone(&self.progress), Arc::clone(&self.board), ended.clone()));
+        tokio::spawn(pulse::run(Arc::clone(&self), ended));
+        let outcome = Arc::clone(&self).attempt(cancel).await;
+        pulse::last(&self).await;
+        outcome
+    }
+
+    /// One attempt after the other.
+    async fn attempt(self: Arc<Self>, cancel: CancellationToken) -> Result<()> {
         let mut backoff = Backoff { attempt: 0 };
         let mut braked_at: Option<Instant> = None;
         let mut looked_at_wal = None;
@@ -79,6 +86,7 @@ impl Daemon {
                 }
                 Err(error) if cancel.is_cancelled() => {
                     tracing::debug!(error = error_chain(&error), "ended while draining");
+                    self.progress.set_state(State::Stopped, None);
                     return Ok(());
                 }
                 Err(error) => error,
@@ -112,7 +120,10 @@ impl Daemon {
                 tokio::time::sleep(delay).await;
             };
             tokio::select! {
-                () = cancel.cancelled() => return Ok(()),
+                () = cancel.cancelled() => {
+                    self.progress.set_state(State::Stopped, None);
+                    return Ok(());
+                }
                 () = pause => {}
             }
         }
@@ -181,25 +192,23 @@ impl Daemon {
         }
     }
 
-    /// Fails while the pause that ended the last attempt goes on. Tells `status` that we wait.
+    /// Fails while the pause that ended the last attempt goes on.
     async fn still_paused(&self) -> Result<()> {
         let status = self.progress.status();
         if status.state != State::Paused {
             return Ok(());
         }
         let target = Target::open(&self.config).await?;
-        heartbeat::write(&target, self.instance, status.state.name(), status.reason.as_deref(), None).await?;
         pause::check(&target).await
     }
 
-    /// The brake that holds us, as long as it is not approved. Tells `status` that we wait.
+    /// The brake that holds us, as long as it is not approved.
     async fn open_brake(&self) -> Result<Option<Error>> {
         let status = self.progress.status();
         if status.state != State::Braked {
             return Ok(None);
         }
         let target = Target::open(&self.config).await?;
-        heartbeat::write(&target, self.instance, status.state.name(), status.reason.as_deref(), None).await?;
         brake::waiting(&target).await
     }
 }

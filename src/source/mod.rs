@@ -13,6 +13,10 @@ pub mod tables;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use tokio_postgres::Row;
+use tokio_postgres::types::{ToSql, Type};
+
+use crate::catalog::TABLES;
 use crate::config::{Config, Endpoint};
 use crate::decode::request::MESSAGE_PREFIX;
 use crate::error::{Error, Result, Side, on};
@@ -82,6 +86,21 @@ pub struct SlotState {
 }
 
 impl SlotState {
+    fn from_row(row: &Row) -> Self {
+        Self {
+            plugin: row.get("plugin"),
+            database: row.get("database"),
+            active: row.get("active"),
+            restart_lsn: row.get("restart_lsn"),
+            confirmed_flush_lsn: row.get("confirmed_flush_lsn"),
+            wal_status: row.get("wal_status"),
+            safe_wal_size: row.get("safe_wal_size"),
+            invalidation_reason: row.get("invalidation_reason"),
+            wal_end: row.get("wal_end"),
+            retained_bytes: row.get("retained_bytes"),
+        }
+    }
+
     /// Whether it can be a slot of this program for `database`.
     pub fn is_ours(&self, database: &str) -> bool {
         self.plugin.as_deref() == Some("pgoutput") && self.database.as_deref() == Some(database)
@@ -152,24 +171,28 @@ impl Source {
         let row =
             within(Side::Source, "look at the slot", QUICK, client.query_opt(sql::SLOT_STATE, &[&name]))
                 .await?;
-        Ok(row.map(|row| SlotState {
-            plugin: row.get("plugin"),
-            database: row.get("database"),
-            active: row.get("active"),
-            restart_lsn: row.get("restart_lsn"),
-            confirmed_flush_lsn: row.get("confirmed_flush_lsn"),
-            wal_status: row.get("wal_status"),
-            safe_wal_size: row.get("safe_wal_size"),
-            invalidation_reason: row.get("invalidation_reason"),
-            wal_end: row.get("wal_end"),
-            retained_bytes: row.get("retained_bytes"),
-        }))
+        Ok(row.map(|row| SlotState::from_row(&row)))
+    }
+
+    /// The slot, and a text that is another one after whatever may have changed LiteLLM's tables or the publication.
+    pub async fn glance(&self, config: &Config) -> Result<(Option<SlotState>, String)> {
+        let names: Vec<&str> = TABLES.iter().map(|table| table.source).collect();
+        let parameters: [&(dyn ToSql + Sync); 4] =
+            [&config.slot, &config.litellm_schema, &names, &config.publication];
+        let types = [Type::TEXT, Type::TEXT, Type::TEXT_ARRAY, Type::TEXT];
+        let typed: Vec<(&(dyn ToSql + Sync), Type)> = parameters.into_iter().zip(types).collect();
+        let work = self.connection.client.query_typed(sql::SOURCE_GLANCE, &typed);
+        let rows = within(Side::Source, "look at the slot", QUICK, work).await?;
+        let Some(row) = rows.first() else { return Ok((None, String::new())) };
+        let has_slot: bool = row.get("has_slot");
+        let moved: Option<String> = row.get("moved");
+        Ok((has_slot.then(|| SlotState::from_row(row)), moved.unwrap_or_default()))
     }
 
     /// Whether a standby could take our slot over; `None` where none stands by, or before PostgreSQL 17.
     pub async fn failover_synced(&self, name: &str) -> Result<Option<bool>> {
         let client = &self.connection.client;
-        let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 1] = [&name];
+        let parameters: [&(dyn ToSql + Sync); 1] = [&name];
         let work = client.query_opt(sql::FAILOVER_SLOT, &parameters);
         let row = within(Side::Source, "look at the failover slot", QUICK, work).await?;
         Ok(row.and_then(|row| row.get(0)))

@@ -232,6 +232,12 @@ impl Target {
         self.analyze(schema, Some(webui_schema)).await
     }
 
+    /// How many rows our tables have, as the planner believes.
+    pub async fn believed_rows(&self, schema: &str) -> Result<i64> {
+        let row = self.client().query_one(sql::SIZE, &[&schema]).await;
+        Ok(row.map_err(on(Side::Target, "look at the statistics"))?.get(0))
+    }
+
     async fn analyze(&self, schema: &str, webui_schema: Option<&str>) -> Result<()> {
         let statement = self.prepare(sql::TO_ANALYZE, &[Type::TEXT, Type::TEXT]).await?;
         let rows = self.query("list what to analyze", QUICK, &statement, &[&schema, &webui_schema]).await?;

@@ -16,6 +16,7 @@ mod bridge;
 mod budgets;
 mod churn;
 mod cli;
+mod clock;
 mod closed;
 mod crash;
 mod docs;

@@ -195,7 +195,7 @@ async fn without_a_daemon_the_request_waits_and_nonsense_is_refused() {
     let (pair, mut daemon) = begin().await;
     daemon.terminate();
     let (code, _, error) = run(&pair, &["resnapshot", "--wait"]);
-    assert!(code == 1 && error.contains("no daemon holds the slot"), "{error}");
+    assert!(code == 1 && error.contains("no daemon is there"), "{error}");
     let (code, _, error) = run(&pair, &["resnapshot", "--table", "nobody"]);
     assert!(code == 2 && error.contains("LiteLLM_UserTable"), "{error}");
     // Anybody may send messages.

@@ -14,7 +14,9 @@ use crate::error::{Error, Result, Side, on};
 use crate::position::Lsn;
 use crate::source::{Leader, SlotState, Source};
 use crate::sql;
+use crate::target::heartbeat::{self, Place, Said};
 use crate::target::layout::{self, Layout};
+use crate::target::pause;
 use crate::target::{QUICK, Target};
 
 pub use wait::{Waited, wait_now};
@@ -23,7 +25,7 @@ pub use wait::{Waited, wait_now};
 #[derive(Debug, Clone, Default, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct StatusReport {
-    /// What the daemon last said it was doing; `not running` when it holds no slot.
+    /// What the daemon last said it was doing; `not running` when it said nothing lately and nobody holds the slot.
     pub state: String,
     /// Why, where there is something to say.
     pub reason: Option<String>,
@@ -77,6 +79,25 @@ pub struct CheckpointReport {
     pub projected: bool,
     /// Since the checkpoint was last written.
     pub age_seconds: f64,
+}
+
+impl From<Place> for CheckpointReport {
+    fn from(place: Place) -> Self {
+        let Place { end_lsn, transactions_applied, changes_applied, epoch, generation, .. } = place;
+        let Place { consistent_point, projected, timeline, age_seconds, .. } = place;
+        let (end_lsn, consistent_point) = (end_lsn.to_string(), consistent_point.to_string());
+        Self {
+            end_lsn,
+            transactions_applied,
+            changes_applied,
+            epoch,
+            generation,
+            timeline,
+            consistent_point,
+            projected,
+            age_seconds,
+        }
+    }
 }
 
 impl CheckpointReport {
@@ -153,17 +174,7 @@ pub struct BrakeReport {
 #[derive(Debug)]
 struct TargetFacts {
     checkpoint: Option<CheckpointReport>,
-    daemon: Option<DaemonRow>,
-}
-
-/// What the daemon last said of itself.
-#[derive(Debug)]
-struct DaemonRow {
-    state: String,
-    reason: Option<String>,
-    layout: Option<String>,
-    /// It said so within the last seconds.
-    is_fresh: bool,
+    daemon: Option<Said>,
 }
 
 async fn installed(target: &Target, config: &Config) -> Result<bool> {
@@ -184,37 +195,14 @@ async fn facts(target: &Target, config: &Config) -> Result<Option<TargetFacts>> 
     }
 }
 
-async fn checkpoint(target: &Target) -> Result<Option<CheckpointReport>> {
-    let rows = ask(target, sql::STATUS).await?;
-    Ok(rows.first().map(|row| CheckpointReport {
-        end_lsn: row.get::<_, Lsn>("end_lsn").to_string(),
-        transactions_applied: row.get("transactions_applied"),
-        changes_applied: row.get("changes_applied"),
-        epoch: row.get("epoch"),
-        generation: row.get("generation"),
-        timeline: row.get("timeline"),
-        consistent_point: row.get::<_, Lsn>("consistent_point").to_string(),
-        projected: row.get("projected"),
-        age_seconds: row.get("age_seconds"),
-    }))
-}
-
 async fn ask(target: &Target, text: &str) -> Result<Vec<Row>> {
     let statement = target.prepare(text, &[]).await?;
     target.query("read the status", QUICK, &statement, &[]).await
 }
 
 async fn target_facts(target: &Target) -> Result<TargetFacts> {
-    let checkpoint = checkpoint(target).await?;
-    let action = "read the status";
-    let text = "select state, reason, layout, heartbeat_at > now() - interval '25 seconds' from daemon";
-    let row = target.slow().query_opt(text, &[]).await.map_err(on(Side::Target, action))?;
-    let daemon = row.map(|row| DaemonRow {
-        state: row.get(0),
-        reason: row.get(1),
-        layout: row.get(2),
-        is_fresh: row.get(3),
-    });
+    let checkpoint = heartbeat::place(target).await?.map(CheckpointReport::from);
+    let daemon = heartbeat::last(target).await?;
     Ok(TargetFacts { checkpoint, daemon })
 }
 
@@ -234,15 +222,25 @@ pub async fn report(config: &Config) -> Result<StatusReport> {
     };
     report.state = "not running".to_owned();
     if let Some(daemon) = facts.daemon {
-        report.layout = daemon.layout;
-        let is_active = slot.as_ref().is_some_and(|slot| slot.active);
-        // Held by the brake, it has let go of the slot but still says so.
-        if is_active || (daemon.is_fresh && daemon.state == "braked") {
+        report.layout.clone_from(&daemon.layout);
+        if daemon.is_alive() && (report.leader.is_some() || !daemon.streams()) {
             report.state = daemon.state;
             report.reason = daemon.reason;
+        } else if report.leader.is_some() {
+            report.state = "starting".to_owned();
+            report.reason = Some(format!("it has not said how it is for {:.0} s", daemon.age));
         } else {
             report.reason = daemon.reason.or_else(|| Some(format!("last seen {}", daemon.state)));
         }
+    }
+    match pause::check(&target).await {
+        // True as soon as somebody asked for it, whatever is still on its way.
+        Err(paused @ Error::Paused { .. }) if report.state != "not running" => {
+            report.state = "paused".to_owned();
+            report.reason = Some(paused.to_string());
+        }
+        Err(paused @ Error::Paused { .. }) => report.reason = Some(paused.to_string()),
+        other => other?,
     }
     if let (Some(slot), Some(checkpoint)) = (&slot, &facts.checkpoint) {
         let end = u64::from(checkpoint.end_lsn());
@@ -318,8 +316,7 @@ impl StatusReport {
     }
 
     /// How far it is.
-    pub async fn locate(&mut self, target: &Target) -> Result<()> {
-        self.checkpoint = checkpoint(target).await?;
-        Ok(())
+    pub fn locate(&mut self, place: Option<&Place>) {
+        self.checkpoint = place.cloned().map(CheckpointReport::from);
     }
 }

@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 
 use super::facts;
 use crate::config::Config;
-use crate::copy::ask;
 use crate::error::{Error, Result, Side, on};
 use crate::source::Source;
 use crate::target::Target;
@@ -41,8 +40,14 @@ pub async fn wait_now(config: &Config, timeout: Duration) -> Result<Waited> {
     let started = Instant::now();
     let mut last_seen = Instant::now();
     let mut looks = 0_u32;
+    let mut daemon = String::new();
     loop {
         if let Some(facts) = facts(&target, config).await? {
+            // While it copies, or waits between two attempts, it holds no slot.
+            if let Some(row) = facts.daemon.as_ref().filter(|row| row.is_alive()) {
+                last_seen = Instant::now();
+                daemon = format!(": the daemon is {}", row.describe());
+            }
             if let Some(checkpoint) =
                 facts.checkpoint.as_ref().filter(|one| void.as_ref() != Some(&one.generation))
             {
@@ -70,21 +75,17 @@ pub async fn wait_now(config: &Config, timeout: Duration) -> Result<Waited> {
             }
         }
         looks += 1;
-        if looks % 20 == 1 {
-            let active = source.slot(&config.slot).await?.is_some_and(|slot| slot.active);
-            // A daemon that copies holds no slot.
-            let alive = active || ask::is_copying(&target).await.unwrap_or_default();
-            if alive {
-                last_seen = Instant::now();
-            }
+        if looks % 20 == 1 && source.slot(&config.slot).await?.is_some_and(|slot| slot.active) {
+            last_seen = Instant::now();
         }
         if last_seen.elapsed() > ABSENCE {
             return Ok(Waited::Failed {
-                reason: "no daemon holds the slot: start `litellm-webui-sync run`".to_owned(),
+                reason: "no daemon is there: start `litellm-webui-sync run`".to_owned(),
             });
         }
         if started.elapsed() > timeout {
-            return Ok(Waited::Failed { reason: format!("not there after {} s", timeout.as_secs()) });
+            let seconds = timeout.as_secs();
+            return Ok(Waited::Failed { reason: format!("not there after {seconds} s{daemon}") });
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
