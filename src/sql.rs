@@ -92,6 +92,7 @@ files! {
     VACATE_EMAILS = "project/vacate_emails.sql";
     LINK_ACCOUNTS = "project/link_accounts.sql";
     UPDATE_ACCOUNTS = "project/update_accounts.sql";
+    ACTIVE_PEOPLE = "project/active_people.sql";
     CLAIMANTS = "project/claimants.sql";
     HAS_ADMIN = "project/has_admin.sql";
     MERGE_AUDIT = "project/merge_audit.sql";

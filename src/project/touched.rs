@@ -45,6 +45,8 @@ pub struct Touched {
     pub organization_rights: BTreeSet<String>,
     /// Everybody's model access may have changed.
     pub all_rights: bool,
+    /// Nothing in LiteLLM changed: what these people have in Open WebUI may have been changed there.
+    pub closely: bool,
 }
 
 impl Touched {
