@@ -120,6 +120,10 @@ pub enum Error {
     AtFence,
     #[error("LiteLLM's tables or the publication changed")]
     SourceChanged,
+    #[error("{because}")]
+    Upgraded { because: String },
+    #[error("somebody waited on LiteLLM's server for what was being read there, and went first")]
+    GaveWay,
     #[error("LiteLLM's server has another history than the one that was followed")]
     HistoryDiffers,
     #[error("the slot was moved past the checkpoint")]
@@ -162,6 +166,8 @@ impl Error {
             | Self::LeaseHeld
             | Self::SlotBlocked { .. }
             | Self::SourceChanged
+            | Self::Upgraded { .. }
+            | Self::GaveWay
             | Self::HistoryDiffers
             | Self::MirrorLost { .. }
             | Self::SlotAhead
@@ -271,6 +277,8 @@ impl Error {
             | Self::LeaseHeld
             | Self::SlotBlocked { .. }
             | Self::SourceChanged
+            | Self::Upgraded { .. }
+            | Self::GaveWay
             | Self::HistoryDiffers
             | Self::MirrorLost { .. }
             | Self::SlotAhead
@@ -302,7 +310,8 @@ impl Error {
             Self::LeaseHeld => "lease_held".to_owned(),
             Self::Brake { .. } => "brake".to_owned(),
             Self::TooMuchWal { .. } => "too_much_wal".to_owned(),
-            Self::SourceChanged => "source_changed".to_owned(),
+            Self::SourceChanged | Self::Upgraded { .. } => "source_changed".to_owned(),
+            Self::GaveWay => "gave_way".to_owned(),
             Self::HistoryDiffers | Self::SlotAhead | Self::MirrorLost { .. } => "history_differs".to_owned(),
             Self::LiteLlmLacks { .. } | Self::ColumnGone { .. } => "litellm_lacks".to_owned(),
             Self::ReplicaIdentity { .. } => "replica_identity".to_owned(),
@@ -331,6 +340,8 @@ impl Error {
                 | Self::LeaseHeld
                 | Self::Standby
                 | Self::SourceChanged
+                | Self::Upgraded { .. }
+                | Self::GaveWay
                 | Self::Brake { .. }
                 | Self::Paused { .. }
                 | Self::Resnapshot
@@ -358,6 +369,7 @@ impl Error {
             self,
             Self::MessageTooLarge { .. }
                 | Self::ColumnGone { .. }
+                | Self::Upgraded { .. }
                 | Self::HistoryDiffers
                 | Self::SlotAhead
                 | Self::MirrorLost { .. }

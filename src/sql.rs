@@ -92,6 +92,7 @@ files! {
     VACATE_EMAILS = "project/vacate_emails.sql";
     LINK_ACCOUNTS = "project/link_accounts.sql";
     UPDATE_ACCOUNTS = "project/update_accounts.sql";
+    ACTIVE_PEOPLE = "project/active_people.sql";
     CLAIMANTS = "project/claimants.sql";
     HAS_ADMIN = "project/has_admin.sql";
     MERGE_AUDIT = "project/merge_audit.sql";
@@ -206,6 +207,7 @@ files! {
     SOURCE_TABLES = "source/tables.sql";
     DDL = "source/ddl.sql";
     BLOCKERS = "source/blockers.sql";
+    HELD_UP = "source/held_up.sql";
 }
 
 /// The views and functions, in the order they depend on each other. Installed whenever their text

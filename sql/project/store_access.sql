@@ -1,8 +1,7 @@
 -- Writes which set of models each of some people has, and says what follows for Open WebUI. Runs on: target, after the
 -- accounts. $1 now (timestamptz), $2 end of the batch (pg_lsn), $3 one audit row per person (boolean; else a summary),
 -- $4 user ids and $5 their sets (text[], NULL: no model), $6 every one of these sets with $7 its name and $8 its models, a
--- JSON array (text[]), $9 how many people make a group (integer), $10 everybody and every set (boolean; else what changed), $11 also
--- those of $4 for whom nothing changed (boolean).
+-- JSON array (text[]), $9 how many people make a group (integer), $10 everybody and every set (boolean; else what changed).
 -- Returns (kind, id, wants, has, hash): 'set': a set, whether it should have a group and has one; 'person': an account whose
 -- grants or membership may differ; 'stripped': an account that loses its last model, as a hash.
 with decided as materialized (
@@ -57,16 +56,15 @@ with decided as materialized (
              where $10 and m.hash not in (select hash from delta)) c
       left join access_group g on g.set_hash = c.hash
 ), principal as (
-    select old_id as id from changed where old_id is not null
+    -- Also of those who keep their set: they are only given where what they have in Open WebUI is in doubt.
+    select old_id as id from compared where old_id is not null
     union
-    select new_id from changed where new_id is not null
+    select new_id from compared where new_id is not null
     union
     -- Whose grants move between them and a group, because their set became common or rare.
     select e.webui_id from judged j join effective_access e on e.set_hash = j.hash where j.wants <> j.has
     union
     select e.webui_id from effective_access e where $10
-    union
-    select coalesce(new_id, old_id) from compared where $11 and coalesce(new_id, old_id) is not null
 ), audit as (
     insert into sync_audit (operation, record_id, sync_result, old_data, new_data, created_at, lsn)
     select 'SYNC_MODELS', c.user_id, 'SUCCESS',

@@ -133,14 +133,19 @@ async fn copy_now(
     };
     let reader = backfill::open_snapshot(config, source, &slot, tables).await?;
     drop(session);
-    let mut rows = 0_i64;
-    for id in TableId::all().filter(|id| pending.concerns(*id)) {
-        request::progress(target, pending.id, &format!("copying {}", id.table().source), Some(rows)).await?;
-        // Logged: they are merged on another session, and a crash in between would empty unlogged ones.
-        backfill::make_staging(target, id, "").await?;
-        let copied = backfill::fill_staging(config, &reader, target, id, tables, None, copies).await?;
-        rows += i64::try_from(copied).unwrap_or_default();
-    }
+    let read = async {
+        let mut rows = 0_i64;
+        for id in TableId::all().filter(|id| pending.concerns(*id)) {
+            let phase = format!("copying {}", id.table().source);
+            request::progress(target, pending.id, &phase, Some(rows)).await?;
+            // Logged: they are merged on another session, and a crash in between would empty unlogged ones.
+            backfill::make_staging(target, id, "").await?;
+            let copied = backfill::fill_staging(config, &reader, target, id, tables, None, copies).await?;
+            rows += i64::try_from(copied).unwrap_or_default();
+        }
+        Ok(rows)
+    };
+    let rows = reader.giving_way(source, read).await?;
     drop(reader);
     request::progress(target, pending.id, "catching up", Some(rows)).await?;
     copies.phase(CopyPhase::CatchingUp);

@@ -131,7 +131,7 @@ impl<'a> Sweep<'a> {
 
     /// The keys of the next slice.
     async fn keys(&mut self) -> Result<Option<Touched>> {
-        let mut touched = Touched { thorough: self.thorough, ..Touched::default() };
+        let mut touched = Touched { closely: self.thorough, ..Touched::default() };
         if let Next::People(last) = &self.next {
             let statement = self.target.prepare(sql::NEXT_PEOPLE, &[Type::TEXT, Type::INT8]).await?;
             let rows = self.target.query("list people", QUICK, &statement, &[last, &PEOPLE]).await?;

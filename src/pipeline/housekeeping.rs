@@ -1,5 +1,5 @@
 //! What the leader looks for by the clock, beside the stream and on a session of its own: a pause, requests, keys that expire,
-//! dead letters that are due, the scheduled verify.
+//! dead letters that are due, who used Open WebUI, the scheduled verify.
 //!
 //! Owns how often each of it is looked for, and the leader's heartbeat. Writes no row of Open WebUI's and no mirror: what is
 //! found becomes an [`Order`] for the applier, which has a batch of its own for it between two of the stream. Its answers are
@@ -21,6 +21,7 @@ use crate::config::Config;
 use crate::copy::{request, verify};
 use crate::error::{Error, Result, Side};
 use crate::observe::progress::State;
+use crate::project::active;
 use crate::project::touched::Touched;
 use crate::target::Target;
 use crate::target::failures;
@@ -35,6 +36,8 @@ const SOON: Duration = Duration::from_secs(1);
 const CALM: Duration = Duration::from_millis(100);
 /// How often everything is compared with what it should be: people and Open WebUI itself change it too.
 const RECONCILE: Duration = Duration::from_secs(600);
+/// How often it is looked who used Open WebUI: who signs in there may be taken out of our groups.
+const ACTIVE: Duration = Duration::from_secs(6);
 /// How often the schedule is asked although it said that nothing is due: the policy may have changed.
 const SCHEDULE: Duration = Duration::from_secs(60);
 /// Statistics are renewed no sooner than this many times as long as it took.
@@ -56,6 +59,8 @@ pub(super) struct Housekeeper {
     /// Kinds of dead letters that were found and not understood.
     left_alone: BTreeSet<String>,
     reconciled: Instant,
+    /// When it was last looked who used Open WebUI, and up to where.
+    active: (Option<Instant>, active::Through),
     scheduled: Option<Instant>,
     statistics: Option<Statistics>,
 }
@@ -91,6 +96,7 @@ impl Housekeeper {
             fenced,
             left_alone: BTreeSet::new(),
             reconciled: Instant::now(),
+            active: (None, active::Through::default()),
             scheduled: None,
             statistics: None,
         })
@@ -176,6 +182,14 @@ impl Housekeeper {
             }
             if !touched.is_empty() || touched.has_rights() {
                 self.order(Order::Project(touched, None));
+            }
+        }
+        if self.active.0.is_none_or(|at| at.elapsed() > ACTIVE) {
+            let (touched, through) = active::since(&self.target, &self.active.1).await?;
+            let order = (!touched.is_empty()).then_some(Order::Project(touched, None));
+            // Where the applier has something to do still, they are found again.
+            if order.is_none_or(|order| self.orders.try_send(order).is_ok()) {
+                self.active = (Some(Instant::now()), through);
             }
         }
         if self.reconciled.elapsed() > RECONCILE && self.work.begin(Work::Reconcile) {

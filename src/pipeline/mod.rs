@@ -67,8 +67,6 @@ struct Leader {
     signatures: Option<Signatures>,
     known: Checkpoint,
     epoch: i64,
-    /// Of the mirrored columns ([`crate::source::publication`]).
-    fingerprint: String,
     /// Of LiteLLM's tables, in order of their names.
     files: Vec<u32>,
     tables: BTreeMap<String, SourceTable>,
@@ -80,19 +78,8 @@ struct Leader {
 impl Daemon {
     /// Runs the tasks of a leader until the first of them ends; the error is why. Without one, all was drained.
     async fn stream(self: &Arc<Self>, leader: Leader, cancel: &CancellationToken) -> Result<()> {
-        let Leader {
-            source,
-            target,
-            session,
-            signatures,
-            known,
-            epoch,
-            fingerprint,
-            files,
-            tables,
-            fence,
-            overlap,
-        } = leader;
+        let Leader { source, target, session, signatures, known, epoch, files, tables, fence, overlap } =
+            leader;
         let config = &self.config;
         let linger = self.progress.status().state == State::Braked;
         let (parts, received) = mpsc::channel(1);
@@ -125,7 +112,7 @@ impl Daemon {
                 .stop_at(fence)
                 .comparing(overlap);
         let endpoint = source.endpoint.clone();
-        let watcher = monitor::Monitor::new(Arc::clone(self), source, fingerprint, files);
+        let watcher = monitor::Monitor::new(Arc::clone(self), source, known.columns_fingerprint, files);
         let mut tasks = JoinSet::new();
         tasks.spawn(receiver.run(cancel.clone()));
         tasks.spawn(applier.run(received));

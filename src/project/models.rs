@@ -85,15 +85,8 @@ struct People {
     ids: Vec<String>,
     /// These are all there are, and every set and every row is looked at too.
     everybody: bool,
-}
-
-/// How much is compared with what is there.
-#[derive(Debug, Default, Clone, Copy)]
-struct Depth {
-    /// Everything that belongs to everybody, and every set.
-    everybody: bool,
-    /// What belongs to those who are looked at, although it is no news.
-    thorough: bool,
+    /// What they have in Open WebUI is looked at, also of those who are to have what they had.
+    closely: bool,
 }
 
 /// A person and what they are to have.
@@ -187,27 +180,26 @@ impl Access {
         if unused {
             return Ok(());
         }
-        let People { mut ids, everybody } = people(target, scope).await?;
-        if ids.is_empty() && !everybody {
+        let mut people = people(target, scope).await?;
+        let everybody = people.everybody;
+        if people.ids.is_empty() && !everybody {
             return Ok(());
         }
-        let many = everybody || ids.len() > MANY;
+        let many = everybody || people.ids.len() > MANY;
         if many {
             target.plan_large().await?;
         }
         if everybody {
             self.model_rows(target, &known_models, stamp, outcome).await?;
         }
-        let thorough = matches!(scope, Scope::These(touched) if touched.thorough);
-        let depth = Depth { everybody, thorough };
-        self.decide_and_write(target, &known_models, &ids, depth, stamp, outcome).await?;
+        self.decide_and_write(target, &known_models, &people, stamp, outcome).await?;
         // Listed part by part: a transaction of any size has to fit in little memory.
         while matches!(scope, Scope::Touched)
             && !everybody
-            && let Some(last) = ids.last()
+            && let Some(last) = people.ids.last()
         {
-            ids = touched_after(target, last).await?;
-            self.decide_and_write(target, &known_models, &ids, Depth::default(), stamp, outcome).await?;
+            people.ids = touched_after(target, last).await?;
+            self.decide_and_write(target, &known_models, &people, stamp, outcome).await?;
         }
         if many && matches!(scope, Scope::These(touched) if touched.reach() <= super::MANY) {
             // What is still to come in this batch concerns few.
@@ -220,18 +212,18 @@ impl Access {
         &self,
         target: &Target,
         known_models: &KnownModels,
-        ids: &[String],
-        depth: Depth,
+        people: &People,
         stamp: Stamp,
         outcome: &mut Outcome,
     ) -> Result<()> {
-        let decided = self.decide(target, known_models, ids, depth, stamp).await?;
-        if decided.is_empty() && !depth.everybody {
+        let everybody = people.everybody;
+        let decided = self.decide(target, known_models, people, stamp).await?;
+        if decided.is_empty() && !everybody {
             return Ok(());
         }
         // Sent together; released with the transaction.
         let savepoint = target.execute("set a savepoint", "savepoint access");
-        let (savepoint, attempt) = tokio::join!(savepoint, self.write(target, &decided, depth, stamp));
+        let (savepoint, attempt) = tokio::join!(savepoint, self.write(target, &decided, everybody, stamp));
         savepoint?;
         match attempt {
             Ok(done) => outcome.count_access(done),
@@ -264,18 +256,17 @@ impl Access {
         Ok(read)
     }
 
-    /// What each person is to have, for those for whom that is news.
+    /// What each person is to have, for those for whom that is news, or who are looked at closely.
     async fn decide(
         &self,
         target: &Target,
         known_models: &KnownModels,
-        ids: &[String],
-        depth: Depth,
+        people: &People,
         stamp: Stamp,
     ) -> Result<Vec<Decided>> {
         let mut sets: HashMap<Bits, Option<Arc<ModelSet>>> = HashMap::new();
         let mut decided = Vec::new();
-        for chunk in ids.chunks(CHUNK) {
+        for chunk in people.ids.chunks(CHUNK) {
             let ids: Vec<&str> = chunk.iter().map(String::as_str).collect();
             for (id, known) in read::people(target, &ids, stamp.now).await? {
                 let set = match &known.webui_id {
@@ -289,7 +280,7 @@ impl Access {
                 };
                 let has = known.has.as_ref().map(|(hash, account)| (hash, account));
                 let wants = set.as_ref().map(|set| &set.hash).zip(known.webui_id.as_ref());
-                if depth.everybody || depth.thorough || has != wants || known.failed {
+                if people.everybody || people.closely || has != wants || known.failed {
                     decided.push((id, set));
                 }
             }
@@ -365,7 +356,7 @@ impl Access {
         };
         while let Some(some) = queue.pop() {
             target.execute("set a savepoint", "savepoint access").await?;
-            match self.write(target, some, Depth::default(), stamp).await {
+            match self.write(target, some, false, stamp).await {
                 Ok(done) => {
                     target.execute("release a savepoint", "release savepoint access").await?;
                     outcome.count_access(done);
@@ -393,12 +384,11 @@ impl Access {
         &self,
         target: &Target,
         decided: &[Decided],
-        depth: Depth,
+        everybody: bool,
         stamp: Stamp,
     ) -> Result<(Changes, Vec<i64>)> {
         let Stamp { now, lsn, audit_each, .. } = stamp;
-        let everybody = depth.everybody;
-        let follows = self.store(target, decided, depth, stamp).await?;
+        let follows = self.store(target, decided, everybody, stamp).await?;
         let mut changes =
             Changes { people: i64::try_from(decided.len()).unwrap_or(i64::MAX), ..Changes::default() };
         if follows.people.is_empty() && !everybody {
@@ -452,7 +442,7 @@ impl Access {
         &self,
         target: &Target,
         decided: &[Decided],
-        depth: Depth,
+        everybody: bool,
         stamp: Stamp,
     ) -> Result<Follows> {
         let types = [
@@ -466,9 +456,7 @@ impl Access {
             Type::TEXT_ARRAY,
             Type::INT4,
             Type::BOOL,
-            Type::BOOL,
         ];
-        let Depth { everybody, thorough } = depth;
         let statement = target.prepare(sql::STORE_ACCESS, &types).await?;
         let users: Vec<&str> = decided.iter().map(|(user, _)| user.as_str()).collect();
         let hashes: Vec<Option<&str>> =
@@ -480,19 +468,8 @@ impl Access {
             sets.iter().map(|set| serde_json::Value::from(set.models.as_slice()).to_string()).collect();
         let Stamp { now, lsn, audit_each, .. } = stamp;
         let group_min = self.rules.group_min;
-        let parameters: &[&(dyn ToSql + Sync)] = &[
-            &now,
-            &lsn,
-            &audit_each,
-            &users,
-            &hashes,
-            &set_hashes,
-            &names,
-            &models,
-            &group_min,
-            &everybody,
-            &thorough,
-        ];
+        let parameters: &[&(dyn ToSql + Sync)] =
+            &[&now, &lsn, &audit_each, &users, &hashes, &set_hashes, &names, &models, &group_min, &everybody];
         let patience = if decided.len() > MANY || everybody { SLOW } else { QUICK };
         let rows = target.query("store who may use what", patience, &statement, parameters).await?;
         Ok(follows(&rows))
@@ -533,21 +510,22 @@ async fn people(target: &Target, scope: Scope<'_>) -> Result<People> {
         }
     };
     if let Scope::These(Touched { shared: true, .. }) = scope {
-        return Ok(People { ids: Vec::new(), everybody: true });
+        return Ok(People { ids: Vec::new(), everybody: true, closely: true });
     }
     if let (Scope::These(touched), false) = (scope, everybody) {
-        return Ok(People { ids: touched.rights_people().cloned().collect(), everybody });
+        let ids = touched.rights_people().cloned().collect();
+        return Ok(People { ids, everybody, closely: touched.closely });
     }
     if !everybody {
         // See touched_after.
-        return Ok(People { ids: touched_after(target, "").await?, everybody });
+        return Ok(People { ids: touched_after(target, "").await?, everybody, closely: false });
     }
     let text = "select coalesce(array_agg(user_id order by user_id), '{}')
                   from (select user_id from account union select user_id from effective_access) known";
     let statement = target.prepare(text, &[]).await?;
     // One array: a row each would take several times the memory.
     let row = only(target.query("list whose access is touched", SLOW, &statement, &[]).await?)?;
-    Ok(People { ids: row.get(0), everybody })
+    Ok(People { ids: row.get(0), everybody, closely: true })
 }
 
 /// The next people of the temporary table `touched`, after one of them.

@@ -47,8 +47,8 @@ pub struct Touched {
     pub all_rights: bool,
     /// What people share is looked at: models, access groups, and what is granted to them; not whose they are.
     pub shared: bool,
-    /// What these people have of models is compared with what is there, although nothing about it is news.
-    pub thorough: bool,
+    /// Nothing in LiteLLM changed: what these people have in Open WebUI may have been changed there.
+    pub closely: bool,
 }
 
 impl Touched {
