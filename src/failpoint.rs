@@ -16,7 +16,10 @@ pub const SLOT_WITHOUT_COPY: &str = "slot-without-copy";
 /// Copied into the staging tables, not merged.
 pub const COPIED_NOT_MERGED: &str = "copied-not-merged";
 
-/// Every name, for the test that visits them all.
+/// No window to die in: the BEGIN of a small batch fails, and what was sent together with it arrives.
+pub const BEGIN_LOST: &str = "begin-lost";
+
+/// Every window, for the test that visits them all.
 pub const ALL: &[&str] = &[
     STAGED_NOT_PROJECTED,
     PROJECTED_NOT_COMMITTED,

@@ -85,6 +85,7 @@ impl Applier {
 
     /// Applies parts until the channel closes.
     pub(super) async fn run(mut self, mut parts: mpsc::Receiver<Part>) -> Result<()> {
+        self.target.write_in_transactions_only().await?;
         self.was_braked = brake::is_open(&self.target).await?;
         self.find_projection().await?;
         // Before anything new: what expired while nobody was here.
@@ -116,7 +117,8 @@ impl Applier {
 
     async fn apply(&mut self, part: Part) -> Result<()> {
         for request in &part.requests {
-            request::record(&self.target, request).await?;
+            let note = request::record(&self.target, request);
+            self.target.alone("note a resnapshot", note).await?;
         }
         let Some(end) = part.end else { return self.apply_piece(&part).await };
         let started = Instant::now();
@@ -156,9 +158,9 @@ impl Applier {
         checkpoint::prepare(target).await?;
         let short = if maybe_plain { self.short_way(part).await? } else { None };
         // Sent together: the lock comes before the first write, and nothing is committed unless every
-        // answer was fine.
+        // answer was fine. Without the first nothing can be written: see `run`.
         let (begun, locked, touched, plain) = tokio::join!(
-            target.begin("begin a batch"),
+            target.begin_small(),
             checkpoint::begin(target, self.epoch, self.end_lsn),
             writes.send(target),
             async {
@@ -223,7 +225,7 @@ impl Applier {
     async fn apply_piece(&mut self, part: &Part) -> Result<()> {
         let target = &self.target;
         if !self.large {
-            mirror::prepare_to_note(target).await?;
+            target.alone("prepare for a large batch", mirror::prepare_to_note(target)).await?;
             target.begin_pieces().await?;
             checkpoint::begin(target, self.epoch, self.end_lsn).await?;
             self.large = true;

@@ -92,7 +92,7 @@ impl Applier {
         }
         if retention {
             let days = i32::try_from(self.daemon.config.policy.audit.retention_days).unwrap_or(i32::MAX);
-            audit::forget_old(&self.target, days).await?;
+            self.target.alone("delete old audit rows", audit::forget_old(&self.target, days)).await?;
         }
         if heartbeat {
             self.heartbeat().await?;
@@ -116,7 +116,8 @@ impl Applier {
         if self.fenced || self.projection.is_none() || progress.lag() > BEHIND {
             return Ok(());
         }
-        verify::ask_on_schedule(&self.target, &config.policy.verify).await
+        let ask = verify::ask_on_schedule(&self.target, &config.policy.verify);
+        self.target.alone("look whether a verify is due", ask).await
     }
 
     /// Retries what could not be written, less often the longer it fails: the difference for those entities.
@@ -155,7 +156,8 @@ impl Applier {
         let now = SystemTime::now();
         if self.chores.expired_through.is_some_and(|through| through > now) {
             // The clock was set back, and some keys live once more: they must expire once more too.
-            checkpoint::expired_through(target, self.epoch, now).await?;
+            let write = checkpoint::expired_through(target, self.epoch, now);
+            target.alone("write up to when keys expired", write).await?;
             self.chores.expired_through = Some(now);
         }
         let touched = mirror::expired(target, self.chores.expired_through, now).await?;

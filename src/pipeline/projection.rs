@@ -35,7 +35,8 @@ impl Applier {
             return self.waits_for("Open WebUI has no admin yet: sign up there first").await;
         }
         let models = Rules::find(&self.target, config, &found).await?;
-        policy::write_models(&self.target, &models.prefix, models.group_min).await?;
+        let write = policy::write_models(&self.target, &models.prefix, models.group_min);
+        self.target.alone("write the policy", write).await?;
         let with = made_with(config, &found, &models);
         self.daemon.metrics.set_layout(&found.describe());
         self.projection = Some(Projection::new(found, config.policy.api_keys, models));
@@ -71,7 +72,8 @@ impl Applier {
             tracing::warn!(
                 "Open WebUI's tables are gone, or were made anew: everything is written again once it is ready"
             );
-            checkpoint::forget_projection(&self.target, self.epoch).await?;
+            let forget = checkpoint::forget_projection(&self.target, self.epoch);
+            self.target.alone("note that nothing is projected", forget).await?;
             PENDING.clone_into(&mut self.projected_with);
         }
         self.projection = None;

@@ -118,6 +118,7 @@ impl Applier {
         let status = self.daemon.progress.status();
         let layout = self.projection.as_ref().map(|projection| projection.layout().describe());
         let (state, reason) = (status.state.name(), status.reason.as_deref());
-        heartbeat::write(&self.target, self.daemon.instance, state, reason, layout.as_deref()).await
+        let write = heartbeat::write(&self.target, self.daemon.instance, state, reason, layout.as_deref());
+        self.target.alone("write the heartbeat", write).await
     }
 }
