@@ -120,6 +120,8 @@ pub enum Error {
     AtFence,
     #[error("LiteLLM's tables or the publication changed")]
     SourceChanged,
+    #[error("Open WebUI's tables are gone, were emptied, or were made anew")]
+    OpenWebUiChanged,
     #[error("LiteLLM's server has another history than the one that was followed")]
     HistoryDiffers,
     #[error("the slot was moved past the checkpoint")]
@@ -162,6 +164,7 @@ impl Error {
             | Self::LeaseHeld
             | Self::SlotBlocked { .. }
             | Self::SourceChanged
+            | Self::OpenWebUiChanged
             | Self::HistoryDiffers
             | Self::MirrorLost { .. }
             | Self::SlotAhead
@@ -271,6 +274,7 @@ impl Error {
             | Self::LeaseHeld
             | Self::SlotBlocked { .. }
             | Self::SourceChanged
+            | Self::OpenWebUiChanged
             | Self::HistoryDiffers
             | Self::MirrorLost { .. }
             | Self::SlotAhead
@@ -303,6 +307,7 @@ impl Error {
             Self::Brake { .. } => "brake".to_owned(),
             Self::TooMuchWal { .. } => "too_much_wal".to_owned(),
             Self::SourceChanged => "source_changed".to_owned(),
+            Self::OpenWebUiChanged => "open_webui_changed".to_owned(),
             Self::HistoryDiffers | Self::SlotAhead | Self::MirrorLost { .. } => "history_differs".to_owned(),
             Self::LiteLlmLacks { .. } | Self::ColumnGone { .. } => "litellm_lacks".to_owned(),
             Self::ReplicaIdentity { .. } => "replica_identity".to_owned(),
@@ -331,6 +336,7 @@ impl Error {
                 | Self::LeaseHeld
                 | Self::Standby
                 | Self::SourceChanged
+                | Self::OpenWebUiChanged
                 | Self::Brake { .. }
                 | Self::Paused { .. }
                 | Self::Resnapshot

@@ -139,7 +139,7 @@ impl Applier {
         }
         let target = &self.target;
         target.begin("begin a retry").await?;
-        checkpoint::begin(target, self.epoch, self.end_lsn).await?;
+        self.begin_own().await?;
         let stamp = self.stamp(self.end_lsn);
         let outcome = projection.apply(target, Scope::These(&touched), stamp).await?;
         self.commit_own(&outcome, &self.projected_with).await?;
@@ -165,7 +165,7 @@ impl Applier {
             return Ok(());
         }
         target.begin("begin a batch for expired keys").await?;
-        checkpoint::begin(target, self.epoch, self.end_lsn).await?;
+        self.begin_own().await?;
         if touched.rights.len() > MANY {
             target.plan_large().await?;
         }

@@ -2,7 +2,7 @@
 //!
 //! This file owns the session: its settings and the cache of prepared statements. It does not know what any statement
 //! means; retries nothing. Each file beside it owns one table or one question: the checkpoint, our schema, the layout of
-//! Open WebUI's tables, the brake, pauses, the policy, the audit, dead letters, the heartbeat. None of them decides who
+//! Open WebUI's tables, whether they are still those, the brake, pauses, the policy, the audit, dead letters, the heartbeat. None of them decides who
 //! should have what.
 
 pub mod audit;
@@ -12,6 +12,7 @@ pub mod dead_letter;
 pub mod failures;
 pub mod heartbeat;
 pub mod layout;
+pub mod open_webui;
 pub mod pause;
 pub mod policy;
 pub mod schema;
