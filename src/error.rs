@@ -124,6 +124,8 @@ pub enum Error {
     Upgraded { because: String },
     #[error("somebody waited on LiteLLM's server for what was being read there, and went first")]
     GaveWay,
+    #[error("Open WebUI's tables are gone, were emptied, or were made anew")]
+    OpenWebUiChanged,
     #[error("LiteLLM's server has another history than the one that was followed")]
     HistoryDiffers,
     #[error("the slot was moved past the checkpoint")]
@@ -168,6 +170,7 @@ impl Error {
             | Self::SourceChanged
             | Self::Upgraded { .. }
             | Self::GaveWay
+            | Self::OpenWebUiChanged
             | Self::HistoryDiffers
             | Self::MirrorLost { .. }
             | Self::SlotAhead
@@ -279,6 +282,7 @@ impl Error {
             | Self::SourceChanged
             | Self::Upgraded { .. }
             | Self::GaveWay
+            | Self::OpenWebUiChanged
             | Self::HistoryDiffers
             | Self::MirrorLost { .. }
             | Self::SlotAhead
@@ -312,6 +316,7 @@ impl Error {
             Self::TooMuchWal { .. } => "too_much_wal".to_owned(),
             Self::SourceChanged | Self::Upgraded { .. } => "source_changed".to_owned(),
             Self::GaveWay => "gave_way".to_owned(),
+            Self::OpenWebUiChanged => "open_webui_changed".to_owned(),
             Self::HistoryDiffers | Self::SlotAhead | Self::MirrorLost { .. } => "history_differs".to_owned(),
             Self::LiteLlmLacks { .. } | Self::ColumnGone { .. } => "litellm_lacks".to_owned(),
             Self::ReplicaIdentity { .. } => "replica_identity".to_owned(),
@@ -342,6 +347,7 @@ impl Error {
                 | Self::SourceChanged
                 | Self::Upgraded { .. }
                 | Self::GaveWay
+                | Self::OpenWebUiChanged
                 | Self::Brake { .. }
                 | Self::Paused { .. }
                 | Self::Resnapshot

@@ -19,7 +19,10 @@ pub const COPIED_NOT_MERGED: &str = "copied-not-merged";
 /// A look has mended what differed, and nobody was told.
 pub const MENDED_NOT_FINISHED: &str = "mended-not-finished";
 
-/// Every name, for the test that visits them all.
+/// No window to die in: the BEGIN of a small batch fails, and what was sent together with it arrives.
+pub const BEGIN_LOST: &str = "begin-lost";
+
+/// Every window, for the test that visits them all.
 pub const ALL: &[&str] = &[
     STAGED_NOT_PROJECTED,
     PROJECTED_NOT_COMMITTED,

@@ -129,6 +129,7 @@ files! {
     HOLDS_LEASE = "target/holds_lease.sql";
     BREAK_LEASE = "target/break_lease.sql";
     LAYOUT = "target/layout.sql";
+    OPEN_WEBUI = "target/open_webui.sql";
     WHOSE_SCHEMA = "target/whose_schema.sql";
     WRITE_POLICY = "target/write_policy.sql";
     STORE_EXTRA = "target/store_extra.sql";

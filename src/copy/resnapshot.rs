@@ -27,7 +27,7 @@ use crate::position::BatchEnd;
 use crate::position::Lsn;
 use crate::postgres::error_chain;
 use crate::project::models::Rules;
-use crate::project::{Projection, Scope, Stamp};
+use crate::project::{self, Projection, Scope, Stamp};
 use crate::source::session::Session;
 use crate::source::{Source, SourceTable};
 use crate::target::Target;
@@ -205,6 +205,11 @@ async fn merge_at(
 ) -> Result<Drifts> {
     target.begin_large().await?;
     checkpoint::begin(target, known.epoch, known.end_lsn).await?;
+    // Made anew meanwhile, with nobody in it: whoever signs up first has to find it empty, and the next session waits for that.
+    let projection = match projection {
+        Some(projection) if project::may_begin(target, true).await? => Some(projection),
+        _ => None,
+    };
     let mut drifts = Drifts::default();
     for table in TableId::all().filter(|id| copied.request.concerns(*id)).map(TableId::table) {
         let drift = backfill::merge_table(target, table).await?;

@@ -36,6 +36,7 @@ use crate::target::audit;
 use crate::target::brake;
 use crate::target::checkpoint;
 use crate::target::layout;
+use crate::target::open_webui;
 
 /// What there is to look at.
 #[derive(Debug)]
@@ -228,7 +229,8 @@ impl Beside {
         let target = Target::open(config).await?;
         let layout = layout::find(&target, config).await?;
         let rules = Rules::find(&target, config, &layout).await?;
-        let with = made_with(config, &layout, &rules);
+        let Some(people) = open_webui::find(&target).await? else { return Err(Error::OpenWebUiChanged) };
+        let with = made_with(config, &layout, people, &rules);
         if mends && checkpoint::projected_with(&target).await?.as_ref() != Some(&with) {
             // Open WebUI's connections have got another prefix: everything is projected anew.
             self.order(|done| Order::Reconcile(Some(done))).await?;

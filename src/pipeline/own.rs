@@ -102,7 +102,7 @@ impl Applier {
         let Some(projection) = &self.projection else { return Ok(()) };
         let target = &self.target;
         target.begin("begin a retry").await?;
-        checkpoint::begin(target, self.epoch, self.end_lsn).await?;
+        self.begin_own().await?;
         let stamp = self.stamp(self.end_lsn);
         let outcome = projection.apply(target, Scope::These(touched), stamp).await?;
         self.commit_own(&outcome, &self.projected_with).await?;
@@ -150,7 +150,8 @@ impl Applier {
         let now = SystemTime::now();
         if self.expired_through.is_some_and(|through| through > now) {
             // The clock was set back, and some keys live once more: they must expire once more too.
-            checkpoint::expired_through(target, self.epoch, now).await?;
+            let write = checkpoint::expired_through(target, self.epoch, now);
+            target.alone("write up to when keys expired", write).await?;
             self.expired_through = Some(now);
         }
         let touched = mirror::expired(target, self.expired_through, now).await?;
@@ -158,7 +159,7 @@ impl Applier {
             return Ok(());
         }
         target.begin("begin a batch for expired keys").await?;
-        checkpoint::begin(target, self.epoch, self.end_lsn).await?;
+        self.begin_own().await?;
         if touched.rights.len() > MANY {
             target.plan_large().await?;
         }

@@ -24,7 +24,7 @@ use crate::stage::signatures::Signatures;
 use crate::stage::{Limits, Stage};
 
 /// An idle position is written at most this often, unless somebody asks for it …
-const IDLE_INTERVAL: Duration = Duration::from_secs(10);
+const IDLE_INTERVAL: Duration = Duration::from_secs(20);
 /// … or this much WAL went by. Where both databases share a server, our own checkpoint makes WAL.
 const IDLE_BYTES: u64 = 16 * 1024 * 1024;
 /// How long the first batch after a brake gathers what came since: LiteLLM's data may have been repaired.

@@ -54,8 +54,11 @@ pub async fn hold(
         return Ok(());
     }
     client.batch_execute("rollback").await.map_err(on(Side::Target, ACTION))?;
-    let row = client.query_one(sql::BRAKE_RAISE, &[&end_lsn, &people, &active, &resnapshot]).await;
-    let id = row.map_err(on(Side::Target, ACTION))?.get(0);
+    let raise = async {
+        let row = client.query_one(sql::BRAKE_RAISE, &[&end_lsn, &people, &active, &resnapshot]).await;
+        Ok(row.map_err(on(Side::Target, ACTION))?.get(0))
+    };
+    let id = target.alone(ACTION, raise).await?;
     Err(Error::Brake { id, people, active })
 }
 
