@@ -147,6 +147,7 @@ files! {
     DEAD_LETTER_CLASSES = "target/dead_letter_classes.sql";
     SKIPPED_REASONS = "target/skipped_reasons.sql";
     GLANCE = "target/glance.sql";
+    WAS_ACTIVE = "target/was_active.sql";
     SIZE = "target/size.sql";
     HEARTBEAT = "target/heartbeat.sql";
     OLD_AUDIT = "target/old_audit.sql";

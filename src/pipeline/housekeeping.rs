@@ -17,11 +17,11 @@ use super::apply::GROWTH;
 use super::beside::{Desk, Work};
 use super::monitor::soon;
 use super::own::Order;
+use super::returning::Returning;
 use crate::config::Config;
 use crate::copy::{request, verify};
 use crate::error::{Error, Result, Side};
 use crate::observe::progress::State;
-use crate::project::active;
 use crate::project::touched::Touched;
 use crate::target::Target;
 use crate::target::failures;
@@ -29,15 +29,13 @@ use crate::target::heartbeat::{self, Beat, Glance};
 use crate::target::layout::Layout;
 
 /// Well within the patience of sql/target/heartbeat.sql.
-const INTERVAL: Duration = Duration::from_secs(3);
+const INTERVAL: Duration = Duration::from_millis(2_500);
 /// While there is something to wait for: a key that expires, Open WebUI's first admin.
 const SOON: Duration = Duration::from_secs(1);
 /// Between two looks that somebody asked for.
 const CALM: Duration = Duration::from_millis(100);
 /// How often everything is compared with what it should be: people and Open WebUI itself change it too.
 const RECONCILE: Duration = Duration::from_secs(600);
-/// How often it is looked who used Open WebUI: who signs in there may be taken out of our groups.
-const ACTIVE: Duration = Duration::from_secs(6);
 /// How often the schedule is asked although it said that nothing is due: the policy may have changed.
 const SCHEDULE: Duration = Duration::from_secs(60);
 /// Statistics are renewed no sooner than this many times as long as it took.
@@ -59,8 +57,7 @@ pub(super) struct Housekeeper {
     /// Kinds of dead letters that were found and not understood.
     left_alone: BTreeSet<String>,
     reconciled: Instant,
-    /// When it was last looked who used Open WebUI, and up to where.
-    active: (Option<Instant>, active::Through),
+    returning: Returning,
     scheduled: Option<Instant>,
     statistics: Option<Statistics>,
 }
@@ -96,7 +93,7 @@ impl Housekeeper {
             fenced,
             left_alone: BTreeSet::new(),
             reconciled: Instant::now(),
-            active: (None, active::Through::default()),
+            returning: Returning::default(),
             scheduled: None,
             statistics: None,
         })
@@ -135,7 +132,8 @@ impl Housekeeper {
         let status = progress.status();
         let layout = board.facts().servers.layout.as_ref().map(Layout::describe);
         let beat = Beat { instance: *instance, state: status.state.name(), reason: status.reason, layout };
-        let question = heartbeat::glance(&self.target, &beat, SystemTime::now());
+        let people = (progress.status().state == State::Streaming).then(|| self.returning.second());
+        let question = heartbeat::glance(&self.target, &beat, SystemTime::now(), people);
         let glance = soon(progress, Side::Target, "look what there is to do", question).await?;
         progress.beats();
         Ok(glance)
@@ -184,13 +182,8 @@ impl Housekeeper {
                 self.order(Order::Project(touched, None));
             }
         }
-        if self.active.0.is_none_or(|at| at.elapsed() > ACTIVE) {
-            let (touched, through) = active::since(&self.target, &self.active.1).await?;
-            let order = (!touched.is_empty()).then_some(Order::Project(touched, None));
-            // Where the applier has something to do still, they are found again.
-            if order.is_none_or(|order| self.orders.try_send(order).is_ok()) {
-                self.active = (Some(Instant::now()), through);
-            }
+        if glance.was_active {
+            self.returning.look(&daemon, &self.target, &self.orders).await?;
         }
         if self.reconciled.elapsed() > RECONCILE && self.work.begin(Work::Reconcile) {
             self.reconciled = Instant::now();

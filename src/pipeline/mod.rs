@@ -19,6 +19,7 @@ pub mod poll;
 mod projection;
 mod pulse;
 mod receive;
+mod returning;
 mod show;
 mod since;
 mod supervise;

@@ -20,6 +20,12 @@ pub struct Through {
     accounts: Vec<String>,
 }
 
+impl Through {
+    pub fn second(&self) -> Option<i64> {
+        self.second
+    }
+}
+
 /// Who was active after `through`, and what that becomes once they were looked at.
 pub async fn since(target: &Target, through: &Through) -> Result<(Touched, Through)> {
     let statement = target.prepare(sql::ACTIVE_PEOPLE, &[Type::INT8, Type::TEXT_ARRAY, Type::INT8]).await?;

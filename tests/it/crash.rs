@@ -36,6 +36,7 @@ async fn dies_in(window: &str, after: u32) {
             pair.litellm(&gone("a2")).await;
         }
         if number == 4 && window == failpoint::MENDED_NOT_FINISHED {
+            pair.settle().await;
             pair.webui(
                 "delete from litellm_webui_sync.litellm_user where user_id = 'a3';
                  update \"user\" set name = 'Edited' where id = 'usr_a4'",
