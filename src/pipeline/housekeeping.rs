@@ -36,7 +36,7 @@ const CALM: Duration = Duration::from_millis(100);
 /// How often everything is compared with what it should be: people and Open WebUI itself change it too.
 const RECONCILE: Duration = Duration::from_secs(600);
 /// How often it is looked who used Open WebUI: who signs in there may be taken out of our groups.
-const ACTIVE: Duration = Duration::from_secs(6);
+const ACTIVE: Duration = Duration::from_secs(9);
 /// How often the schedule is asked although it said that nothing is due: the policy may have changed.
 const SCHEDULE: Duration = Duration::from_secs(60);
 /// Statistics are renewed no sooner than this many times as long as it took.
