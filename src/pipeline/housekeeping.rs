@@ -127,14 +127,19 @@ impl Housekeeper {
         }
     }
 
-    async fn glance(&self) -> Result<Glance> {
+    async fn glance(&mut self) -> Result<Glance> {
         let Daemon { progress, board, instance, .. } = &*self.daemon;
         let status = progress.status();
         let layout = board.facts().servers.layout.as_ref().map(Layout::describe);
         let beat = Beat { instance: *instance, state: status.state.name(), reason: status.reason, layout };
-        let people = (progress.status().state == State::Streaming).then(|| self.returning.second());
+        let begun = Instant::now();
+        let is_due = progress.status().state == State::Streaming && self.returning.is_due();
+        let people = is_due.then(|| self.returning.second());
         let question = heartbeat::glance(&self.target, &beat, SystemTime::now(), people);
         let glance = soon(progress, Side::Target, "look what there is to do", question).await?;
+        if is_due {
+            self.returning.took(begun.elapsed());
+        }
         progress.beats();
         Ok(glance)
     }

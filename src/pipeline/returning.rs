@@ -29,12 +29,23 @@ const AGAIN: Duration = Duration::from_secs(600);
 pub(super) struct Returning {
     through: Through,
     projection: Option<(Projection, Instant)>,
+    /// When it may be asked again whether anybody was active: the question reads all people.
+    due: Option<Instant>,
 }
 
 impl Returning {
     /// Up to which second people were looked at.
     pub(super) fn second(&self) -> Option<i64> {
         self.through.second()
+    }
+
+    pub(super) fn is_due(&self) -> bool {
+        self.due.is_none_or(|due| due <= Instant::now())
+    }
+
+    /// The question took this long: a hundredth of the time is what it may cost.
+    pub(super) fn took(&mut self, time: Duration) {
+        self.due = Some(Instant::now() + time * 100);
     }
 
     /// Looks at whoever was active since.
