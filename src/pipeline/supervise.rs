@@ -40,6 +40,11 @@ const BRAKE_RETRY: Duration = Duration::from_secs(15);
 const WAL_LOOK: Duration = Duration::from_secs(5);
 /// How soon a waiting daemon looks whether the slot is free.
 const STANDBY_DELAY: Duration = Duration::from_secs(1);
+/// How long nobody may lead on our Open WebUI while the slot is in use: a leader that begins, or one that lost its way there and
+/// has not noticed yet, looks like that for a while.
+const FOREIGN_PATIENCE: Duration = Duration::from_secs(35);
+/// How soon we look again whether a leader of another Open WebUI let our slot go.
+const FOREIGN_DELAY: Duration = Duration::from_secs(5);
 /// How soon we look again whether a standby of ours was promoted, at the latest.
 const PROMOTION_DELAY: Duration = Duration::from_secs(2);
 
@@ -62,6 +67,8 @@ impl Daemon {
     async fn attempt(self: Arc<Self>, cancel: CancellationToken) -> Result<()> {
         let mut backoff = Backoff { attempt: 0 };
         let mut braked_at: Option<Instant> = None;
+        let mut foreign_since: Option<Instant> = None;
+        let mut foreign_since: Option<Instant> = None;
         let mut looked_at_wal = None;
         loop {
             let started = Instant::now();
@@ -89,8 +96,16 @@ impl Daemon {
                     self.progress.set_state(State::Stopped, None);
                     return Ok(());
                 }
+                Err(Error::ForeignLeader { slot })
+                    if foreign_since.get_or_insert_with(Instant::now).elapsed() < FOREIGN_PATIENCE =>
+                {
+                    Error::SlotHeld { slot }
+                }
                 Err(error) => error,
             };
+            if !matches!(error, Error::SlotHeld { .. } | Error::ForeignLeader { .. }) {
+                foreign_since = None;
+            }
             self.metrics.reconnects.with_label_values(&[&error.label()]).inc();
             self.count_restart(&error, before);
             if started.elapsed() > STABLE {
@@ -168,6 +183,14 @@ impl Daemon {
                 }
                 self.progress.set_state(State::Braked, Some(format!("{reason}; {remedy}")));
                 Some(Duration::from_secs(2))
+            }
+            (Error::ForeignLeader { .. }, _) => {
+                if self.progress.status().reason.as_ref() != Some(&reason) {
+                    let remedy = error.remedy().unwrap_or_default();
+                    tracing::error!(error = reason, remedy, "nobody leads here");
+                }
+                self.progress.set_state(State::Reconnecting, Some(reason));
+                Some(FOREIGN_DELAY)
             }
             (Error::Resnapshot | Error::AtFence, _) => Some(Duration::ZERO),
             (Error::Paused { .. }, _) => {

@@ -79,7 +79,10 @@ pub fn judge(now: &Now<'_>, facts: &Facts) -> Verdict {
         State::Streaming => streaming(now, facts),
         State::Reconnecting => Verdict::new(
             Level::Trouble,
-            "No connection",
+            match &facts.trouble {
+                Some(trouble) if trouble.is_foreign_leader => "Nobody leads here",
+                _ => "No connection",
+            },
             format!("{}. Open WebUI keeps its last state meanwhile.", sentence(&reason)),
         )
         .and(
