@@ -311,7 +311,7 @@ impl Progress {
 
     /// How long the target has lacked something. It keeps growing while the stream stands still.
     pub fn lag(&self) -> Duration {
-        let streaming = matches!(self.status().state, State::Streaming | State::Waiting);
+        let streaming = matches!(self.status().state, State::Streaming | State::Waiting | State::Draining);
         let waiting = lock(&self.waiting);
         match waiting.ends.front() {
             Some((_, since)) => since.elapsed(),
@@ -324,10 +324,16 @@ impl Progress {
         lock(&self.status).clone()
     }
 
-    /// Changes the state; says so in the log, once.
+    /// Changes the state; says so in the log, once. Whoever drains does nothing else before the end, whatever is still found
+    /// on the way there.
     pub fn set_state(&self, state: State, reason: Option<String>) {
         let mut status = lock(&self.status);
-        if status.state == state && status.reason == reason {
+        let is_final = match status.state {
+            State::Draining => state != State::Stopped,
+            State::Stopped => true,
+            _ => false,
+        };
+        if is_final || status.state == state && status.reason == reason {
             return;
         }
         tracing::info!(from = status.state.name(), to = state.name(), reason = reason.as_deref(), "state");

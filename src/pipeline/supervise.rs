@@ -54,11 +54,14 @@ impl Daemon {
     /// # Errors
     /// An error whose reaction is [`Reaction::Stop`].
     pub async fn run(self: Arc<Self>, cancel: CancellationToken) -> Result<()> {
-        let ended = cancel.child_token();
-        let _end = ended.clone().drop_guard();
+        // Also while we drain somebody may ask how things stand.
+        let ended = CancellationToken::new();
+        let end = ended.clone().drop_guard();
         tokio::spawn(watch_lag(Arc::clone(&self.progress), Arc::clone(&self.board), ended.clone()));
-        tokio::spawn(pulse::run(Arc::clone(&self), ended));
+        tokio::spawn(pulse::run(Arc::clone(&self), ended.clone()));
+        tokio::spawn(say_draining(Arc::clone(&self.progress), cancel.clone(), ended));
         let outcome = Arc::clone(&self).attempt(cancel).await;
+        drop(end);
         pulse::last(&self).await;
         outcome
     }
@@ -67,7 +70,6 @@ impl Daemon {
     async fn attempt(self: Arc<Self>, cancel: CancellationToken) -> Result<()> {
         let mut backoff = Backoff { attempt: 0 };
         let mut braked_at: Option<Instant> = None;
-        let mut foreign_since: Option<Instant> = None;
         let mut foreign_since: Option<Instant> = None;
         let mut looked_at_wal = None;
         loop {
@@ -248,6 +250,15 @@ async fn watch_lag(progress: Arc<Progress>, board: Arc<Board>, ended: Cancellati
         if progress.has_led() && progress.status().state != State::Standby {
             board.note_lag(progress.lag());
         }
+    }
+}
+
+/// Says that we are on our way to the end, from the moment somebody asks for it.
+async fn say_draining(progress: Arc<Progress>, cancel: CancellationToken, ended: CancellationToken) {
+    tokio::select! {
+        biased;
+        () = cancel.cancelled() => progress.set_state(State::Draining, None),
+        () = ended.cancelled() => {}
     }
 }
 

@@ -5,10 +5,11 @@ use std::time::Duration;
 use litellm_webui_sync::source::Source;
 use testbed::execute;
 
+use crate::network::signal;
 use crate::support::compare::assert_in_step;
 use crate::support::daemon::{DaemonOptions, run};
-use crate::support::{Daemon, Pair, change, people, rows, within};
-use crate::takeover::stands_by;
+use crate::support::{Daemon, Pair, change, eventually, people, rows, within};
+use crate::takeover::{a_batch_is_stuck, hold_account, stands_by};
 
 /// The address of another database on the same server.
 fn beside(url: &str, database: &str) -> String {
@@ -94,4 +95,29 @@ async fn a_daemon_whose_slot_a_copy_of_open_webui_follows_says_so_and_goes_on_wh
     original.ready().await;
     pair.settle().await;
     assert_in_step(&pair).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_drains_says_so_until_the_end() {
+    let pair = Pair::new().await;
+    pair.litellm(&people("a", 5)).await;
+    let mut daemon = Daemon::start(&pair);
+    pair.settle().await;
+    let held = hold_account(&pair, "usr_a1").await;
+    pair.litellm(&change("a1", "user_alias = 'Stuck'")).await;
+    a_batch_is_stuck(&pair).await;
+    signal(&daemon, "-TERM");
+    eventually("it says so", || async {
+        let (code, text) = daemon.get("/readyz");
+        code == 503 && text.contains("draining")
+    })
+    .await;
+    assert!(daemon.get("/").1.contains("Stopping"));
+    assert_eq!(daemon.get("/healthz").0, 200);
+    eventually("`status` says so", || async { run(&pair, &["status"]).1.contains("draining") }).await;
+    assert!(daemon.get("/readyz").1.contains("draining"));
+    drop(held);
+    assert!(daemon.end().success());
+    assert!(pair.account("a1@x.test").await.contains("Stuck"), "the batch in hand is finished");
+    assert!(!run(&pair, &["status"]).1.contains("draining"));
 }
