@@ -124,6 +124,12 @@ pub enum Error {
     AtFence,
     #[error("LiteLLM's tables or the publication changed")]
     SourceChanged,
+    #[error("{because}")]
+    Upgraded { because: String },
+    #[error("somebody waited on LiteLLM's server for what was being read there, and went first")]
+    GaveWay,
+    #[error("Open WebUI's tables are gone, were emptied, or were made anew")]
+    OpenWebUiChanged,
     #[error("LiteLLM's server has another history than the one that was followed")]
     HistoryDiffers,
     #[error("the slot was moved past the checkpoint")]
@@ -167,6 +173,9 @@ impl Error {
             | Self::LeaseHeld
             | Self::SlotBlocked { .. }
             | Self::SourceChanged
+            | Self::Upgraded { .. }
+            | Self::GaveWay
+            | Self::OpenWebUiChanged
             | Self::HistoryDiffers
             | Self::MirrorLost { .. }
             | Self::SlotAhead
@@ -283,6 +292,9 @@ impl Error {
             | Self::LeaseHeld
             | Self::SlotBlocked { .. }
             | Self::SourceChanged
+            | Self::Upgraded { .. }
+            | Self::GaveWay
+            | Self::OpenWebUiChanged
             | Self::HistoryDiffers
             | Self::MirrorLost { .. }
             | Self::SlotAhead
@@ -315,7 +327,9 @@ impl Error {
             Self::LeaseHeld => "lease_held".to_owned(),
             Self::Brake { .. } => "brake".to_owned(),
             Self::TooMuchWal { .. } => "too_much_wal".to_owned(),
-            Self::SourceChanged => "source_changed".to_owned(),
+            Self::SourceChanged | Self::Upgraded { .. } => "source_changed".to_owned(),
+            Self::GaveWay => "gave_way".to_owned(),
+            Self::OpenWebUiChanged => "open_webui_changed".to_owned(),
             Self::HistoryDiffers | Self::SlotAhead | Self::MirrorLost { .. } => "history_differs".to_owned(),
             Self::LiteLlmLacks { .. } | Self::ColumnGone { .. } => "litellm_lacks".to_owned(),
             Self::ReplicaIdentity { .. } => "replica_identity".to_owned(),
@@ -344,6 +358,9 @@ impl Error {
                 | Self::LeaseHeld
                 | Self::Standby
                 | Self::SourceChanged
+                | Self::Upgraded { .. }
+                | Self::GaveWay
+                | Self::OpenWebUiChanged
                 | Self::Brake { .. }
                 | Self::Paused { .. }
                 | Self::Resnapshot
@@ -371,6 +388,7 @@ impl Error {
             self,
             Self::MessageTooLarge { .. }
                 | Self::ColumnGone { .. }
+                | Self::Upgraded { .. }
                 | Self::HistoryDiffers
                 | Self::SlotAhead
                 | Self::MirrorLost { .. }

@@ -16,13 +16,20 @@ pub const SLOT_WITHOUT_COPY: &str = "slot-without-copy";
 /// Copied into the staging tables, not merged.
 pub const COPIED_NOT_MERGED: &str = "copied-not-merged";
 
-/// Every name, for the test that visits them all.
+/// A look has mended what differed, and nobody was told.
+pub const MENDED_NOT_FINISHED: &str = "mended-not-finished";
+
+/// No window to die in: the BEGIN of a small batch fails, and what was sent together with it arrives.
+pub const BEGIN_LOST: &str = "begin-lost";
+
+/// Every window, for the test that visits them all.
 pub const ALL: &[&str] = &[
     STAGED_NOT_PROJECTED,
     PROJECTED_NOT_COMMITTED,
     COMMITTED_NOT_ACKNOWLEDGED,
     SLOT_WITHOUT_COPY,
     COPIED_NOT_MERGED,
+    MENDED_NOT_FINISHED,
 ];
 
 /// Reads `FAILPOINTS`, for the life of the process.

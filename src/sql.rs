@@ -92,6 +92,7 @@ files! {
     VACATE_EMAILS = "project/vacate_emails.sql";
     LINK_ACCOUNTS = "project/link_accounts.sql";
     UPDATE_ACCOUNTS = "project/update_accounts.sql";
+    ACTIVE_PEOPLE = "project/active_people.sql";
     CLAIMANTS = "project/claimants.sql";
     HAS_ADMIN = "project/has_admin.sql";
     MERGE_AUDIT = "project/merge_audit.sql";
@@ -129,6 +130,7 @@ files! {
     IS_LEASE_HELD = "target/is_lease_held.sql";
     BREAK_LEASE = "target/break_lease.sql";
     LAYOUT = "target/layout.sql";
+    OPEN_WEBUI = "target/open_webui.sql";
     WHOSE_SCHEMA = "target/whose_schema.sql";
     WRITE_POLICY = "target/write_policy.sql";
     STORE_EXTRA = "target/store_extra.sql";
@@ -146,6 +148,7 @@ files! {
     DEAD_LETTER_CLASSES = "target/dead_letter_classes.sql";
     SKIPPED_REASONS = "target/skipped_reasons.sql";
     GLANCE = "target/glance.sql";
+    WAS_ACTIVE = "target/was_active.sql";
     SIZE = "target/size.sql";
     HEARTBEAT = "target/heartbeat.sql";
     OLD_AUDIT = "target/old_audit.sql";
@@ -182,6 +185,8 @@ files! {
     PLAN_MODELS = "operate/plan/models.sql";
     PLAN_GRANTS = "operate/plan/grants.sql";
     REWRITTEN = "copy/rewritten.sql";
+    NEXT_PEOPLE = "copy/next_people.sql";
+    NEXT_GROUPS = "copy/next_groups.sql";
     RESNAPSHOT_RECORD = "copy/resnapshot_record.sql";
     RESNAPSHOT_PENDING = "copy/resnapshot_pending.sql";
     RESNAPSHOT_PROGRESS = "copy/resnapshot_progress.sql";
@@ -206,6 +211,7 @@ files! {
     SOURCE_TABLES = "source/tables.sql";
     DDL = "source/ddl.sql";
     BLOCKERS = "source/blockers.sql";
+    HELD_UP = "source/held_up.sql";
 }
 
 /// The views and functions, in the order they depend on each other. Installed whenever their text

@@ -56,9 +56,10 @@ with decided as materialized (
              where $10 and m.hash not in (select hash from delta)) c
       left join access_group g on g.set_hash = c.hash
 ), principal as (
-    select old_id as id from changed where old_id is not null
+    -- Also of those who keep their set: they are only given where what they have in Open WebUI is in doubt.
+    select old_id as id from compared where old_id is not null
     union
-    select new_id from changed where new_id is not null
+    select new_id from compared where new_id is not null
     union
     -- Whose grants move between them and a group, because their set became common or rare.
     select e.webui_id from judged j join effective_access e on e.set_hash = j.hash where j.wants <> j.has

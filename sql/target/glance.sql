@@ -1,8 +1,9 @@
 -- The leader's heartbeat, and all that it looks for by the clock, in one statement. Runs on: target, every few seconds.
--- $1 instance (text, a uuid), $2 state, $3 reason, $4 layout (NULL: as it was), $5 now (timestamptz).
+-- $1 instance (text, a uuid), $2 state, $3 reason, $4 layout (NULL: as it was), $5 now (timestamptz), $6 the second up to which
+-- whoever used Open WebUI was looked at (bigint, NULL: none); :was_active is sql/target/was_active.sql, or false.
 -- Returns one row: a pause (paused_since, pause_reason; NULL without one); is_requested, whether a copy is to run now; may_verify,
 -- whether the schedule has to be asked; has_letters, whether a dead letter is due; has_expired and expires_soon, whether keys have
--- expired since that was last looked for, or will within seconds; moved, which is another text once there is something else to
+-- expired since that was last looked for, or will within seconds; was_active, whether people used Open WebUI since; moved, which is another text once there is something else to
 -- show; and the checkpoint as in sql/observe/status.sql (NULL without one).
 with beat as (
     insert into daemon (instance, state, reason, layout) values ($1::text::uuid, $2, $3, $4)
@@ -35,7 +36,7 @@ select (select since::text from pause) as paused_since, (select reason from paus
        exists (select from dead_letter
                 where last_seen < now() - least(3600, 10 * 2 ^ least(attempts, 10)) * interval '1 second') as has_letters,
        coalesce(e.first <= to_char($5 at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS.MS'), false) as has_expired,
-       e.first is not null as expires_soon,
+       e.first is not null as expires_soon, :was_active as was_active,
        concat_ws('/', k.changes_applied, s.audit, s.letters, s.brakes) as moved,
        k.end_lsn, k.transactions_applied, k.changes_applied, k.epoch, k.generation, k.consistent_point, k.projected, k.timeline,
        k.age_seconds

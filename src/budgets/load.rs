@@ -33,18 +33,21 @@ const SCAN_SHARE: u32 = 20;
 /// … and known names are looked up again by their ids: somebody may have been renamed.
 const AGAIN_EVERY: Duration = Duration::from_secs(60);
 
-/// Every budget, in one read-only transaction on `source`, at one snapshot. What is committed before this is called is in it.
+/// Every budget, in one read-only transaction on a session beside `source`, at one snapshot. What is committed before this is called is in it.
 pub async fn read(source: &Source, config: &Config, tables: &BTreeMap<String, SourceTable>) -> Result<Book> {
     let work = async {
-        let client = &source.connection.client;
-        source.begin_reading(config, tables, None, PATIENCE).await?;
+        let reader = source.beside().await?;
+        reader.begin_reading(config, tables, None, PATIENCE).await?;
         let mut book = Book::default();
-        for id in TableId::all().filter(|id| !id.table().spending.is_empty()) {
-            if let Some(found) = tables.get(id.table().source) {
-                read_table(source, config, id, found, &mut book).await?;
+        let read = async {
+            for id in TableId::all().filter(|id| !id.table().spending.is_empty()) {
+                if let Some(found) = tables.get(id.table().source) {
+                    read_table(&reader, config, id, found, &mut book).await?;
+                }
             }
-        }
-        client.batch_execute("rollback").await.map_err(on(Side::Source, "read budgets"))?;
+            Ok(())
+        };
+        reader.giving_way(source, read).await?;
         Ok(book)
     };
     match tokio::time::timeout(PATIENCE, work).await {

@@ -151,12 +151,16 @@ async fn copy_at(
     noted.map_err(on(Side::Target, "record the copy"))?;
     failpoint::hit(failpoint::SLOT_WITHOUT_COPY)?;
     let reader = open_snapshot(config, source, slot, occasion.tables).await?;
-    for id in TableId::all() {
-        // Unlogged is enough: a crash of the target ends the session that would merge them.
-        make_staging(target, id, "unlogged").await?;
-        let signatures = signatures.as_deref_mut();
-        fill_staging(config, &reader, target, id, occasion.tables, signatures, occasion.copies).await?;
-    }
+    let read = async {
+        for id in TableId::all() {
+            // Unlogged is enough: a crash of the target ends the session that would merge them.
+            make_staging(target, id, "unlogged").await?;
+            let signatures = signatures.as_deref_mut();
+            fill_staging(config, &reader, target, id, occasion.tables, signatures, occasion.copies).await?;
+        }
+        Ok(())
+    };
+    reader.giving_way(source, read).await?;
     failpoint::hit(failpoint::COPIED_NOT_MERGED)?;
     // The snapshot delays LiteLLM's own index builds: let it go before anything else.
     drop(reader);

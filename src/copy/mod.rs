@@ -5,7 +5,10 @@
 
 pub mod ask;
 pub mod backfill;
+pub mod compare;
 pub mod register;
 pub mod request;
 pub mod resnapshot;
+pub mod still;
+pub mod sweep;
 pub mod verify;

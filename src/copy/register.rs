@@ -113,6 +113,8 @@ pub struct FinishedCopy {
 /// What is known of them.
 #[derive(Debug, Clone, Default)]
 pub struct Known {
+    /// A look that found too much: it is to become a copy.
+    pub escalated: Option<i64>,
     /// The one that runs, or ran last.
     pub latest: Option<Copy>,
     /// The last that ended did not end well.
@@ -144,6 +146,11 @@ impl Copies {
 
     pub fn known(&self) -> Known {
         self.lock().clone()
+    }
+
+    /// The look `id` found too much to mend it row by row.
+    pub fn escalate(&self, id: i64) {
+        self.lock().escalated = Some(id);
     }
 
     /// A copy begins; it has to read this many tables.

@@ -57,12 +57,21 @@ pub struct Pending {
 }
 
 impl Pending {
-    pub(super) fn kind(&self) -> CopyKind {
+    pub fn kind(&self) -> CopyKind {
         if self.dry_run { CopyKind::Verify } else { CopyKind::Resnapshot }
     }
 
+    pub fn id(&self) -> i64 {
+        self.id
+    }
+
+    /// Whether what is found is mended.
+    pub fn mends(&self) -> bool {
+        !self.dry_run
+    }
+
     /// Why it runs, for people.
-    pub(super) fn reason(&self) -> &str {
+    pub fn reason(&self) -> &str {
         match &self.because {
             Some(because) => because,
             None if self.scheduled => "the scheduled verify is due",
@@ -70,7 +79,7 @@ impl Pending {
         }
     }
 
-    pub(super) fn concerns(&self, id: TableId) -> bool {
+    pub fn concerns(&self, id: TableId) -> bool {
         self.tables.is_empty() || self.tables.iter().any(|name| name == id.table().source)
     }
 }
@@ -89,21 +98,21 @@ pub async fn pending(target: &Target) -> Result<Option<Pending>> {
 }
 
 /// `held`: until it is approved; otherwise for a while, longer each time.
-pub(super) async fn put_off(target: &Target, id: i64, phase: &str, reason: &str, held: bool) -> Result<()> {
+pub async fn put_off(target: &Target, id: i64, phase: &str, reason: &str, held: bool) -> Result<()> {
     let done = target.client().execute(sql::RESNAPSHOT_LATER, &[&id, &phase, &reason, &held]).await;
     done.map_err(on(Side::Target, "put a resnapshot off"))?;
     Ok(())
 }
 
 /// Says how far it is; `rows` copied so far, `None` as it was.
-pub(super) async fn progress(target: &Target, id: i64, phase: &str, rows: Option<i64>) -> Result<()> {
+pub async fn progress(target: &Target, id: i64, phase: &str, rows: Option<i64>) -> Result<()> {
     let done = target.client().execute(sql::RESNAPSHOT_PROGRESS, &[&id, &phase, &rows]).await;
     done.map_err(on(Side::Target, "note the progress of a resnapshot"))?;
     Ok(())
 }
 
 /// Ends it, with what was found at its point.
-pub(super) async fn finish(target: &Target, id: i64, point: Lsn, drifts: &Drifts) -> Result<()> {
+pub async fn finish(target: &Target, id: i64, point: Lsn, drifts: &Drifts) -> Result<()> {
     let drifts = serde_json::to_string(drifts).unwrap_or_default();
     let done = target.client().execute(sql::RESNAPSHOT_FINISH, &[&id, &point, &drifts]).await;
     done.map_err(on(Side::Target, "end a resnapshot"))?;

@@ -27,7 +27,7 @@ use crate::position::BatchEnd;
 use crate::position::Lsn;
 use crate::postgres::error_chain;
 use crate::project::models::Rules;
-use crate::project::{Projection, Scope, Stamp};
+use crate::project::{self, Projection, Scope, Stamp};
 use crate::source::session::Session;
 use crate::source::{Source, SourceTable};
 use crate::target::Target;
@@ -133,14 +133,19 @@ async fn copy_now(
     };
     let reader = backfill::open_snapshot(config, source, &slot, tables).await?;
     drop(session);
-    let mut rows = 0_i64;
-    for id in TableId::all().filter(|id| pending.concerns(*id)) {
-        request::progress(target, pending.id, &format!("copying {}", id.table().source), Some(rows)).await?;
-        // Logged: they are merged on another session, and a crash in between would empty unlogged ones.
-        backfill::make_staging(target, id, "").await?;
-        let copied = backfill::fill_staging(config, &reader, target, id, tables, None, copies).await?;
-        rows += i64::try_from(copied).unwrap_or_default();
-    }
+    let read = async {
+        let mut rows = 0_i64;
+        for id in TableId::all().filter(|id| pending.concerns(*id)) {
+            let phase = format!("copying {}", id.table().source);
+            request::progress(target, pending.id, &phase, Some(rows)).await?;
+            // Logged: they are merged on another session, and a crash in between would empty unlogged ones.
+            backfill::make_staging(target, id, "").await?;
+            let copied = backfill::fill_staging(config, &reader, target, id, tables, None, copies).await?;
+            rows += i64::try_from(copied).unwrap_or_default();
+        }
+        Ok(rows)
+    };
+    let rows = reader.giving_way(source, read).await?;
     drop(reader);
     request::progress(target, pending.id, "catching up", Some(rows)).await?;
     copies.phase(CopyPhase::CatchingUp);
@@ -200,6 +205,11 @@ async fn merge_at(
 ) -> Result<Drifts> {
     target.begin_large().await?;
     checkpoint::begin(target, known.epoch, known.end_lsn).await?;
+    // Made anew meanwhile, with nobody in it: whoever signs up first has to find it empty, and the next session waits for that.
+    let projection = match projection {
+        Some(projection) if project::may_begin(target, true).await? => Some(projection),
+        _ => None,
+    };
     let mut drifts = Drifts::default();
     for table in TableId::all().filter(|id| copied.request.concerns(*id)).map(TableId::table) {
         let drift = backfill::merge_table(target, table).await?;

@@ -123,7 +123,7 @@ pub(super) async fn found(target: &Target, now: SystemTime, point: Lsn) -> Resul
 }
 
 /// Keeps what was found for whoever asked.
-pub(super) async fn keep(target: &Target, id: i64, differences: &[Difference]) -> Result<()> {
+pub async fn keep(target: &Target, id: i64, differences: &[Difference]) -> Result<()> {
     if differences.is_empty() {
         return Ok(());
     }

@@ -173,6 +173,41 @@ select (select count(*) from inserted) as inserted, (select count(*) from update
     )
 }
 
+/// How many rows of the mirror table are not what its staging table has: missing, different, too many.
+pub fn differing(table: &Table) -> String {
+    let first = key_column(table);
+    format!(
+        "select count(*) filter (where m.{first} is null), count(*) filter (where m.{first} is not null and s.{first} is not null),
+       count(*) filter (where s.{first} is null)
+{}",
+        differing_from(table)
+    )
+}
+
+/// Each of these rows: what is wrong, its key, and the columns of the staging table, all as text.
+pub fn differing_rows(table: &Table) -> String {
+    let first = key_column(table);
+    let keys = each(table.key(), |c, _| format!("coalesce(s.{0}, m.{0})::text", c.name));
+    let columns = each(table.columns, |c, _| format!("s.{}::text", c.name));
+    format!(
+        "select case when m.{first} is null then 'missing' when s.{first} is null then 'too_many' else 'different' end,
+       {keys}, {columns}
+{}
+ order by 2",
+        differing_from(table)
+    )
+}
+
+fn differing_from(table: &Table) -> String {
+    let (first, mirror, on) = (key_column(table), table.mirror, join_on(table, "m", "s"));
+    let m_list = each(table.columns, |c, _| format!("m.{}", c.name));
+    let s_list = each(table.columns, |c, _| format!("s.{}", c.name));
+    format!(
+        "  from {mirror} m full join stage_{mirror} s on {on}
+ where m.{first} is null or s.{first} is null or ({m_list}) is distinct from ({s_list})"
+    )
+}
+
 /// Wraps a statement that returns touched keys so that it stores them in `touched` instead.
 pub fn into_touched(statement: &str) -> Option<String> {
     // The final query starts at the last line that stands alone at the start of a line after the CTEs.

@@ -11,7 +11,8 @@ use tokio::sync::{mpsc, watch};
 
 use super::Daemon;
 use super::models::Polled;
-use super::own::Orders;
+use super::own::{Handed, Orders};
+use super::since::Since;
 use crate::copy::request;
 use crate::error::Result;
 use crate::failpoint;
@@ -25,6 +26,7 @@ use crate::stage::Part;
 use crate::target::Target;
 use crate::target::brake;
 use crate::target::checkpoint::{self, Checkpoint};
+use crate::target::open_webui::{self, People};
 
 /// So many changes let tables that were next to empty look quite different.
 pub(super) const GROWTH: u64 = 100;
@@ -40,6 +42,8 @@ pub(super) struct Applier {
     pub(super) projected_with: String,
     /// `None` while Open WebUI has no tables or no admin yet.
     pub(super) projection: Option<Projection>,
+    /// Whom the projection was found for.
+    pub(super) people: Option<People>,
     pub(super) polled: Polled,
     acknowledge: watch::Sender<Lsn>,
     /// A brake was open when this session began.
@@ -51,6 +55,8 @@ pub(super) struct Applier {
     /// Keys that expired before this have had their effect.
     pub(super) expired_through: Option<SystemTime>,
     pub(super) orders: Orders,
+    /// Since both ends last stood still, while somebody looks at what there was.
+    pub(super) since: Option<Since>,
     /// Changes of this session, and at how many the planner's statistics may be too old.
     changes: u64,
     renew_at: u64,
@@ -73,6 +79,7 @@ impl Applier {
             end_lsn: known.end_lsn,
             projected_with: known.projected_with.clone(),
             projection: None,
+            people: None,
             polled,
             acknowledge,
             was_braked: true,
@@ -80,6 +87,7 @@ impl Applier {
             large: false,
             expired_through: known.expired_through,
             orders,
+            since: None,
             changes: 0,
             renew_at: GROWTH,
         }
@@ -92,7 +100,8 @@ impl Applier {
     }
 
     /// Applies parts until the channel closes.
-    pub(super) async fn run(mut self, mut parts: mpsc::Receiver<Part>) -> Result<()> {
+    pub(super) async fn run(mut self, mut parts: mpsc::Receiver<Handed>) -> Result<()> {
+        self.target.write_in_transactions_only().await?;
         self.was_braked = brake::is_open(&self.target).await?;
         self.find_projection().await?;
         // Before anything new: what expired while nobody was here.
@@ -101,7 +110,8 @@ impl Applier {
             // Whatever is ready has the same chance: a stream that never pauses starves nobody.
             tokio::select! {
                 part = parts.recv() => match part {
-                    Some(part) => Box::pin(self.apply(part)).await?,
+                    Some(Handed::Part(part)) => Box::pin(self.apply(part)).await?,
+                    Some(Handed::Still(still)) => self.stand_still(still).await,
                     // A batch whose end never came is rolled back with the session.
                     None => return Ok(()),
                 },
@@ -116,8 +126,12 @@ impl Applier {
 
     async fn apply(&mut self, part: Part) -> Result<()> {
         for request in &part.requests {
-            request::record(&self.target, request).await?;
+            let note = request::record(&self.target, request);
+            self.target.alone("note a resnapshot", note).await?;
             self.orders.look_soon();
+        }
+        if let Some(since) = &mut self.since {
+            since.note(&part);
         }
         let Some(end) = part.end else { return self.apply_piece(&part).await };
         let started = Instant::now();
@@ -149,7 +163,7 @@ impl Applier {
     }
 
     /// A batch that is in memory as a whole. `maybe_plain`: the short way may be tried.
-    async fn apply_small(&mut self, part: &Part, end: BatchEnd, maybe_plain: bool) -> Result<()> {
+    pub(super) async fn apply_small(&mut self, part: &Part, end: BatchEnd, maybe_plain: bool) -> Result<()> {
         let target = &self.target;
         let mut watch = Watch::start(&self.daemon.metrics);
         let stamp = self.stamp(end.end_lsn);
@@ -157,10 +171,11 @@ impl Applier {
         checkpoint::prepare(target).await?;
         let short = if maybe_plain { self.short_way(part).await? } else { None };
         // Sent together: the lock comes before the first write, and nothing is committed unless every
-        // answer was fine.
-        let (begun, locked, touched, plain) = tokio::join!(
-            target.begin("begin a batch"),
+        // answer was fine. Without the first nothing can be written: see `run`.
+        let (begun, locked, held, touched, plain) = tokio::join!(
+            target.begin_small(),
             checkpoint::begin(target, self.epoch, self.end_lsn),
+            self.hold_open_webui(),
             writes.send(target),
             async {
                 let (projection, users) = short.as_ref()?;
@@ -169,6 +184,7 @@ impl Applier {
         );
         begun?;
         locked?;
+        held?;
         let mut touched = touched?;
         // How few the rows are says nothing of how many they touch.
         if mirror::reach(target, &touched, MANY).await? > MANY {
@@ -220,11 +236,25 @@ impl Applier {
         Ok(projection.prepare_plain(&self.target).await?.then_some((projection, users)))
     }
 
+    /// Where this batch is projected: proves that Open WebUI's tables are those that were found, and keeps them so.
+    async fn hold_open_webui(&self) -> Result<()> {
+        if self.projection.is_none() {
+            return Ok(());
+        }
+        open_webui::hold(&self.target, self.people).await
+    }
+
+    /// Locks the checkpoint for a batch of our own, whose transaction has begun.
+    pub(super) async fn begin_own(&self) -> Result<()> {
+        checkpoint::begin(&self.target, self.epoch, self.end_lsn).await?;
+        self.hold_open_webui().await
+    }
+
     /// One part of a batch that is too large to hold: only our own tables are written yet.
     async fn apply_piece(&mut self, part: &Part) -> Result<()> {
         let target = &self.target;
         if !self.large {
-            mirror::prepare_to_note(target).await?;
+            target.alone("prepare for a large batch", mirror::prepare_to_note(target)).await?;
             target.begin_pieces().await?;
             checkpoint::begin(target, self.epoch, self.end_lsn).await?;
             self.large = true;
@@ -239,6 +269,7 @@ impl Applier {
         let mut watch = Watch::start(&self.daemon.metrics);
         // The pieces were written by look-ups, each small beside the tables. What follows is not.
         target.plan_large().await?;
+        self.hold_open_webui().await?;
         let noted = mirror::propagate_noted(target).await?;
         if noted.all_rights {
             self.polled.ask_again();

@@ -1,5 +1,5 @@
 //! What the leader looks for by the clock, beside the stream and on a session of its own: a pause, requests, keys that expire,
-//! dead letters that are due, the scheduled verify.
+//! dead letters that are due, who used Open WebUI, the scheduled verify.
 //!
 //! Owns how often each of it is looked for, and the leader's heartbeat. Writes no row of Open WebUI's and no mirror: what is
 //! found becomes an [`Order`] for the applier, which has a batch of its own for it between two of the stream. Its answers are
@@ -14,10 +14,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::Daemon;
 use super::apply::GROWTH;
+use super::beside::{Desk, Work};
 use super::monitor::soon;
 use super::own::Order;
+use super::returning::Returning;
 use crate::config::Config;
-use crate::copy::verify;
+use crate::copy::{request, verify};
 use crate::error::{Error, Result, Side};
 use crate::observe::progress::State;
 use crate::project::touched::Touched;
@@ -27,7 +29,7 @@ use crate::target::heartbeat::{self, Beat, Glance};
 use crate::target::layout::Layout;
 
 /// Well within the patience of sql/target/heartbeat.sql.
-const INTERVAL: Duration = Duration::from_secs(3);
+const INTERVAL: Duration = Duration::from_millis(2_500);
 /// While there is something to wait for: a key that expires, Open WebUI's first admin.
 const SOON: Duration = Duration::from_secs(1);
 /// Between two looks that somebody asked for.
@@ -45,6 +47,7 @@ pub(super) struct Housekeeper {
     daemon: Arc<Daemon>,
     target: Target,
     orders: mpsc::Sender<Order>,
+    work: Desk,
     /// Somebody knows that there is something to look at.
     look: Arc<Notify>,
     /// What the last look found, for whoever shows it.
@@ -54,6 +57,7 @@ pub(super) struct Housekeeper {
     /// Kinds of dead letters that were found and not understood.
     left_alone: BTreeSet<String>,
     reconciled: Instant,
+    returning: Returning,
     scheduled: Option<Instant>,
     statistics: Option<Statistics>,
 }
@@ -73,6 +77,7 @@ impl Housekeeper {
     pub(super) async fn new(
         daemon: Arc<Daemon>,
         orders: mpsc::Sender<Order>,
+        work: Desk,
         look: Arc<Notify>,
         glances: watch::Sender<Option<Arc<Glance>>>,
         fenced: bool,
@@ -82,11 +87,13 @@ impl Housekeeper {
             daemon,
             target,
             orders,
+            work,
             look,
             glances,
             fenced,
             left_alone: BTreeSet::new(),
             reconciled: Instant::now(),
+            returning: Returning::default(),
             scheduled: None,
             statistics: None,
         })
@@ -111,11 +118,9 @@ impl Housekeeper {
                 other => other?,
             };
             if glance.is_requested && !self.fenced {
-                // The next session begins with it, and this one ends between two batches.
-                self.order(Order::End(Error::Resnapshot));
-            } else {
-                self.follow(&glance).await?;
+                self.meet_request().await?;
             }
+            self.follow(&glance).await?;
             let is_waiting = self.daemon.progress.status().state == State::Waiting;
             patience = if glance.expires_soon || is_waiting { SOON } else { INTERVAL };
             self.glances.send_replace(Some(Arc::new(glance)));
@@ -127,10 +132,24 @@ impl Housekeeper {
         let status = progress.status();
         let layout = board.facts().servers.layout.as_ref().map(Layout::describe);
         let beat = Beat { instance: *instance, state: status.state.name(), reason: status.reason, layout };
-        let question = heartbeat::glance(&self.target, &beat, SystemTime::now());
+        let people = (progress.status().state == State::Streaming).then(|| self.returning.second());
+        let question = heartbeat::glance(&self.target, &beat, SystemTime::now(), people);
         let glance = soon(progress, Side::Target, "look what there is to do", question).await?;
         progress.beats();
         Ok(glance)
+    }
+
+    /// It is a look beside the stream first. For what became a copy the session ends, between two batches: the next one begins
+    /// with it.
+    async fn meet_request(&mut self) -> Result<()> {
+        let Some(pending) = request::pending(&self.target).await? else { return Ok(()) };
+        let escalated = self.daemon.progress.copies.known().escalated;
+        if escalated == Some(pending.id()) {
+            self.order(Order::End(Error::Resnapshot));
+        } else if self.daemon.progress.status().state == State::Streaming {
+            self.work.begin(Work::Look(pending));
+        }
+        Ok(())
     }
 
     async fn follow(&mut self, glance: &Glance) -> Result<()> {
@@ -160,12 +179,14 @@ impl Housekeeper {
                 touched.try_again(kind, key);
             }
             if !touched.is_empty() || touched.has_rights() {
-                self.order(Order::Project(touched));
+                self.order(Order::Project(touched, None));
             }
         }
-        if self.reconciled.elapsed() > RECONCILE {
+        if glance.was_active {
+            self.returning.look(&daemon, &self.target, &self.orders).await?;
+        }
+        if self.reconciled.elapsed() > RECONCILE && self.work.begin(Work::Reconcile) {
             self.reconciled = Instant::now();
-            self.order(Order::Reconcile);
         }
         self.renew_statistics(glance).await?;
         let ask = glance.may_verify || self.scheduled.is_none_or(|at| at.elapsed() > SCHEDULE);

@@ -99,7 +99,7 @@ impl Daemon {
         let Some(ready) = ready else { return Ok(()) };
         let Ready { mut session, signatures, known, decided, copied, overlap } = ready;
         let Sides { source, target, tables, .. } = sides;
-        let Decided { identity, fingerprint, .. } = decided;
+        let Decided { identity, .. } = decided;
         // From here on LiteLLM's server waits for us when it shuts down: nobody may keep us from listening to it.
         let take_lead = async {
             session.start().await?;
@@ -123,7 +123,7 @@ impl Daemon {
         let fence = copied.as_ref().map(|copied| copied.point);
         let files = tables.values().map(|table| table.filenode).collect();
         let leader =
-            Leader { source, target, session, signatures, known, epoch, fingerprint, files, fence, overlap };
+            Leader { source, target, session, signatures, known, epoch, files, tables, fence, overlap };
         let mut outcome = Box::pin(self.stream(leader, &cancel)).await;
         if outcome.as_ref().is_err_and(Error::is_a_refusal_of_the_target)
             && let Ok(target) = Target::open(config).await
@@ -171,6 +171,10 @@ impl Daemon {
             if *healing {
                 self.may_heal(sides, reason, *drop_slot).await?;
             }
+            if let Some(known) = &known {
+                // The slot is dropped first, and a copy may fail: why it was needed is known at the next start as well.
+                checkpoint::distrust(&sides.target, known.generation.id, reason).await?;
+            }
             self.progress.set_state(State::Copying, Some(reason.clone()));
             self.metrics.copies.inc();
             let kind = if known.is_some() { CopyKind::Again } else { CopyKind::First };
@@ -210,7 +214,10 @@ impl Daemon {
         let overlap = Overlap::new(start, known.end_lsn, known.committed_end.zip(known.committed_at));
         let just_copied = matches!(decided.start, Start::Copy { .. });
         request::look_at_files(target, tables, config.policy.verify.repair, just_copied).await?;
+        let escalated = self.progress.copies.known().escalated;
         let copied = match request::pending(target).await? {
+            // Beside the stream, once there is one.
+            Some(pending) if escalated != Some(pending.id()) => None,
             Some(pending) => {
                 let copies = &self.progress.copies;
                 let copy = resnapshot::copy(config, source, target, pending, tables, self.instance, copies);
@@ -310,6 +317,7 @@ impl Daemon {
             database_oid: server.database_oid,
             switch_point,
             columns_fingerprint: "",
+            upgrading: source.ddl(config).await?.1,
         };
         check(&facts)?;
         if known.is_some() {
@@ -325,6 +333,10 @@ impl Daemon {
             let repair = Source::publication_repair(config, publication.as_ref(), tables)
                 .inspect_err(|_| self.metrics.set_publication(Publication::Changed))?;
             let Some(repair) = repair else { break };
+            let streams_on = known.as_ref().is_some_and(|known| known.copy_because.is_none());
+            if streams_on && facts.upgrading && repair.can_wait() {
+                break;
+            }
             if let Some(known) = known {
                 checkpoint::distrust(target, known.generation.id, &repair.because()).await?;
             }
@@ -372,11 +384,7 @@ impl Daemon {
             return;
         }
         let started = Instant::now();
-        let read = async {
-            let source = source.beside().await?;
-            budgets::load::read(&source, &self.config, tables).await
-        };
-        match read.await {
+        match budgets::load::read(source, &self.config, tables).await {
             Ok(book) => {
                 let millis = started.elapsed().as_millis();
                 tracing::info!(entities = book.len(), millis, "read the budgets");

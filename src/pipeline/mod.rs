@@ -8,6 +8,7 @@
 //! says where to go on.
 
 mod apply;
+mod beside;
 mod housekeeping;
 mod lead;
 mod looks;
@@ -18,9 +19,12 @@ pub mod poll;
 mod projection;
 mod pulse;
 mod receive;
+mod returning;
 mod show;
+mod since;
 mod supervise;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,9 +39,9 @@ use crate::observe::board::Board;
 use crate::observe::metrics::Metrics;
 use crate::observe::progress::{Progress, State};
 use crate::position::Lsn;
-use crate::source::Source;
 use crate::source::overlap::Overlap;
 use crate::source::session::Session;
+use crate::source::{Source, SourceTable};
 use crate::stage::signatures::Signatures;
 use crate::target::Target;
 use crate::target::checkpoint::Checkpoint;
@@ -64,10 +68,9 @@ struct Leader {
     signatures: Option<Signatures>,
     known: Checkpoint,
     epoch: i64,
-    /// Of the mirrored columns ([`crate::source::publication`]).
-    fingerprint: String,
     /// Of LiteLLM's tables, in order of their names.
     files: Vec<u32>,
+    tables: BTreeMap<String, SourceTable>,
     /// Where a copy that was just made is to be merged: this session only catches up with it.
     fence: Option<Lsn>,
     overlap: Option<Overlap>,
@@ -76,7 +79,7 @@ struct Leader {
 impl Daemon {
     /// Runs the tasks of a leader until the first of them ends; the error is why. Without one, all was drained.
     async fn stream(self: &Arc<Self>, leader: Leader, cancel: &CancellationToken) -> Result<()> {
-        let Leader { source, target, session, signatures, known, epoch, fingerprint, files, fence, overlap } =
+        let Leader { source, target, session, signatures, known, epoch, files, tables, fence, overlap } =
             leader;
         let config = &self.config;
         let linger = self.progress.status().state == State::Braked;
@@ -90,16 +93,27 @@ impl Daemon {
         let applier =
             apply::Applier::new(Arc::clone(self), target, &known, epoch, acknowledge, polled, ordered)
                 .fenced(fence.is_some());
-        let housekeeper =
-            housekeeping::Housekeeper::new(Arc::clone(self), orders, look, glances, fence.is_some()).await?;
+        let (holds, held) = mpsc::channel(1);
+        let beside =
+            beside::Beside::new(Arc::clone(self), source.endpoint.clone(), tables, orders.clone(), holds);
+        let housekeeper = housekeeping::Housekeeper::new(
+            Arc::clone(self),
+            orders,
+            beside.work(),
+            look,
+            glances,
+            fence.is_some(),
+        )
+        .await?;
         let limits =
             crate::stage::Limits { rows: config.policy.batch.changes, bytes: config.policy.batch.bytes };
         let receiver =
             receive::Receiver::new(Arc::clone(self), session, signatures, limits, parts, committed, linger)
+                .holding(held)
                 .stop_at(fence)
                 .comparing(overlap);
         let endpoint = source.endpoint.clone();
-        let watcher = monitor::Monitor::new(Arc::clone(self), source, fingerprint, files);
+        let watcher = monitor::Monitor::new(Arc::clone(self), source, known.columns_fingerprint, files);
         let mut tasks = JoinSet::new();
         tasks.spawn(receiver.run(cancel.clone()));
         tasks.spawn(applier.run(received));
@@ -108,6 +122,11 @@ impl Daemon {
         let show = show::run(Arc::clone(self), glanced, cancel.clone());
         tasks.spawn(async move {
             show.await;
+            Ok(())
+        });
+        let beside = beside.run(cancel.clone());
+        tasks.spawn(async move {
+            beside.await;
             Ok(())
         });
         let looks = looks::run(Arc::clone(self), endpoint, cancel.clone());

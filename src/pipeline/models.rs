@@ -9,7 +9,6 @@ use crate::error::Result;
 use crate::pipeline::poll::Answer;
 use crate::project::touched::Touched;
 use crate::project::{Outcome, Scope};
-use crate::target::checkpoint;
 use crate::target::policy;
 
 /// The applier's end of [`crate::pipeline::poll`].
@@ -45,7 +44,7 @@ impl Applier {
         let target = &self.target;
         policy::prepare_polled(target).await?;
         target.begin("begin with an answer").await?;
-        checkpoint::begin(target, self.epoch, self.end_lsn).await?;
+        self.begin_own().await?;
         let changed = policy::store_polled(target, &names).await?;
         if changed == 0 {
             return target.roll_back("end without news").await;

@@ -15,6 +15,7 @@ use crate::observe::metrics::{Publication, WalRate};
 use crate::observe::progress::Progress;
 use crate::observe::status::SlotReport;
 use crate::source::publication::columns_fingerprint;
+use crate::source::start::UPGRADED;
 use crate::source::{SlotState, Source};
 
 /// How often LiteLLM's server is asked.
@@ -30,6 +31,9 @@ const LINK_PATIENCE: Duration = Duration::from_secs(8);
 /// How long LiteLLM's tables stay as they are before they are copied: as long as they were being changed, within these.
 const CALM_MIN: Duration = Duration::from_secs(5);
 const CALM_MAX: Duration = Duration::from_secs(60);
+/// Nothing is waited for longer: an index that is built for hours, or a lock that somebody forgot, would keep new columns from
+/// being read for as long.
+const BURST_MAX: Duration = Duration::from_secs(15 * 60);
 
 fn keeps_too_much(daemon: &Daemon, retained_bytes: i64) -> bool {
     let limit = daemon.config.policy.source.max_retained_wal;
@@ -62,6 +66,7 @@ pub(super) async fn release_wal(daemon: &Daemon) -> Result<()> {
 pub(super) struct Monitor {
     daemon: Arc<Daemon>,
     source: Source,
+    /// What the mirror was made with.
     fingerprint: String,
     /// Of LiteLLM's tables, in order of their names, as they were when the session began.
     files: Vec<u32>,
@@ -82,9 +87,10 @@ struct Burst {
 }
 
 impl Burst {
-    /// Whether nothing has moved for as long as it lasted, at `now`.
+    /// Whether nothing has moved for as long as it lasted, at `now`; or for how long it lasts already.
     fn is_over(&self, now: Instant) -> bool {
-        now - self.last >= (self.last - self.began).clamp(CALM_MIN, CALM_MAX)
+        let calm = now - self.last >= (self.last - self.began).clamp(CALM_MIN, CALM_MAX);
+        calm || now - self.began >= BURST_MAX
     }
 }
 
@@ -150,10 +156,11 @@ impl Monitor {
         let changed = if publication.is_none() { Publication::Missing } else { Publication::Changed };
         let repair = Source::publication_repair(config, publication.as_ref(), &tables)
             .inspect_err(|_| self.daemon.metrics.set_publication(changed))?;
-        let now = columns_fingerprint(&tables, &publication.unwrap_or_default());
+        let fingerprint = columns_fingerprint(&tables, &publication.unwrap_or_default());
+        let same = fingerprint == self.fingerprint;
         let files = tables.values().map(|table| table.filenode);
         let rewritten = !files.eq(self.files.iter().copied());
-        if repair.is_none() && now == self.fingerprint && !rewritten {
+        if repair.is_none() && same && !rewritten {
             self.burst = None;
             self.daemon.metrics.set_publication(Publication::Ok);
             return Ok(());
@@ -169,7 +176,15 @@ impl Monitor {
         if busy || burst.shape != shape {
             (burst.last, burst.shape) = (now, shape);
         }
-        if burst.is_over(now) { Err(Error::SourceChanged) } else { Ok(()) }
+        if !burst.is_over(now) {
+            return Ok(());
+        }
+        if repair.is_none() && same {
+            return Err(Error::SourceChanged);
+        }
+        // Kept with the checkpoint: from here on it is not asked again whether somebody is at it.
+        let because = repair.map_or_else(|| UPGRADED.to_owned(), |repair| repair.because());
+        Err(Error::Upgraded { because })
     }
 }
 
@@ -201,5 +216,9 @@ mod tests {
             assert!(!burst.is_over(at(lasted + calm - 1)), "{lasted}");
             assert!(burst.is_over(at(lasted + calm)), "{lasted}");
         }
+        let forgotten = Burst { began, last: at(14 * 60), shape: None };
+        assert!(!forgotten.is_over(at(14 * 60)));
+        let forgotten = Burst { last: at(15 * 60), ..forgotten };
+        assert!(forgotten.is_over(at(15 * 60)), "somebody is still at it");
     }
 }

@@ -6,29 +6,42 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::Daemon;
 use super::apply::Applier;
+use super::since::Since;
+use crate::copy::compare::Mend;
+use crate::copy::still::{STANDSTILL, Still};
 use crate::error::{Error, Result};
 use crate::mirror;
 use crate::position::BatchEnd;
 use crate::project::touched::Touched;
 use crate::project::{MANY, Outcome, Scope, Stamp};
-use crate::target::audit;
+use crate::stage::Part;
 use crate::target::checkpoint;
+
+/// What whoever takes the stream in hands to the applier.
+#[derive(Debug)]
+pub(super) enum Handed {
+    Part(Part),
+    /// Everything before the point of a look was handed on.
+    Still(Still),
+}
 
 /// What the applier is asked for, between two batches.
 #[derive(Debug)]
 pub(super) enum Order {
     /// Open WebUI had no tables or no admin: look again.
     FindProjection,
-    /// The difference for these: what could not be written, what was found to differ.
-    Project(Touched),
+    /// The difference for these: what could not be written, what was found to differ. Told once it is done.
+    Project(Touched, Option<oneshot::Sender<()>>),
+    /// Rows that the mirror should have had when both ends last stood still. Told once it is done.
+    Mend(Mend, oneshot::Sender<()>),
     /// Keys expired.
     ExpireKeys,
-    /// The difference over everything.
-    Reconcile,
+    /// The difference over everything, as one batch. Told once it is done.
+    Reconcile(Option<oneshot::Sender<()>>),
     /// End the session, for this reason.
     End(Error),
 }
@@ -64,9 +77,22 @@ impl Applier {
         match order {
             Order::FindProjection if self.projection.is_none() => self.find_projection().await,
             Order::FindProjection => Ok(()),
-            Order::Project(touched) => self.project_again(&touched).await,
+            Order::Project(touched, done) => {
+                self.project_again(&touched).await?;
+                tell(done);
+                Ok(())
+            }
+            Order::Mend(rows, done) => {
+                Box::pin(self.mend(rows)).await?;
+                tell(Some(done));
+                Ok(())
+            }
             Order::ExpireKeys => self.expire_keys().await,
-            Order::Reconcile => self.reconcile().await,
+            Order::Reconcile(done) => {
+                self.reconcile().await?;
+                tell(done);
+                Ok(())
+            }
             Order::End(reason) => Err(reason),
         }
     }
@@ -76,12 +102,34 @@ impl Applier {
         let Some(projection) = &self.projection else { return Ok(()) };
         let target = &self.target;
         target.begin("begin a retry").await?;
-        checkpoint::begin(target, self.epoch, self.end_lsn).await?;
+        self.begin_own().await?;
         let stamp = self.stamp(self.end_lsn);
         let outcome = projection.apply(target, Scope::These(touched), stamp).await?;
         self.commit_own(&outcome, &self.projected_with).await?;
         self.show_soon();
         self.count().await
+    }
+
+    /// Stands still at the point of a look, for a moment, and remembers from here on what the stream changes.
+    pub(super) async fn stand_still(&mut self, still: Still) {
+        if still.reached.send(()).is_ok() {
+            self.since = Some(Since::default());
+            // However it ends, the stream goes on.
+            let _ = tokio::time::timeout(STANDSTILL, still.go_on).await;
+        }
+    }
+
+    /// Writes rows that the mirror has lost, and what follows from them. Where the stream has said since what a row is, it is that.
+    async fn mend(&mut self, rows: Mend) -> Result<()> {
+        let Some(since) = self.since.take() else { return Ok(()) };
+        let mut part = Part::of_rows(rows.into_iter().filter(|(id, key, _)| since.is_untouched(*id, key)));
+        if part.has_rows() {
+            let end = BatchEnd::at(self.end_lsn);
+            part.end = Some(end);
+            self.apply_small(&part, end, false).await?;
+            self.show_soon();
+        }
+        Ok(())
     }
 
     async fn reconcile(&mut self) -> Result<()> {
@@ -91,8 +139,7 @@ impl Applier {
         if self.projection.is_some() && self.projected_with == with {
             self.apply_everything(&with, true).await?;
         }
-        let days = i32::try_from(self.daemon.config.policy.audit.retention_days).unwrap_or(i32::MAX);
-        audit::forget_old(&self.target, days).await
+        Ok(())
     }
 
     /// Keys expire without a row in the stream. The owners of those that did since we last looked are projected in a batch
@@ -103,7 +150,8 @@ impl Applier {
         let now = SystemTime::now();
         if self.expired_through.is_some_and(|through| through > now) {
             // The clock was set back, and some keys live once more: they must expire once more too.
-            checkpoint::expired_through(target, self.epoch, now).await?;
+            let write = checkpoint::expired_through(target, self.epoch, now);
+            target.alone("write up to when keys expired", write).await?;
             self.expired_through = Some(now);
         }
         let touched = mirror::expired(target, self.expired_through, now).await?;
@@ -111,7 +159,7 @@ impl Applier {
             return Ok(());
         }
         target.begin("begin a batch for expired keys").await?;
-        checkpoint::begin(target, self.epoch, self.end_lsn).await?;
+        self.begin_own().await?;
         if touched.rights.len() > MANY {
             target.plan_large().await?;
         }
@@ -130,5 +178,13 @@ impl Applier {
         let Daemon { metrics, .. } = &*self.daemon;
         metrics.projected(outcome);
         Ok(())
+    }
+}
+
+/// Tells whoever waits for it.
+fn tell(done: Option<oneshot::Sender<()>>) {
+    if let Some(done) = done {
+        // They may have given up.
+        let _ = done.send(());
     }
 }

@@ -15,6 +15,7 @@ use crate::project::rules;
 use crate::project::{self, Outcome, Projection, Scope, Stamp};
 use crate::target::checkpoint::{self, PENDING};
 use crate::target::layout::{self, Layout};
+use crate::target::open_webui::{self, People};
 use crate::target::policy;
 use crate::target::schema;
 
@@ -32,16 +33,20 @@ impl Applier {
             Err(error) => return Err(error),
         };
         board.set_layout(&found);
-        if !project::may_begin(&self.target, self.projected_with != PENDING).await? {
+        let people = open_webui::find(&self.target).await?;
+        let may_begin = project::may_begin(&self.target, self.projected_with != PENDING).await?;
+        let Some(people) = people.filter(|_| may_begin) else {
             self.begin_anew().await?;
             self.waits_for("Open WebUI has no admin yet: sign up there first");
             return Ok(());
-        }
+        };
         let models = Rules::find(&self.target, config, &found).await?;
-        policy::write_models(&self.target, &models.prefix, models.group_min).await?;
-        let with = made_with(config, &found, &models);
+        let write = policy::write_models(&self.target, &models.prefix, models.group_min);
+        self.target.alone("write the policy", write).await?;
+        let with = made_with(config, &found, people, &models);
         self.daemon.metrics.set_layout(&found.describe());
         self.projection = Some(Projection::new(found, config.policy.api_keys, models));
+        self.people = Some(people);
         if self.projected_with != with {
             let first = self.projected_with == PENDING;
             tracing::info!(first, "projecting everything");
@@ -75,7 +80,8 @@ impl Applier {
             tracing::warn!(
                 "Open WebUI's tables are gone, or were made anew: everything is written again once it is ready"
             );
-            checkpoint::forget_projection(&self.target, self.epoch).await?;
+            let forget = checkpoint::forget_projection(&self.target, self.epoch);
+            self.target.alone("note that nothing is projected", forget).await?;
             PENDING.clone_into(&mut self.projected_with);
         }
         self.projection = None;
@@ -107,7 +113,7 @@ impl Applier {
         let Some(projection) = &self.projection else { return Ok(Outcome::default()) };
         let target = &self.target;
         target.begin_large().await?;
-        checkpoint::begin(target, self.epoch, self.end_lsn).await?;
+        self.begin_own().await?;
         let stamp = Stamp { audit_each, ..self.stamp(self.end_lsn) };
         let outcome = projection.apply(target, Scope::Everything, stamp).await?;
         checkpoint::expired_through(target, self.epoch, stamp.now).await?;
@@ -121,11 +127,12 @@ impl Applier {
 /// All that Open WebUI's rows follow from besides LiteLLM's: where it is other than what the checkpoint says, everything is
 /// projected anew. The rules are in it by their texts: a changed one that waited for its version, or for the reconcile,
 /// would meanwhile hold for whoever is touched and for nobody else.
-fn made_with(config: &Config, layout: &Layout, models: &Rules) -> String {
+pub(super) fn made_with(config: &Config, layout: &Layout, people: People, models: &Rules) -> String {
     format!(
-        "{}/{}/{}/{}/{}/{}/{}",
+        "{}/{}/{}/{}/{}/{}/{}/{}",
         config.policy.fingerprint(),
         layout.describe(),
+        people.oid,
         models.prefix,
         if config.models_api.is_some() { "polled" } else { "" },
         env!("CARGO_PKG_VERSION"),

@@ -6,10 +6,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::Daemon;
+use super::own::Handed;
+use crate::copy::still::{Hold, Still};
 use crate::decode::Decoder;
 use crate::decode::request::{Request, is_barrier};
 use crate::error::{Error, Result, Side};
@@ -19,10 +21,10 @@ use crate::position::Lsn;
 use crate::source::overlap::Overlap;
 use crate::source::session::{Frame, Session, WAL_SENDER_TIMEOUT};
 use crate::stage::signatures::Signatures;
-use crate::stage::{Limits, Part, Stage};
+use crate::stage::{Limits, Stage};
 
 /// An idle position is written at most this often, unless somebody asks for it …
-const IDLE_INTERVAL: Duration = Duration::from_secs(10);
+const IDLE_INTERVAL: Duration = Duration::from_secs(20);
 /// … or this much WAL went by. Where both databases share a server, our own checkpoint makes WAL.
 const IDLE_BYTES: u64 = 16 * 1024 * 1024;
 /// How long the first batch after a brake gathers what came since: LiteLLM's data may have been repaired.
@@ -34,8 +36,13 @@ pub(super) struct Receiver {
     session: Session,
     decoder: Decoder,
     stage: Stage,
-    parts: mpsc::Sender<Part>,
+    parts: mpsc::Sender<Handed>,
     committed: watch::Receiver<Lsn>,
+    /// Somebody wants both ends to stand still at one point.
+    holds: mpsc::Receiver<Hold>,
+    hold: Option<Holding>,
+    /// The frame at the point.
+    parked: Option<Frame>,
     /// The last position handed on, and when.
     handed: (Lsn, Instant),
     /// After a brake the first batch waits for what may undo it.
@@ -53,9 +60,23 @@ pub(super) struct Receiver {
     full_since: Option<Instant>,
 }
 
+/// How far a hold is.
+enum Holding {
+    /// A transaction is being taken in.
+    Asked(Hold),
+    /// Nothing is read until the point is known.
+    Held(oneshot::Receiver<Lsn>, Still),
+    /// What commits before this is read.
+    Until(Lsn, Still),
+    /// The frame that waits is the first at or after the point.
+    Reached(Still),
+}
+
 /// What the loop does next.
 enum Next {
     Drain,
+    Hold(Hold),
+    Point(Option<Lsn>),
     Committed(bool),
     Room(bool),
     Frame(Frame),
@@ -68,7 +89,7 @@ impl Receiver {
         session: Session,
         signatures: Option<Signatures>,
         limits: Limits,
-        parts: mpsc::Sender<Part>,
+        parts: mpsc::Sender<Handed>,
         committed: watch::Receiver<Lsn>,
         linger: bool,
     ) -> Self {
@@ -88,6 +109,10 @@ impl Receiver {
             stage: Stage::new(limits, signatures, handed.0),
             parts,
             committed,
+            // Closed: nobody asks.
+            holds: mpsc::channel(1).1,
+            hold: None,
+            parked: None,
             handed,
         }
     }
@@ -95,6 +120,12 @@ impl Receiver {
     /// Ends with [`Error::AtFence`] before the first transaction that commits at or after `fence`.
     pub(super) fn stop_at(mut self, fence: Option<Lsn>) -> Self {
         self.fence = fence;
+        self
+    }
+
+    /// Stands still where somebody asks for it.
+    pub(super) fn holding(mut self, holds: mpsc::Receiver<Hold>) -> Self {
+        self.holds = holds;
         self
     }
 
@@ -114,7 +145,8 @@ impl Receiver {
             // feedback, batches and a signal waiting.
             let begun = Instant::now();
             for _ in 0..AT_ONCE {
-                if self.stage.is_full() || self.at_fence {
+                self.meet_hold();
+                if !self.may_read() {
                     break;
                 }
                 match self.session.next_now()? {
@@ -128,7 +160,8 @@ impl Receiver {
                 self.drain().await?;
                 return Err(Error::AtFence);
             }
-            let due = self.is_due();
+            let (due, may_read) = (self.is_due(), self.may_read());
+            let (may_hold, is_held) = (self.hold.is_none(), matches!(self.hold, Some(Holding::Held(..))));
             let next = tokio::select! {
                 biased;
 
@@ -142,9 +175,13 @@ impl Receiver {
                 permit = self.parts.reserve(), if due => Next::Room(permit.is_ok()),
 
                 // 4. New WAL, only while the batch has room.
-                frame = self.session.next(), if !self.stage.is_full() => Next::Frame(frame?),
+                frame = self.session.next(), if may_read => Next::Frame(frame?),
 
-                // 5. Nothing happened for a while.
+                // 5. A look at both ends.
+                Some(hold) = self.holds.recv(), if may_hold => Next::Hold(hold),
+                point = point_of(&mut self.hold), if is_held => Next::Point(point),
+
+                // 6. Nothing happened for a while.
                 _ = tick.tick() => Next::Tick,
             };
             match next {
@@ -153,6 +190,8 @@ impl Receiver {
                 // The applier has ended; its error says why.
                 Next::Committed(false) | Next::Room(false) => return Ok(()),
                 Next::Room(true) => self.hand_on()?,
+                Next::Hold(hold) => self.hold = Some(Holding::Asked(hold)),
+                Next::Point(point) => self.hold_until(point),
                 Next::Frame(frame) => {
                     let begun = Instant::now();
                     self.accept(frame)?;
@@ -163,7 +202,39 @@ impl Receiver {
         }
     }
 
+    fn may_read(&self) -> bool {
+        let stands = matches!(self.hold, Some(Holding::Held(..) | Holding::Reached(_)));
+        !self.stage.is_full() && !self.at_fence && !stands
+    }
+
+    /// Holds where that was asked for, between two transactions.
+    fn meet_hold(&mut self) {
+        let is_between = !self.stage.in_transaction() && self.repeated.is_none();
+        let asked = self.hold.take_if(|hold| is_between && matches!(hold, Holding::Asked(_)));
+        if let Some(Holding::Asked(Hold { held, point, still })) = asked
+            && held.send(()).is_ok()
+        {
+            self.hold = Some(Holding::Held(point, still));
+        }
+    }
+
+    /// The point is known; `None`: nobody waits for it any more.
+    fn hold_until(&mut self, point: Option<Lsn>) {
+        if let (Some(Holding::Held(_, still)), Some(point)) = (self.hold.take(), point) {
+            self.hold = Some(Holding::Until(point, still));
+        }
+    }
+
+    /// What is complete, and then whoever stands still behind it.
     fn hand_on(&mut self) -> Result<()> {
+        if !self.stage.is_full()
+            && !self.stage.has_batch()
+            && let Some(Holding::Reached(still)) =
+                self.hold.take_if(|hold| matches!(hold, Holding::Reached(_)))
+        {
+            self.parts.try_send(Handed::Still(still)).map_err(|_| Error::Superseded)?;
+            return self.parked.take().map_or(Ok(()), |frame| self.accept(frame));
+        }
         let part = self.stage.take();
         let metrics = &self.daemon.metrics;
         metrics.unchanged_rows.inc_by(self.stage.take_unchanged());
@@ -174,7 +245,7 @@ impl Receiver {
             self.handed = (end.end_lsn, Instant::now());
         }
         // There was room a moment ago, and nobody else sends.
-        self.parts.try_send(part).map_err(|_| Error::Superseded)
+        self.parts.try_send(Handed::Part(part)).map_err(|_| Error::Superseded)
     }
 
     /// Shows what waits, and that nothing is read while there is no room.
@@ -192,7 +263,7 @@ impl Receiver {
 
     /// Whether there is something to hand on now.
     fn is_due(&self) -> bool {
-        if self.stage.is_full() {
+        if self.stage.is_full() || matches!(self.hold, Some(Holding::Reached(_))) {
             return true;
         }
         if self.stage.has_batch() {
@@ -217,6 +288,18 @@ impl Receiver {
         {
             self.at_fence = true;
             self.daemon.budgets.passed(fence);
+            return Ok(());
+        }
+        if let (
+            Some(Holding::Until(point, _)),
+            Frame::Begin { final_lsn: lsn, .. } | Frame::KeepAlive { lsn, .. },
+        ) = (&self.hold, &frame)
+            && lsn >= point
+            && !self.stage.in_transaction()
+            && let Some(Holding::Until(_, still)) = self.hold.take()
+        {
+            self.hold = Some(Holding::Reached(still));
+            self.parked = Some(frame);
             return Ok(());
         }
         match frame {
@@ -314,7 +397,7 @@ impl Receiver {
     async fn drain(mut self) -> Result<()> {
         if (self.stage.has_batch() || self.stage.idle_end().is_some()) && !self.stage.in_transaction() {
             let part = self.stage.take();
-            let _ = self.parts.send(part).await;
+            let _ = self.parts.send(Handed::Part(part)).await;
         }
         // The applier ends when it has worked off what was handed on.
         let Self { mut session, parts, mut committed, .. } = self;
@@ -328,5 +411,13 @@ impl Receiver {
         let _ = session.next_now();
         session.close().await;
         Ok(())
+    }
+}
+
+/// The point of a hold, once it is known; `None` where nobody waits for it any more.
+async fn point_of(hold: &mut Option<Holding>) -> Option<Lsn> {
+    match hold {
+        Some(Holding::Held(point, _)) => point.await.ok(),
+        _ => std::future::pending().await,
     }
 }

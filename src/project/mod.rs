@@ -8,6 +8,7 @@
 //! Everything is one difference, restricted to the touched keys: a batch, the first projection,
 //! a changed policy and the periodic reconcile all run the same statements.
 
+pub mod active;
 mod api_keys;
 pub mod models;
 mod outcome;

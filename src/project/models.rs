@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio_postgres::Row;
 use tokio_postgres::types::{ToSql, Type};
 
+use super::touched::Touched;
 use super::{Outcome, Scope, Stamp, bury, only, prefix, within_budget};
 use crate::access::bits::Bits;
 use crate::access::lists::KnownModels;
@@ -84,6 +85,8 @@ struct People {
     ids: Vec<String>,
     /// These are all there are, and every set and every row is looked at too.
     everybody: bool,
+    /// What they have in Open WebUI is looked at, also of those who are to have what they had.
+    closely: bool,
 }
 
 /// A person and what they are to have.
@@ -167,7 +170,7 @@ impl Access {
     ) -> Result<()> {
         let models_may_differ = match scope {
             Scope::These(touched) if !touched.has_rights() => return Ok(()),
-            Scope::These(touched) => touched.all_rights,
+            Scope::These(touched) => touched.all_rights || touched.shared,
             Scope::Everything | Scope::Touched => true,
         };
         if models_may_differ {
@@ -177,25 +180,26 @@ impl Access {
         if unused {
             return Ok(());
         }
-        let People { mut ids, everybody } = people(target, scope).await?;
-        if ids.is_empty() && !everybody {
+        let mut people = people(target, scope).await?;
+        let everybody = people.everybody;
+        if people.ids.is_empty() && !everybody {
             return Ok(());
         }
-        let many = everybody || ids.len() > MANY;
+        let many = everybody || people.ids.len() > MANY;
         if many {
             target.plan_large().await?;
         }
         if everybody {
             self.model_rows(target, &known_models, stamp, outcome).await?;
         }
-        self.decide_and_write(target, &known_models, &ids, everybody, stamp, outcome).await?;
+        self.decide_and_write(target, &known_models, &people, stamp, outcome).await?;
         // Listed part by part: a transaction of any size has to fit in little memory.
         while matches!(scope, Scope::Touched)
             && !everybody
-            && let Some(last) = ids.last()
+            && let Some(last) = people.ids.last()
         {
-            ids = touched_after(target, last).await?;
-            self.decide_and_write(target, &known_models, &ids, false, stamp, outcome).await?;
+            people.ids = touched_after(target, last).await?;
+            self.decide_and_write(target, &known_models, &people, stamp, outcome).await?;
         }
         if many && matches!(scope, Scope::These(touched) if touched.reach() <= super::MANY) {
             // What is still to come in this batch concerns few.
@@ -208,12 +212,12 @@ impl Access {
         &self,
         target: &Target,
         known_models: &KnownModels,
-        ids: &[String],
-        everybody: bool,
+        people: &People,
         stamp: Stamp,
         outcome: &mut Outcome,
     ) -> Result<()> {
-        let decided = self.decide(target, known_models, ids, everybody, stamp).await?;
+        let everybody = people.everybody;
+        let decided = self.decide(target, known_models, people, stamp).await?;
         if decided.is_empty() && !everybody {
             return Ok(());
         }
@@ -252,18 +256,17 @@ impl Access {
         Ok(read)
     }
 
-    /// What each person is to have, for those for whom that is news.
+    /// What each person is to have, for those for whom that is news, or who are looked at closely.
     async fn decide(
         &self,
         target: &Target,
         known_models: &KnownModels,
-        ids: &[String],
-        everybody: bool,
+        people: &People,
         stamp: Stamp,
     ) -> Result<Vec<Decided>> {
         let mut sets: HashMap<Bits, Option<Arc<ModelSet>>> = HashMap::new();
         let mut decided = Vec::new();
-        for chunk in ids.chunks(CHUNK) {
+        for chunk in people.ids.chunks(CHUNK) {
             let ids: Vec<&str> = chunk.iter().map(String::as_str).collect();
             for (id, known) in read::people(target, &ids, stamp.now).await? {
                 let set = match &known.webui_id {
@@ -277,7 +280,7 @@ impl Access {
                 };
                 let has = known.has.as_ref().map(|(hash, account)| (hash, account));
                 let wants = set.as_ref().map(|set| &set.hash).zip(known.webui_id.as_ref());
-                if everybody || has != wants || known.failed {
+                if people.everybody || people.closely || has != wants || known.failed {
                     decided.push((id, set));
                 }
             }
@@ -506,19 +509,23 @@ async fn people(target: &Target, scope: Scope<'_>) -> Result<People> {
             only(target.query("look for changed models", SLOW, &statement, &[]).await?)?.get(0)
         }
     };
+    if let Scope::These(Touched { shared: true, .. }) = scope {
+        return Ok(People { ids: Vec::new(), everybody: true, closely: true });
+    }
     if let (Scope::These(touched), false) = (scope, everybody) {
-        return Ok(People { ids: touched.rights_people().cloned().collect(), everybody });
+        let ids = touched.rights_people().cloned().collect();
+        return Ok(People { ids, everybody, closely: touched.closely });
     }
     if !everybody {
         // See touched_after.
-        return Ok(People { ids: touched_after(target, "").await?, everybody });
+        return Ok(People { ids: touched_after(target, "").await?, everybody, closely: false });
     }
     let text = "select coalesce(array_agg(user_id order by user_id), '{}')
                   from (select user_id from account union select user_id from effective_access) known";
     let statement = target.prepare(text, &[]).await?;
     // One array: a row each would take several times the memory.
     let row = only(target.query("list whose access is touched", SLOW, &statement, &[]).await?)?;
-    Ok(People { ids: row.get(0), everybody })
+    Ok(People { ids: row.get(0), everybody, closely: true })
 }
 
 /// The next people of the temporary table `touched`, after one of them.

@@ -45,6 +45,10 @@ pub struct Touched {
     pub organization_rights: BTreeSet<String>,
     /// Everybody's model access may have changed.
     pub all_rights: bool,
+    /// What people share is looked at: models, access groups, and what is granted to them; not whose they are.
+    pub shared: bool,
+    /// Nothing in LiteLLM changed: what these people have in Open WebUI may have been changed there.
+    pub closely: bool,
 }
 
 impl Touched {
@@ -100,7 +104,7 @@ impl Touched {
 
     /// Whether anybody's API key or models may have changed.
     pub fn has_rights(&self) -> bool {
-        self.all_rights || !self.users.is_empty() || !self.rights.is_empty()
+        self.all_rights || self.shared || !self.users.is_empty() || !self.rights.is_empty()
     }
 
     /// Everybody whose API key or models may have changed, each once, in order: those touched in their access and

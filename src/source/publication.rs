@@ -59,6 +59,11 @@ pub struct PublicationRepair {
 }
 
 impl PublicationRepair {
+    /// Nothing is lost or harmed until it is done.
+    pub fn can_wait(&self) -> bool {
+        self.of_an_upgrade && !self.is_urgent
+    }
+
     /// Why everything is copied again after it.
     pub fn because(&self) -> String {
         let Self { problem, .. } = self;

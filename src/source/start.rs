@@ -39,6 +39,8 @@ pub struct Facts<'a> {
     /// Where the checkpoint's timeline was left, if the server is on a newer one.
     pub switch_point: Option<Lsn>,
     pub columns_fingerprint: &'a str,
+    /// Somebody is changing LiteLLM's tables right now.
+    pub upgrading: bool,
 }
 
 /// Whether this is the source the checkpoint belongs to, and the slot is ours to take. Looked at before anything is
@@ -117,7 +119,9 @@ pub fn decide(facts: &Facts<'_>) -> Result<Start> {
     if checkpoint.end_lsn > facts.identity.wal_end && facts.identity.timeline == generation.timeline {
         return copy("LiteLLM's server is behind the checkpoint (was it restored?)");
     }
-    if checkpoint.columns_fingerprint != facts.columns_fingerprint {
+    // In the middle of an upgrade the stream goes on with what it knows: what is copied now would have to be copied again, and
+    // whoever watches the tables says when they are calm.
+    if checkpoint.columns_fingerprint != facts.columns_fingerprint && !facts.upgrading {
         return copy(UPGRADED);
     }
     Ok(Start::Stream)
@@ -184,6 +188,7 @@ mod tests {
             database_oid: 5,
             switch_point: None,
             columns_fingerprint: "f",
+            upgrading: false,
         }
     }
 
@@ -249,6 +254,17 @@ mod tests {
             let start = decide(&facts(Some(&known), Some(&slot), &identity)).unwrap();
             assert_eq!(start, Start::Copy { reason: because.into(), drop_slot: true, healing });
         }
+    }
+
+    #[test]
+    fn changed_tables_are_copied_once_nobody_changes_them_any_more() {
+        let (c, identity, slot) = (checkpoint(100), identity(1), slot(100));
+        let changed = Facts { columns_fingerprint: "g", ..facts(Some(&c), Some(&slot), &identity) };
+        assert_eq!(reason(decide(&changed)), UPGRADED);
+        let meanwhile = Facts { upgrading: true, ..changed };
+        assert_eq!(decide(&meanwhile).unwrap(), Start::Stream);
+        // A gap is none of the upgrade's.
+        assert_eq!(reason(decide(&Facts { slot: None, ..meanwhile })), "the slot is gone");
     }
 
     #[test]

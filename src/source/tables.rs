@@ -28,6 +28,8 @@ pub struct SourceTable {
     pub identity: String,
     /// The columns that UPDATE and DELETE tell a row by once it is published, sorted; none where there is no such key.
     pub identified_by: Option<Vec<String>>,
+    /// Our publication holds it.
+    pub published: bool,
 }
 
 /// A table that must not be published as it is.
@@ -40,7 +42,8 @@ pub struct Unfit {
 }
 
 impl Source {
-    /// The mirrored tables this LiteLLM has, by LiteLLM's name.
+    /// The mirrored tables this LiteLLM has, by LiteLLM's name. One that only newer releases have is not there yet for as long as
+    /// their migrations are between making it and giving it its columns.
     ///
     /// # Errors
     /// [`Error::NoLiteLlm`] where there are none yet, [`Error::LiteLlmLacks`] where tables or columns are missing that every
@@ -48,7 +51,7 @@ impl Source {
     pub async fn tables(&self, config: &Config) -> Result<BTreeMap<String, SourceTable>> {
         let names: Vec<&str> = TABLES.iter().map(|table| table.source).collect();
         let client = &self.connection.client;
-        let parameters: [&(dyn ToSql + Sync); 2] = [&config.litellm_schema, &names];
+        let parameters: [&(dyn ToSql + Sync); 3] = [&config.litellm_schema, &names, &config.publication];
         let work = client.query(sql::SOURCE_TABLES, &parameters);
         let rows = within(Side::Source, "look at LiteLLM's tables", QUICK, work).await?;
         let mut tables: BTreeMap<String, SourceTable> = BTreeMap::new();
@@ -58,6 +61,7 @@ impl Source {
             table.filenode = row.get("filenode");
             table.identity = row.get("identity");
             table.identified_by = row.get("identified_by");
+            table.published = row.get("published");
             // Names of columns that LiteLLM never made may be anything.
             let (Text(column), Text(kind)) = (row.get("column_name"), row.get("type"));
             table.columns.insert(column, (row.get("attnum"), kind));
@@ -65,6 +69,7 @@ impl Source {
         if !tables.contains_key("LiteLLM_UserTable") {
             return Err(Error::NoLiteLlm { schema: config.litellm_schema.clone() });
         }
+        tables.retain(|name, found| !is_half_made(name, found));
         let lacking = lacking(&tables);
         if lacking.is_empty() { Ok(tables) } else { Err(Error::LiteLlmLacks { what: lacking.join(", ") }) }
     }
@@ -79,16 +84,25 @@ impl Source {
     }
 }
 
+/// The columns that every LiteLLM with this table has, and this one lacks.
+fn missing<'a>(table: &'a Table, found: &'a SourceTable) -> impl Iterator<Item = &'static str> + 'a {
+    let columns = table.columns.iter().filter(|column| column.always);
+    columns.map(|column| column.source).filter(|column| !found.columns.contains_key(*column))
+}
+
+/// Whether it is a table on its way: nothing of it was ever read, so nothing is taken for missing.
+fn is_half_made(name: &str, found: &SourceTable) -> bool {
+    let table = TABLES.iter().find(|table| table.source == name);
+    table.is_some_and(|table| !table.always && !found.published && missing(table, found).next().is_some())
+}
+
 /// What is missing although every LiteLLM has it.
 fn lacking(tables: &BTreeMap<String, SourceTable>) -> Vec<String> {
     let mut lacking = Vec::new();
     for table in TABLES {
         match tables.get(table.source) {
-            Some(found) => {
-                let columns = table.columns.iter().filter(|column| column.always);
-                let missing = columns.filter(|column| !found.columns.contains_key(column.source));
-                lacking.extend(missing.map(|column| format!("column {}.{}", table.source, column.source)));
-            }
+            Some(found) => lacking
+                .extend(missing(table, found).map(|column| format!("column {}.{column}", table.source))),
             None if table.always => lacking.push(format!("table {}", table.source)),
             None => {}
         }

@@ -106,6 +106,17 @@ pub struct Part {
 }
 
 impl Part {
+    /// Rows that no transaction of the source brought: a whole part without an end yet.
+    pub fn of_rows(rows: impl Iterator<Item = (TableId, RowKey, Entry)>) -> Self {
+        let mut tables: Vec<TableChanges> = TABLES.iter().map(|_| TableChanges::default()).collect();
+        for (id, key, entry) in rows {
+            if let Some(table) = tables.get_mut(id.0) {
+                table.last().rows.insert(key, entry);
+            }
+        }
+        Self { tables, first: true, end: None, requests: Vec::new() }
+    }
+
     /// Whether the whole batch is in this one part.
     pub fn is_whole(&self) -> bool {
         self.first && self.end.is_some()

@@ -40,14 +40,8 @@ pub async fn hold(
 ) -> Result<()> {
     let people = departing + stripped;
     let client = target.client();
-    let mut usual = i64::from(limits.people);
-    let mut active = 0;
-    if people > usual {
-        // Those who depart are marked already; before, they were active.
-        let row = client.query_one("select count(*) from account where active", &[]).await;
-        active = row.map_err(on(Side::Target, ACTION))?.get::<_, i64>(0) + departing;
-        usual = usual.max(active * i64::from(limits.percent) / 100);
-    }
+    // Those who depart are marked already; before, they were active.
+    let (usual, active) = usual(target, limits, people, departing).await?;
     if people <= usual {
         if was_open {
             let done = client.execute(sql::BRAKE_RELEASE, &[&end_lsn]).await;
@@ -60,9 +54,34 @@ pub async fn hold(
         return Ok(());
     }
     client.batch_execute("rollback").await.map_err(on(Side::Target, ACTION))?;
-    let row = client.query_one(sql::BRAKE_RAISE, &[&end_lsn, &people, &active, &resnapshot]).await;
-    let id = row.map_err(on(Side::Target, ACTION))?.get(0);
+    let raise = async {
+        let row = client.query_one(sql::BRAKE_RAISE, &[&end_lsn, &people, &active, &resnapshot]).await;
+        Ok(row.map_err(on(Side::Target, ACTION))?.get(0))
+    };
+    let id = target.alone(ACTION, raise).await?;
     Err(Error::Brake { id, people, active })
+}
+
+/// How many people may lose something at once, and of how many; the latter is only looked for where it matters. `departed` of
+/// those who count as active are not any more.
+async fn usual(target: &Target, limits: &policy::Brake, people: i64, departed: i64) -> Result<(i64, i64)> {
+    let usual = i64::from(limits.people);
+    if people <= usual {
+        return Ok((usual, 0));
+    }
+    let row = target.client().query_one("select count(*) from account where active", &[]).await;
+    let active = row.map_err(on(Side::Target, ACTION))?.get::<_, i64>(0) + departed;
+    Ok((usual.max(active * i64::from(limits.percent) / 100), active))
+}
+
+/// Whether a batch that takes something from so many people would be held, short of an approval.
+pub async fn is_too_much(
+    target: &Target,
+    limits: &policy::Brake,
+    (departing, stripped): (i64, i64),
+) -> Result<bool> {
+    let people = departing + stripped;
+    Ok(people > usual(target, limits, people, 0).await?.0)
 }
 
 /// Lets the held batch `id` pass. Gives the number of people it is about, or `None` if no such batch is held.

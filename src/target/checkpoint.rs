@@ -137,7 +137,7 @@ pub async fn accept(
     Ok(done.map_err(on(Side::Target, "accept another source"))? == 1)
 }
 
-/// Moves the position of an idle or uneventful stretch: one statement, nothing but the checkpoint.
+/// Moves the position of an idle or uneventful stretch, in a transaction of its own: nothing but the checkpoint.
 pub async fn advance(target: &Target, epoch: i64, from: Lsn, end: BatchEnd) -> Result<()> {
     let types = [
         Type::INT8,
@@ -153,25 +153,26 @@ pub async fn advance(target: &Target, epoch: i64, from: Lsn, end: BatchEnd) -> R
     let place = last_place(target);
     let transactions = i64::try_from(end.transactions).unwrap_or(i64::MAX);
     let changes = i64::try_from(end.changes).unwrap_or(i64::MAX);
-    let rows = target
-        .query(
-            "advance the checkpoint",
-            // An idle position is often asked for by a source that shuts down and waits for us: where the
-            // target cannot be written, get out of its way.
-            if end.transactions == 0 { IDLE_PATIENCE } else { QUICK },
-            &statement,
-            &[
-                &epoch,
-                &from,
-                &end.end_lsn,
-                &transactions,
-                &changes,
-                &end.committed_at,
-                &end.committed_end,
-                &place,
-            ],
-        )
-        .await?;
+    let action = "advance the checkpoint";
+    // An idle position is often asked for by a source that shuts down and waits for us: where the target cannot be
+    // written, get out of its way.
+    let patience = if end.transactions == 0 { IDLE_PATIENCE } else { QUICK };
+    let parameters: &[&(dyn ToSql + Sync)] = &[
+        &epoch,
+        &from,
+        &end.end_lsn,
+        &transactions,
+        &changes,
+        &end.committed_at,
+        &end.committed_end,
+        &place,
+    ];
+    // Sent together: where the first fails the second does, and then the third commits nothing.
+    let ((), rows, ()) = tokio::try_join!(
+        target.begin(action),
+        target.query(action, patience, &statement, parameters),
+        target.execute(action, "commit"),
+    )?;
     found(target, &rows)
 }
 
@@ -270,4 +271,10 @@ pub async fn install(target: &Target, generation: &Generation, fingerprint: &str
         .await
         .map_err(on(Side::Target, "install the checkpoint"))?;
     Ok(row.get(0))
+}
+
+/// What Open WebUI's rows were last made with; `None` before the first copy.
+pub async fn projected_with(target: &Target) -> Result<Option<String>> {
+    let row = target.client().query_opt("select projected_with from checkpoint", &[]).await;
+    Ok(row.map_err(on(Side::Target, "read the checkpoint"))?.map(|row| row.get(0)))
 }

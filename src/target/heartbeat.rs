@@ -83,6 +83,8 @@ pub struct Glance {
     pub has_expired: bool,
     /// … or will within seconds.
     pub expires_soon: bool,
+    /// People used Open WebUI since that was last looked at.
+    pub was_active: bool,
     /// Another text once there is something else to show.
     pub moved: String,
     pub checkpoint: Option<Place>,
@@ -126,15 +128,25 @@ pub async fn place(target: &Target) -> Result<Option<Place>> {
     Ok(rows.first().and_then(Place::from_row))
 }
 
-/// Says how we are, as the leader, and looks what there is to do at `now`.
+/// Says how we are, as the leader, and looks what there is to do at `now`; also whether people used Open WebUI since the second
+/// `people`, where that was asked for.
 ///
 /// # Errors
 /// [`Error::Paused`] while somebody has paused the daemon.
-pub async fn glance(target: &Target, beat: &Beat, now: SystemTime) -> Result<Glance> {
-    let types = [Type::TEXT, Type::TEXT, Type::TEXT, Type::TEXT, Type::TIMESTAMPTZ];
-    let statement = target.prepare(sql::GLANCE, &types).await?;
+pub async fn glance(
+    target: &Target,
+    beat: &Beat,
+    now: SystemTime,
+    people: Option<Option<i64>>,
+) -> Result<Glance> {
+    let types = [Type::TEXT, Type::TEXT, Type::TEXT, Type::TEXT, Type::TIMESTAMPTZ, Type::INT8];
+    // Before Open WebUI has its tables, they cannot be named.
+    let was_active = if people.is_some() { sql::WAS_ACTIVE } else { "false" };
+    let statement = target.prepare(&sql::fill(sql::GLANCE, ":was_active", was_active), &types).await?;
+    let since = people.flatten();
     let instance = beat.instance.to_string();
-    let parameters: [&(dyn ToSql + Sync); 5] = [&instance, &beat.state, &beat.reason, &beat.layout, &now];
+    let parameters: [&(dyn ToSql + Sync); 6] =
+        [&instance, &beat.state, &beat.reason, &beat.layout, &now, &since];
     let rows = target.query("look what there is to do", QUICK, &statement, &parameters).await?;
     let row = rows
         .first()
@@ -148,6 +160,7 @@ pub async fn glance(target: &Target, beat: &Beat, now: SystemTime) -> Result<Gla
         has_letters: row.get("has_letters"),
         has_expired: row.get("has_expired"),
         expires_soon: row.get("expires_soon"),
+        was_active: row.get("was_active"),
         moved: row.get("moved"),
         checkpoint: Place::from_row(row),
     })

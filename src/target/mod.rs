@@ -2,7 +2,7 @@
 //!
 //! This file owns the session: its settings and the cache of prepared statements. It does not know what any statement
 //! means; retries nothing. Each file beside it owns one table or one question: the checkpoint, our schema, the layout of
-//! Open WebUI's tables, the brake, pauses, the policy, the audit, dead letters, the heartbeat. None of them decides who
+//! Open WebUI's tables, whether they are still those, the brake, pauses, the policy, the audit, dead letters, the heartbeat. None of them decides who
 //! should have what.
 
 pub mod audit;
@@ -12,6 +12,7 @@ pub mod dead_letter;
 pub mod failures;
 pub mod heartbeat;
 pub mod layout;
+pub mod open_webui;
 pub mod pause;
 pub mod policy;
 pub mod schema;
@@ -27,6 +28,7 @@ use tokio_postgres::{Client, Row, Statement};
 
 use crate::config::Config;
 use crate::error::{Error, Result, Side, on};
+use crate::failpoint;
 use crate::postgres::{self, Connection, Limited, quote_ident};
 use crate::sql;
 
@@ -197,9 +199,47 @@ impl Target {
         self.execute(action, "select 1").await
     }
 
+    /// From here on nothing is written outside of a transaction that [`Self::begin`] and the like began. For a session that
+    /// sends writes together with the BEGIN before them: where that alone fails (it was cancelled, say), each of them would
+    /// otherwise be a transaction of its own, and commit without its checkpoint.
+    pub async fn write_in_transactions_only(&self) -> Result<()> {
+        let text = "set default_transaction_read_only = on";
+        let work = self.connection.client.batch_execute(text);
+        within(Side::Target, "allow no write outside of a transaction", QUICK, work).await
+    }
+
     /// Begins a transaction.
     pub async fn begin(&self, action: &'static str) -> Result<()> {
-        self.execute(action, "begin").await
+        self.begin_with(action, BEGIN).await
+    }
+
+    /// Begins the transaction of a small batch. Meant to be sent together with what is written in it.
+    pub async fn begin_small(&self) -> Result<()> {
+        let is_lost = failpoint::hit(failpoint::BEGIN_LOST).is_err();
+        let text = if is_lost { "do $$ begin raise query_canceled; end $$" } else { BEGIN };
+        self.begin_with("begin a batch", text).await
+    }
+
+    async fn begin_with(&self, action: &'static str, text: &str) -> Result<()> {
+        within(Side::Target, action, QUICK, self.connection.client.batch_execute(text)).await
+    }
+
+    /// Does `work`, which belongs to no batch, in a transaction of its own.
+    pub async fn alone<T>(&self, action: &'static str, work: impl Future<Output = Result<T>>) -> Result<T> {
+        self.begin(action).await?;
+        match work.await {
+            Ok(done) => {
+                self.execute(action, "commit").await?;
+                Ok(done)
+            }
+            Err(error) => {
+                // Where the server still answers, whoever goes on with this session finds it as it was.
+                if error.sqlstate().is_some() {
+                    self.roll_back(action).await?;
+                }
+                Err(error)
+            }
+        }
     }
 
     /// Undoes the open transaction.
@@ -209,7 +249,8 @@ impl Target {
 
     /// Begins a transaction that is written in many pieces: look-ups still, but planned for what each of them holds.
     pub async fn begin_pieces(&self) -> Result<()> {
-        self.execute("begin a large batch", "begin; set local plan_cache_mode = force_custom_plan").await
+        let text = format!("{BEGIN}; set local plan_cache_mode = force_custom_plan");
+        self.begin_with("begin a large batch", &text).await
     }
 
     /// Begins a transaction whose statements handle many rows: planned for what the tables hold now.
@@ -267,6 +308,8 @@ impl Target {
     }
 }
 
+/// Also where a session may write in transactions only.
+const BEGIN: &str = "begin read write";
 /// How often a lease is asked for again while the session that held it ends.
 const LEASE_TRIES: u32 = 20;
 /// How long a statement of a small batch may take before the connection counts as dead: a link that was cut

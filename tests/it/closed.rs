@@ -329,6 +329,46 @@ async fn a_table_that_is_rewritten_in_place_is_looked_at_again() {
     daemon.ready().await;
 }
 
+/// Statements: Open WebUI's first admin signs up: the one of [`crate::support::ADMIN`].
+const SIGN_UP: &str = "
+    insert into \"user\" (id, name, email, role, profile_image_url, created_at, updated_at, last_active_at)
+    values ('0a1b2c3d-0000-4000-8000-00000000ad01', 'First', 'first@webui.test', 'admin', '/user.png', 1, 1, 1);
+    insert into auth (id, email, password, active) values ('0a1b2c3d-0000-4000-8000-00000000ad01', 'first@webui.test', '', true);";
+
+/// Statements: Open WebUI's people are gone, and their table is another one.
+const REMAKE: &str = "
+    create table another (like \"user\" including all);
+    drop table \"user\" cascade;
+    alter table another rename to \"user\";
+    truncate auth, \"group\" cascade;";
+
+#[tokio::test]
+async fn an_open_webui_made_anew_between_two_batches_gets_its_first_admin_before_anybody_is_written() {
+    let pair = Pair::new().await;
+    pair.litellm(&people("a", 3)).await;
+    let daemon = Daemon::start(&pair);
+    pair.settle().await;
+    let large = format!("truncate \"LiteLLM_TeamTable\" cascade; {}", people("c", 1));
+    let emptied = "truncate \"user\", auth, \"group\" cascade";
+    for (how, change) in [(emptied, people("b", 1)), (emptied, large), (REMAKE, people("d", 1))] {
+        pair.webui(how).await;
+        pair.litellm(&change).await;
+        eventually("it waits", || async { daemon.get("/readyz").1.contains("sign up there first") }).await;
+        assert_eq!(pair.ask("select count(*) from \"user\"").await, "0", "{how}");
+        pair.webui(SIGN_UP).await;
+        eventually("it goes on", || async { daemon.get("/readyz").0 == 200 }).await;
+        pair.settle().await;
+        assert_in_step(&pair).await;
+    }
+    // With its admin already, and nobody else.
+    pair.webui(&[REMAKE, SIGN_UP].concat()).await;
+    pair.litellm(&people("e", 1)).await;
+    pair.settle().await;
+    assert_eq!(pair.ask("select count(*) from \"user\" where id like 'usr_%'").await, "7");
+    assert_in_step(&pair).await;
+    assert!(!daemon.log().contains("could not"), "{}", daemon.log());
+}
+
 #[tokio::test]
 async fn an_open_webui_made_anew_gets_its_first_admin_before_anybody_is_written() {
     let pair = Pair::new().await;
@@ -341,12 +381,7 @@ async fn an_open_webui_made_anew_gets_its_first_admin_before_anybody_is_written(
     eventually("it waits", || async { daemon.get("/readyz").1.contains("sign up there first") }).await;
     pair.litellm(&people("b", 1)).await;
     assert_eq!(pair.ask("select count(*) from \"user\"").await, "0");
-    pair.webui(
-        "insert into \"user\" (id, name, email, role, profile_image_url, created_at, updated_at, last_active_at)
-         values ('first', 'First', 'first@webui.test', 'admin', '/user.png', 1, 1, 1);
-         insert into auth (id, email, password, active) values ('first', 'first@webui.test', '', true)",
-    )
-    .await;
+    pair.webui(SIGN_UP).await;
     eventually("it goes on", || async { daemon.get("/readyz").0 == 200 }).await;
     pair.settle().await;
     for user in ["a1", "b1"] {

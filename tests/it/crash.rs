@@ -4,7 +4,7 @@ use litellm_webui_sync::failpoint;
 
 use crate::churn::{assert_audited_once, reference};
 use crate::support::compare::assert_in_step;
-use crate::support::daemon::DaemonOptions;
+use crate::support::daemon::{DaemonOptions, run};
 use crate::support::{Daemon, Pair, change, gone, key, organization, people, person, team};
 
 /// Dies at hit number `after + 1` of a window, in the middle of changes; then a daemon that does not.
@@ -34,6 +34,15 @@ async fn dies_in(window: &str, after: u32) {
         .await;
         if number == 3 {
             pair.litellm(&gone("a2")).await;
+        }
+        if number == 4 && window == failpoint::MENDED_NOT_FINISHED {
+            pair.settle().await;
+            pair.webui(
+                "delete from litellm_webui_sync.litellm_user where user_id = 'a3';
+                 update \"user\" set name = 'Edited' where id = 'usr_a4'",
+            )
+            .await;
+            assert_eq!(run(&pair, &["resnapshot"]).0, 0);
         }
         tokio::time::sleep(std::time::Duration::from_millis(25)).await;
     }
@@ -71,6 +80,11 @@ async fn a_death_with_a_slot_and_no_copy() {
 #[tokio::test]
 async fn a_death_with_a_copy_that_is_not_merged() {
     dies_in(failpoint::COPIED_NOT_MERGED, 0).await;
+}
+
+#[tokio::test]
+async fn a_death_after_a_look_has_mended_what_differed() {
+    dies_in(failpoint::MENDED_NOT_FINISHED, 0).await;
 }
 
 #[test]

@@ -273,3 +273,28 @@ async fn losing_every_model_counts_for_the_brake() {
     assert_eq!(run(&pair, &["approve", &id]).0, 0);
     eventually("everybody to lose them", || async { sees(&pair, "usr_a1").await.is_empty() }).await;
 }
+
+/// Open WebUI's own group sync takes people out of every group their token does not name, at each sign-in.
+#[tokio::test]
+async fn who_is_taken_out_of_our_groups_when_they_sign_in_is_back_within_seconds() {
+    let pair = Pair::new().await;
+    pair.litellm(&[served(), people("a", 6), team("t", "T", None, &["a1", "a2"])].concat()).await;
+    let daemon = Daemon::start(&pair);
+    pair.settle().await;
+    assert_in_step(&pair).await;
+    let groups =
+        "select string_agg(group_id, ' ' order by group_id) from group_member where user_id = 'usr_a1'";
+    let before = pair.ask(groups).await;
+    assert!(before.contains("grp_team_t") && before.contains("grp_models_"), "{before}");
+    daemon.ready().await;
+    // One after the other: also who signs in again.
+    for _ in 0..2 {
+        pair.webui(
+            "delete from group_member where user_id = 'usr_a1';
+             update \"user\" set last_active_at = extract(epoch from clock_timestamp())::bigint where id = 'usr_a1'",
+        )
+        .await;
+        eventually("to be back", || async { pair.ask(groups).await == before }).await;
+    }
+    assert_in_step(&pair).await;
+}

@@ -9,6 +9,7 @@ use testbed::{Cluster, ClusterOptions, connect};
 use crate::churn::{assert_audited_once, reference};
 use crate::support::compare::assert_in_step;
 use crate::support::daemon::{DaemonOptions, run};
+use crate::support::work::Workload;
 use crate::support::{
     Daemon, Pair, PairOptions, change, eventually, gone, organization, people, person, quote, team,
 };
@@ -125,7 +126,8 @@ async fn changes_go_on_while_it_runs_and_none_is_lost_or_repeated() {
 #[tokio::test]
 async fn a_kill_before_the_merge_changes_nothing_and_it_runs_again() {
     let pair = Pair::new().await;
-    pair.litellm(&people("a", 10)).await;
+    // More than is mended row by row: it becomes a copy.
+    pair.litellm(&people("a", 1_500)).await;
     {
         let _daemon = Daemon::start(&pair);
         pair.settle().await;
@@ -134,21 +136,61 @@ async fn a_kill_before_the_merge_changes_nothing_and_it_runs_again() {
         DaemonOptions { failpoints: Some("copied-not-merged=panic".to_owned()), ..DaemonOptions::default() };
     let daemon = Daemon::with(&pair, &options);
     pair.settle().await;
-    pair.webui("delete from litellm_webui_sync.litellm_user where user_id = 'a3'").await;
+    pair.webui("delete from litellm_webui_sync.litellm_user where user_id not in ('a1', 'a2')").await;
     assert_eq!(run(&pair, &["resnapshot"]).0, 0);
     eventually("the crash", || async {
         pair.ask("select phase from litellm_webui_sync.resnapshot").await == "catching up"
     })
     .await;
     drop(daemon);
-    assert_eq!(pair.ask("select count(*) from litellm_webui_sync.litellm_user").await, "9");
+    assert_eq!(pair.ask("select count(*) from litellm_webui_sync.litellm_user").await, "2");
     let _daemon = Daemon::start(&pair);
     eventually("the second attempt", || async {
         pair.ask("select phase from litellm_webui_sync.resnapshot").await == "done"
     })
     .await;
     pair.settle().await;
-    assert_eq!(pair.ask("select count(*) from litellm_webui_sync.litellm_user").await, "10");
+    assert_eq!(pair.ask("select count(*) from litellm_webui_sync.litellm_user").await, "1500");
+    assert_in_step(&pair).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_stream_goes_on_while_everything_is_looked_at() {
+    let (pair, _daemon) = begin().await;
+    let load = Workload::start(&pair.source, "w");
+    make_drift(&pair).await;
+    // Nobody can read this table for now, so the look cannot end; nor is anybody else about to.
+    let locked = testbed::connect(&pair.target).await.unwrap();
+    locked
+        .batch_execute("begin; lock litellm_webui_sync.litellm_project in access exclusive mode")
+        .await
+        .unwrap();
+    assert_eq!(run(&pair, &["verify", "--timeout", "0"]).0, 1);
+    eventually("a look", || async {
+        pair.ask("select phase from litellm_webui_sync.resnapshot").await == "comparing"
+    })
+    .await;
+    for round in 0..3 {
+        load.go_on().await;
+        pair.litellm(&change("a5", &format!("user_alias = 'Meanwhile {round}'"))).await;
+        pair.settle().await;
+        assert!(pair.account("a5@x.test").await.contains(&format!("Meanwhile {round}")));
+    }
+    assert_eq!(pair.ask("select finished_at is null from litellm_webui_sync.resnapshot").await, "t");
+    locked.batch_execute("rollback").await.unwrap();
+    eventually("its end", || async {
+        pair.ask("select phase from litellm_webui_sync.resnapshot").await == "done"
+    })
+    .await;
+    // Under the same load: what was made to differ is found, and then nothing.
+    let (code, found) = answer(&pair, &["verify", "--repair", "--json"]);
+    assert_eq!((code, found["mirror"].as_object().unwrap().len()), (3, 2), "{found}");
+    for _ in 0..3 {
+        let (code, clean) = answer(&pair, &["verify", "--json"]);
+        assert_eq!((code, &clean["mirror"], &clean["webui"]), (0, &json!({}), &json!({})), "{clean}");
+    }
+    load.end().await;
+    pair.settle().await;
     assert_in_step(&pair).await;
 }
 

@@ -2,11 +2,13 @@
 
 use testbed::{Cluster, ClusterOptions, connect};
 
-use crate::churn::reference;
+use crate::churn::{assert_audited_once, reference};
 use crate::support::compare::assert_in_step;
+use crate::support::daemon::DaemonOptions;
 use crate::support::{
-    Daemon, Pair, PairOptions, change, eventually, gone, organization, people, person, rows, team,
+    Daemon, Pair, PairOptions, change, eventually, gone, key, organization, people, person, rows, team,
 };
+use litellm_webui_sync::failpoint;
 use litellm_webui_sync::observe::status::Waited;
 
 /// Too large for its page and not compressible: unchanged, it is not in the stream.
@@ -304,3 +306,48 @@ async fn insert_delete_insert_and_moves_in_one_transaction_end_as_the_last_one_s
     })
     .await;
 }
+
+/// Whatever is sent together with a BEGIN that fails alone: the server would run each statement as a transaction of its own.
+#[tokio::test]
+async fn nothing_is_written_where_the_begin_of_a_batch_failed_alone() {
+    let pair = Pair::new().await;
+    pair.litellm(&people("a", 3)).await;
+    reference::begin(&pair).await;
+    for (round, changes) in [
+        person("new", "new@x.test"),
+        [person("other", "other@x.test"), team("t", "T", None, &["a1", "other"]), key("k", "a2")].concat(),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let failpoints = Some(format!("{}=1*return->off", failpoint::BEGIN_LOST));
+        let daemon = Daemon::with(&pair, &DaemonOptions { failpoints, ..DaemonOptions::default() });
+        pair.settle().await;
+        if round == 0 {
+            pair.webui(WITNESS).await;
+        }
+        assert!(!daemon.log().contains("trying again"), "{}", daemon.log());
+        pair.litellm(&changes).await;
+        pair.settle().await;
+        assert!(daemon.log().contains("trying again"), "{}", daemon.log());
+        let alone = "select string_agg(distinct what, ' ') from seen
+                      where xid not in (select xid from seen where what = 'checkpoint')";
+        assert_eq!(pair.ask(alone).await, "", "round {round}");
+        assert_in_step(&pair).await;
+    }
+    let seen = "select string_agg(distinct what, ' ' order by what) from seen";
+    assert_eq!(pair.ask(seen).await, "checkpoint litellm_key litellm_team litellm_user user");
+    reference::assert_exactly_once(&pair).await;
+    assert_audited_once(&pair).await;
+}
+
+/// Notes what each transaction wrote.
+const WITNESS: &str = "
+    create table seen (xid xid8, what text);
+    create function see() returns trigger language plpgsql as
+      $$ begin insert into public.seen values (pg_current_xact_id(), tg_table_name); return null; end $$;
+    create trigger see after insert on \"user\" for each statement execute function see();
+    create trigger see after update on litellm_webui_sync.checkpoint for each statement execute function see();
+    create trigger see after insert on litellm_webui_sync.litellm_user for each statement execute function see();
+    create trigger see after insert on litellm_webui_sync.litellm_team for each statement execute function see();
+    create trigger see after insert on litellm_webui_sync.litellm_key for each statement execute function see();";

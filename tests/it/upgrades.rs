@@ -1,10 +1,11 @@
 //! Open WebUI and LiteLLM are upgraded while we are there.
 
-use testbed::{Schema, connect, execute, load};
+use testbed::{Cluster, ClusterOptions, Schema, connect, execute, load};
 
 use crate::support::compare::{Foreign, api_keys, assert_in_step, assert_in_step_with};
+use crate::support::daemon::{DaemonOptions, run};
 use crate::support::{
-    Daemon, Pair, PairOptions, change, gone, key, people, person, rostered, rows, team, unkey,
+    Daemon, Pair, PairOptions, change, eventually, gone, key, people, person, rostered, rows, team, unkey,
 };
 
 #[tokio::test]
@@ -171,16 +172,13 @@ async fn a_table_litellm_adds_is_followed_and_a_column_made_anew_is_copied_again
     pair.settle().await;
     // Values change with no row in the stream.
     pair.litellm("alter table \"LiteLLM_UserTable\" drop column user_alias; alter table \"LiteLLM_UserTable\" add column user_alias text default 'Everybody'").await;
-    crate::support::eventually("the new values", || async {
+    eventually("the new values", || async {
         pair.ask("select count(*) from \"user\" where name = 'Everybody'").await == "5"
     })
     .await;
     pair.litellm("create table \"LiteLLM_AccessGroupTable\" (access_group_id text primary key, access_group_name text, access_model_names text[], assigned_team_ids text[])").await;
     let published = "select count(*) from pg_publication_tables where tablename = 'LiteLLM_AccessGroupTable'";
-    crate::support::eventually("the table to be published", || async {
-        pair.ask_litellm(published).await == "1"
-    })
-    .await;
+    eventually("the table to be published", || async { pair.ask_litellm(published).await == "1" }).await;
     pair.settle().await;
     assert_in_step(&pair).await;
     daemon.ready().await;
@@ -231,5 +229,203 @@ async fn changed_rules_reach_everybody_at_the_next_start_and_unchanged_ones_nobo
         assert_eq!(name(&pair).await, "a2", "{other}");
         assert_eq!(made_with().await, before);
     }
+    assert_in_step(&pair).await;
+}
+
+/// LiteLLM's migrations, one after the other.
+mod migrations {
+    use std::time::Duration;
+
+    use testbed::connect;
+
+    use crate::support::{Pair, people};
+
+    const ALL: &str = include_str!("litellm_upgrade.sql");
+    /// Between two of them.
+    const GAP: Duration = Duration::from_millis(200);
+
+    /// Up to the index that takes long, and after it.
+    pub(super) fn halves() -> (Vec<&'static str>, Vec<&'static str>) {
+        let all: Vec<&str> = ALL.split("\n\n").collect();
+        let pause = all.iter().position(|text| text.contains("takes long")).unwrap();
+        (all[1..pause].to_vec(), all[pause + 1..].to_vec())
+    }
+
+    /// Runs some. None may wait for a lock for long, and none may be ended by the server.
+    pub(super) async fn run(pair: &Pair, some: &[&str]) {
+        for migration in some {
+            let sql = format!("set lock_timeout = '3s'; begin; {migration} ; commit");
+            let client = connect(&pair.source).await.unwrap();
+            client.batch_execute(&sql).await.unwrap_or_else(|error| panic!("{error:?}: {migration}"));
+            tokio::time::sleep(GAP).await;
+        }
+    }
+
+    /// An index that takes this long to build without keeping anybody from writing.
+    pub(super) async fn build_slowly(pair: &Pair, seconds: f64) {
+        pair.litellm(&people("slow", 10)).await;
+        let client = connect(&pair.source).await.unwrap();
+        client
+            .batch_execute(&format!(
+                "create function slowly(text) returns text immutable language plpgsql as
+                 $$ begin if $1 like 'slow%' then perform pg_sleep({seconds} / 10.0); end if; return $1; end $$",
+            ))
+            .await
+            .unwrap();
+        let build = "create index concurrently slowly on \"LiteLLM_UserTable\" (slowly(user_id))";
+        client.batch_execute(build).await.unwrap();
+        client.batch_execute("drop index slowly").await.unwrap();
+    }
+}
+
+/// LiteLLM at work, a statement at a time: no two of its own transactions wait for each other. Ends when it is told to.
+async fn work(url: String, mut told: tokio::sync::oneshot::Receiver<()>) {
+    let client = connect(&url).await.unwrap();
+    let mut number = 0;
+    while told.try_recv().is_err() {
+        number += 1;
+        for statement in [
+            person(&format!("w{number}"), &format!("w{number}@x.test")),
+            key(&format!("w{number}"), &format!("w{number}")),
+            change("a1", &format!("user_alias = 'Round {number}', spend = spend + 1")),
+            rostered("t", &["a1", &format!("w{number}")]),
+            gone(&format!("w{}", number - number % 7)),
+        ] {
+            client.batch_execute(&statement).await.unwrap_or_else(|error| panic!("{error:?}: {statement}"));
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+}
+
+/// How often everything was copied.
+async fn copies(pair: &Pair) -> String {
+    pair.ask("select count(*) from litellm_webui_sync.backfill").await
+}
+
+/// LiteLLM 1.77.3 with some people.
+async fn old_litellm() -> Pair {
+    let pair = Pair::with(PairOptions { litellm: Schema::LiteLlm1_77_3, ..PairOptions::default() }).await;
+    let keys: String = (1..=6).map(|number| key(&format!("k{number}"), &format!("a{number}"))).collect();
+    let model = "insert into \"LiteLLM_ProxyModelTable\" (model_id, model_name, litellm_params, created_by, updated_by)
+                 values ('1', 'gpt-4', '{}', '', '');";
+    let parts = [model.to_owned(), people("a", 30), team("t", "T", None, &["a1", "a2"]), keys];
+    pair.litellm(&parts.concat()).await;
+    pair
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_upgrade_of_litellm_is_one_copy_when_it_is_over_and_the_stream_goes_on_meanwhile() {
+    let pair = old_litellm().await;
+    let daemon = Daemon::start(&pair);
+    pair.settle().await;
+    daemon.ready().await;
+    let (enough, told) = tokio::sync::oneshot::channel();
+    let working = tokio::spawn(work(pair.source.clone(), told));
+    let (first, second) = migrations::halves();
+    let upgrade = async {
+        migrations::run(&pair, &first).await;
+        eventually("it is seen", || async {
+            daemon.get("/metrics").1.contains("publication_status{status=\"changed\"} 1")
+        })
+        .await;
+        migrations::build_slowly(&pair, 8.0).await;
+        migrations::run(&pair, &second).await;
+    };
+    // Nobody is without the stream while it goes on.
+    let watch = async {
+        loop {
+            let (code, said) = daemon.get("/readyz");
+            assert_eq!(code, 200, "{said}");
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    };
+    tokio::select! {
+        () = upgrade => {}
+        () = watch => {}
+    }
+    assert_eq!(copies(&pair).await, "1");
+    eventually("the copy", || async { copies(&pair).await == "2" }).await;
+    enough.send(()).unwrap();
+    working.await.unwrap();
+    daemon.ready().await;
+    pair.litellm(
+        "insert into \"LiteLLM_AccessGroupTable\" (access_group_id, access_group_name, access_model_names) values ('g', 'G', '{gpt-4}');
+         update \"LiteLLM_TeamTable\" set access_group_ids = '{g}' where team_id = 't'",
+    )
+    .await;
+    assert_eq!(pair.settle().await, 0);
+    assert_in_step(&pair).await;
+    assert_eq!(copies(&pair).await, "2");
+}
+
+#[tokio::test]
+async fn a_daemon_that_starts_in_the_middle_of_an_upgrade_streams_on_and_copies_when_it_is_over() {
+    let pair = old_litellm().await;
+    {
+        let _daemon = Daemon::start(&pair);
+        pair.settle().await;
+    }
+    // Prisma has this lock from the first migration to the last.
+    let prisma = connect(&pair.source).await.unwrap();
+    prisma.batch_execute("select pg_advisory_lock(72707369)").await.unwrap();
+    let (first, second) = migrations::halves();
+    migrations::run(&pair, &first).await;
+    let daemon = Daemon::start(&pair);
+    pair.litellm(&person("during", "during@x.test")).await;
+    pair.settle().await;
+    assert_eq!(pair.account("during@x.test").await, "usr_during|during|user|active");
+    daemon.ready().await;
+    assert_eq!(copies(&pair).await, "1");
+    migrations::run(&pair, &second).await;
+    drop(prisma);
+    eventually("the copy", || async { copies(&pair).await == "2" }).await;
+    pair.settle().await;
+    assert_in_step(&pair).await;
+    daemon.ready().await;
+    assert_eq!(copies(&pair).await, "2");
+}
+
+#[tokio::test]
+async fn a_migration_does_not_wait_for_a_copy() {
+    let [source, target] = [(); 2].map(|()| Cluster::start(ClusterOptions::default()).unwrap());
+    let pair = Pair::on(&source, &target, PairOptions::default()).await;
+    pair.litellm(&[people("a", 5), team("t", "T", None, &["a1"])].concat()).await;
+    let daemon = Daemon::start(&pair);
+    pair.settle().await;
+    // The copy hangs in Open WebUI's database, with locks on LiteLLM's tables.
+    let holder = connect(&pair.target).await.unwrap();
+    holder
+        .batch_execute("begin; lock table litellm_webui_sync.litellm_team in access exclusive mode")
+        .await
+        .unwrap();
+    let asked = run(&pair, &["resnapshot"]);
+    assert_eq!(asked.0, 0, "{asked:?}");
+    let reads =
+        "select count(*) from pg_locks where mode = 'AccessShareLock' and granted and pid <> pg_backend_pid()
+                    and relation = '\"LiteLLM_TeamTable\"'::regclass";
+    eventually("the copy to read", || async { pair.ask_litellm(reads).await == "1" }).await;
+    migrations::run(&pair, &["alter table \"LiteLLM_TeamTable\" add column newest text"]).await;
+    eventually("it says so", || async { daemon.log().contains("went first") }).await;
+    holder.batch_execute("rollback").await.unwrap();
+    pair.litellm(&person("after", "after@x.test")).await;
+    pair.settle().await;
+    assert_in_step(&pair).await;
+    daemon.ready().await;
+}
+
+#[tokio::test]
+async fn a_copy_for_an_upgrade_that_failed_half_way_is_no_healing_the_next_time() {
+    let pair = old_litellm().await;
+    {
+        let _daemon = Daemon::start(&pair);
+        pair.settle().await;
+    }
+    pair.litellm("alter table \"LiteLLM_VerificationToken\" add column key_type text").await;
+    let failpoints = Some("copied-not-merged=panic".to_owned());
+    Daemon::with(&pair, &DaemonOptions { failpoints, ..DaemonOptions::default() }).end();
+    let _daemon = Daemon::start(&pair);
+    pair.settle().await;
+    assert_eq!(copies(&pair).await, "3");
+    assert_eq!(pair.ask("select count(*) from litellm_webui_sync.backfill where healing").await, "0");
     assert_in_step(&pair).await;
 }

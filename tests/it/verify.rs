@@ -30,10 +30,10 @@ fn shown(daemon: &Daemon, what: &str) -> bool {
     daemon.get("/metrics").1.lines().any(|line| line == format!("litellm_webui_sync_{what}"))
 }
 
-/// Why LiteLLM's rows were copied beside the stream, time after time, as the log and the page say it.
+/// Why everything was looked at, time after time, as the log and the page say it.
 fn reasons(daemon: &Daemon) -> Vec<String> {
     let log = daemon.log();
-    let copies = log.lines().filter(|line| line.contains("while the stream waits"));
+    let copies = log.lines().filter(|line| line.contains("beside the stream"));
     copies.map(|line| line.split("reason=\"").nth(1).unwrap().split('"').next().unwrap().to_owned()).collect()
 }
 

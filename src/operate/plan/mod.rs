@@ -237,13 +237,17 @@ async fn copy(config: &Config, source: &Source, target: &Target, plan: &mut Plan
     source.begin_reading(config, &tables, None, Duration::from_secs(300)).await?;
     // Nobody looks at this one.
     let copies = Copies::default();
-    for id in TableId::all() {
-        let mirror = id.table().mirror;
-        let text = format!("create temporary table stage_{mirror} (like {mirror})");
-        target.execute("prepare the staging tables", &text).await?;
-        let rows = backfill::fill_staging(config, source, target, id, &tables, None, &copies).await?;
-        plan.litellm.push(Copied { table: id.table().source, rows });
-    }
+    let read = async {
+        for id in TableId::all() {
+            let mirror = id.table().mirror;
+            let text = format!("create temporary table stage_{mirror} (like {mirror})");
+            target.execute("prepare the staging tables", &text).await?;
+            let rows = backfill::fill_staging(config, source, target, id, &tables, None, &copies).await?;
+            plan.litellm.push(Copied { table: id.table().source, rows });
+        }
+        Ok(())
+    };
+    source.giving_way(&source.beside().await?, read).await?;
     within(Side::Source, "end reading", QUICK, client.batch_execute("rollback")).await?;
     for table in TableId::all().map(TableId::table) {
         backfill::merge_table(target, table).await?;

@@ -1,0 +1,287 @@
+//! Looks at everything, beside the stream: a verify, and the reconcile.
+//!
+//! Owns the order of a look: freeze both ends, compare LiteLLM's rows with the mirror, then Open WebUI's with what they should be; and
+//! that what differs is mended by the applier, in batches of its own, or becomes a copy where it is too much. The looks
+//! themselves are [`crate::copy`]'s. Whatever goes wrong in one ends nothing: it is put off. Contains no SQL.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use super::Daemon;
+use super::own::Order;
+use super::projection::made_with;
+use crate::catalog::TableId;
+use crate::config::Endpoint;
+use crate::copy::compare::{self, FEW, Mend};
+use crate::copy::register::CopyPhase;
+use crate::copy::request::{self, Pending};
+use crate::copy::still::{self, Hold};
+use crate::copy::sweep::{Differences, Slice, Sweep};
+use crate::copy::verify::{self, Difference, Drifts};
+use crate::error::{Error, Result};
+use crate::failpoint;
+use crate::position::Lsn;
+use crate::postgres::error_chain;
+use crate::project::Projection;
+use crate::project::models::Rules;
+use crate::project::touched::Touched;
+use crate::source::{Source, SourceTable};
+use crate::stage::Part;
+use crate::target::Target;
+use crate::target::audit;
+use crate::target::brake;
+use crate::target::checkpoint;
+use crate::target::layout;
+use crate::target::open_webui;
+
+/// What there is to look at.
+#[derive(Debug)]
+pub(super) enum Work {
+    Look(Pending),
+    Reconcile,
+}
+
+/// Where work is left.
+#[derive(Debug, Clone)]
+pub(super) struct Desk {
+    given: mpsc::Sender<Work>,
+    is_busy: Arc<AtomicBool>,
+}
+
+impl Desk {
+    /// Whether it is begun: there is only one look at a time.
+    pub(super) fn begin(&self, work: Work) -> bool {
+        if self.is_busy.swap(true, Ordering::AcqRel) {
+            return false;
+        }
+        self.given.try_send(work).is_ok()
+    }
+}
+
+pub(super) struct Beside {
+    daemon: Arc<Daemon>,
+    /// The very server that is followed.
+    endpoint: Endpoint,
+    tables: BTreeMap<String, SourceTable>,
+    orders: mpsc::Sender<Order>,
+    holds: mpsc::Sender<Hold>,
+    desk: Desk,
+    work: mpsc::Receiver<Work>,
+}
+
+impl Beside {
+    pub(super) fn new(
+        daemon: Arc<Daemon>,
+        endpoint: Endpoint,
+        tables: BTreeMap<String, SourceTable>,
+        orders: mpsc::Sender<Order>,
+        holds: mpsc::Sender<Hold>,
+    ) -> Self {
+        let (given, work) = mpsc::channel(1);
+        let desk = Desk { given, is_busy: Arc::default() };
+        Self { daemon, endpoint, tables, orders, holds, desk, work }
+    }
+
+    /// Where to leave work.
+    pub(super) fn work(&self) -> Desk {
+        self.desk.clone()
+    }
+
+    /// Looks at what it is given until cancelled.
+    pub(super) async fn run(mut self, cancel: CancellationToken) {
+        loop {
+            let work = tokio::select! {
+                () = cancel.cancelled() => return,
+                work = self.work.recv() => work,
+            };
+            let Some(work) = work else { return };
+            let look = async {
+                match work {
+                    Work::Look(pending) => self.look(&pending).await,
+                    Work::Reconcile => {
+                        if let Err(error) = self.reconcile().await {
+                            tracing::warn!(
+                                error = error_chain(&error),
+                                "a reconcile came to nothing; it is tried again"
+                            );
+                        }
+                    }
+                }
+            };
+            tokio::select! {
+                () = cancel.cancelled() => return,
+                () = look => {}
+            }
+            self.desk.is_busy.store(false, Ordering::Release);
+        }
+    }
+
+    /// A look that was asked for, by somebody or by the schedule.
+    async fn look(&self, pending: &Pending) {
+        let Daemon { config, progress, .. } = &*self.daemon;
+        let (id, reason) = (pending.id(), pending.reason());
+        tracing::info!(
+            request = id,
+            mends = pending.mends(),
+            reason,
+            "looking at everything beside the stream"
+        );
+        let scope = TableId::all().filter(|id| self.concerns(pending, *id)).count();
+        progress.copies.begin(pending.kind(), reason, scope);
+        let notes = match Target::open(config).await {
+            Ok(notes) => notes,
+            Err(error) => {
+                tracing::warn!(error = error_chain(&error), "could not look");
+                return progress.copies.end(false);
+            }
+        };
+        let looked = self.look_and_note(pending, &notes).await;
+        progress.copies.end(matches!(looked, Ok(true)));
+        if let Err(error) = looked {
+            let reason = error_chain(&error);
+            tracing::warn!(reason, request = id, "a look came to nothing; it is put off");
+            if let Err(error) = request::put_off(&notes, id, "waiting", &reason, false).await {
+                tracing::warn!(error = error_chain(&error), "it could not even be put off");
+            }
+        }
+    }
+
+    fn concerns(&self, pending: &Pending, id: TableId) -> bool {
+        pending.concerns(id) && self.tables.contains_key(id.table().source)
+    }
+
+    /// `false`: it became a copy, or is held.
+    async fn look_and_note(&self, pending: &Pending, notes: &Target) -> Result<bool> {
+        let Daemon { config, progress, metrics, .. } = &*self.daemon;
+        let id = pending.id();
+        request::progress(notes, id, "making a snapshot", None).await?;
+        let source = Source::open_at(&self.endpoint).await?;
+        let frozen = still::freeze(config, &source, &self.tables, self.daemon.instance, &self.holds).await?;
+        let point = frozen.point;
+        request::progress(notes, id, "comparing", None).await?;
+        let scope: Vec<TableId> = TableId::all().filter(|id| self.concerns(pending, *id)).collect();
+        let found = compare::compare(config, &frozen, &self.tables, &scope, &progress.copies).await;
+        drop(frozen);
+        let found = match found {
+            Ok(found) => found,
+            Err(error) => {
+                self.order(|done| Order::Mend(Vec::new(), done)).await?;
+                return Err(error);
+            }
+        };
+        let rows = i64::try_from(found.rows).unwrap_or(i64::MAX);
+        request::progress(notes, id, "comparing", Some(rows)).await?;
+        if found.count() > FEW {
+            tracing::warn!(
+                rows = found.count(),
+                "the mirror differs in too many rows to mend each: they are copied"
+            );
+            progress.copies.escalate(id);
+            return Ok(false);
+        }
+        progress.copies.phase(CopyPhase::Merging);
+        let part = (!found.mend.is_empty()).then(|| Part::of_rows(found.mend.clone().into_iter()));
+        let sweep = self.sweep(pending.mends(), point, part.as_ref(), Some(found.mend));
+        let Some(webui) = sweep.await? else {
+            tracing::warn!(
+                "mending it takes something from too many people at once for a look: it becomes a copy"
+            );
+            progress.copies.escalate(id);
+            return Ok(false);
+        };
+        failpoint::hit(failpoint::MENDED_NOT_FINISHED)?;
+        let drifts = Drifts { mirror: found.drift, webui: webui.counts() };
+        let differences: Vec<Difference> = found.differences.into_iter().chain(webui.named()).collect();
+        verify::keep(notes, id, &differences).await?;
+        request::finish(notes, id, point, &drifts).await?;
+        if let Some(last) = verify::last_verify(notes).await? {
+            metrics.drift.verified(last.at, last.result, last.drifts.rows());
+        }
+        tracing::info!(request = id, mirror = ?drifts.mirror, webui = ?drifts.webui, lsn = %point, "looked at everything");
+        Ok(true)
+    }
+
+    async fn reconcile(&self) -> Result<()> {
+        let lsn = self.daemon.progress.checkpoint();
+        if self.sweep(true, lsn, None, None).await?.is_none() {
+            // As one batch, which the brake holds.
+            self.order(|done| Order::Reconcile(Some(done))).await?;
+        }
+        let target = Target::open(&self.daemon.config).await?;
+        let days = i32::try_from(self.daemon.config.policy.audit.retention_days).unwrap_or(i32::MAX);
+        audit::forget_old(&target, days).await
+    }
+
+    /// Open WebUI's rows against what they should be once the mirror has `part`. With `mends`, that is `rows`, and what differs is
+    /// mended. `None`: it would take something from too many, and nothing was done.
+    async fn sweep(
+        &self,
+        mends: bool,
+        lsn: Lsn,
+        part: Option<&Part>,
+        rows: Option<Mend>,
+    ) -> Result<Option<Differences>> {
+        let config = &self.daemon.config;
+        let target = Target::open(config).await?;
+        let layout = layout::find(&target, config).await?;
+        let rules = Rules::find(&target, config, &layout).await?;
+        let Some(people) = open_webui::find(&target).await? else { return Err(Error::OpenWebUiChanged) };
+        let with = made_with(config, &layout, people, &rules);
+        if mends && checkpoint::projected_with(&target).await?.as_ref() != Some(&with) {
+            // Open WebUI's connections have got another prefix: everything is projected anew.
+            self.order(|done| Order::Reconcile(Some(done))).await?;
+        }
+        let projection = Projection::new(layout, config.policy.api_keys, rules);
+        let mut sweep = Sweep::new(&target, &projection, lsn, part, mends);
+        let (mut differences, mut found) = (Differences::default(), Vec::new());
+        while let Some(slice) = sweep.next().await? {
+            differences.add(&slice);
+            if mends {
+                found.push(Slice { differences: Vec::new(), ..slice });
+            }
+        }
+        if !mends {
+            differences.add(&sweep.shared().await?);
+        } else if self.is_too_much(&target, &found).await? {
+            return Ok(None);
+        }
+        if let Some(rows) = rows {
+            // Also with nothing to mend: nobody has to remember any more what the stream changed since.
+            let rows = if mends { rows } else { Vec::new() };
+            self.order(|done| Order::Mend(rows, done)).await?;
+        }
+        if mends {
+            for slice in found {
+                self.project(slice.touched).await?;
+            }
+            let slice = Sweep::new(&target, &projection, lsn, None, true).shared().await?;
+            differences.add(&slice);
+            if !slice.is_clean() {
+                self.project(slice.touched).await?;
+            }
+        }
+        Ok(Some(differences))
+    }
+
+    /// Whether mending all this would take something from more people than one batch may.
+    async fn is_too_much(&self, target: &Target, found: &[Slice]) -> Result<bool> {
+        let losing = found.iter().map(|slice| slice.outcome.losing());
+        let (departing, stripped) = losing.fold((0, 0), |(a, b), (c, d)| (a + c, b + d));
+        brake::is_too_much(target, &self.daemon.config.policy.brake, (departing, stripped)).await
+    }
+
+    async fn project(&self, touched: Touched) -> Result<()> {
+        self.order(|done| Order::Project(touched, Some(done))).await
+    }
+
+    /// Asks the applier, and waits until it is done.
+    async fn order(&self, order: impl FnOnce(oneshot::Sender<()>) -> Order) -> Result<()> {
+        let (done, is_done) = oneshot::channel();
+        self.orders.send(order(done)).await.map_err(|_| Error::Superseded)?;
+        is_done.await.map_err(|_| Error::Superseded)
+    }
+}
