@@ -70,6 +70,10 @@ pub enum Error {
     WrongSource { found: String },
     #[error("slot \"{slot}\" exists on LiteLLM's server, but Open WebUI's database has no checkpoint for it")]
     StraySlot { slot: String },
+    #[error("slot \"{slot}\" on LiteLLM's server is none of ours: it {what}")]
+    ForeignSlot { slot: String, what: String },
+    #[error("slot \"{slot}\" is followed by a daemon of another Open WebUI database: nobody leads on ours")]
+    ForeignLeader { slot: String },
     #[error("no slot could be created within {seconds} s: {blockers}")]
     SlotBlocked { seconds: u64, blockers: String },
     #[error("publication \"{publication}\" {problem}")]
@@ -164,6 +168,7 @@ impl Error {
             | Self::Standby
             | Self::OldTimeline { .. }
             | Self::SlotHeld { .. }
+            | Self::ForeignLeader { .. }
             | Self::Superseded
             | Self::LeaseHeld
             | Self::SlotBlocked { .. }
@@ -190,6 +195,7 @@ impl Error {
             | Self::HealingLimit { .. }
             | Self::WrongSource { .. }
             | Self::StraySlot { .. }
+            | Self::ForeignSlot { .. }
             | Self::Publication { .. }
             | Self::UnknownLayout { .. }
             | Self::NoUniqueKey { .. }
@@ -238,6 +244,12 @@ impl Error {
             }
             Self::StraySlot { slot } => format!(
                 "if nothing else uses it, drop it: select pg_drop_replication_slot('{slot}'); or choose another name with --slot"
+            ),
+            Self::ForeignSlot { .. } => {
+                "choose another name with --slot (LITELLM_WEBUI_SYNC_SLOT), for every command and daemon of this Open WebUI; that slot is left as it is".to_owned()
+            }
+            Self::ForeignLeader { slot } => format!(
+                "if Open WebUI's database was copied with its daemon: give one of the two another --slot, or stop the other daemon; who follows it: select a.client_addr, a.application_name from pg_replication_slots s join pg_stat_activity a on a.pid = s.active_pid where s.slot_name = '{slot}'"
             ),
             Self::Publication { sql, .. } => format!("let its owner run: {sql}"),
             Self::ReplicaIdentity { sql, .. } => format!("on LiteLLM's database: {sql}"),
@@ -310,6 +322,7 @@ impl Error {
             Self::Silent { .. } => "silent".to_owned(),
             Self::Standby | Self::OldTimeline { .. } => "standby".to_owned(),
             Self::SlotHeld { .. } => "slot_held".to_owned(),
+            Self::ForeignLeader { .. } => "foreign_leader".to_owned(),
             Self::Superseded => "superseded".to_owned(),
             Self::LeaseHeld => "lease_held".to_owned(),
             Self::Brake { .. } => "brake".to_owned(),
@@ -485,6 +498,7 @@ mod tests {
             Error::Gap { reason: "x".into() },
             Error::HealingLimit { reason: "x".into(), limit: 3 },
             Error::StraySlot { slot: "s".into() },
+            Error::ForeignSlot { slot: "s".into(), what: "is a physical slot".into() },
             Error::UnknownLayout { missing: "x".into() },
             Error::Brake { id: 1, people: 30, active: 40 },
             Error::WalLevel { found: "replica".into() },

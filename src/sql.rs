@@ -127,6 +127,7 @@ files! {
     COLUMNS = "source/columns.sql";
     TO_ANALYZE = "target/to_analyze.sql";
     HOLDS_LEASE = "target/holds_lease.sql";
+    IS_LEASE_HELD = "target/is_lease_held.sql";
     BREAK_LEASE = "target/break_lease.sql";
     LAYOUT = "target/layout.sql";
     OPEN_WEBUI = "target/open_webui.sql";
@@ -204,6 +205,7 @@ files! {
     LEADER = "source/leader.sql";
     FAILOVER_SLOT = "source/failover_slot.sql";
     SLOT_STATE = "source/slot_state.sql";
+    DROP_SLOT = "source/drop_slot.sql";
     SOURCE_GLANCE = "source/glance.sql";
     PUBLICATION = "source/publication.sql";
     SOURCE_TABLES = "source/tables.sql";

@@ -68,6 +68,8 @@ pub(super) async fn serve(config: Config, cancel: CancellationToken) -> anyhow::
     let progress = Arc::new(Progress::default());
     let budgets = Arc::new(Budgets::new(config.policy.budgets));
     let board = Arc::new(Board::default());
+    // The pages stay until the daemon is gone: it is asked how it is also while it drains.
+    let gone = CancellationToken::new();
     let mut pages = None;
     if let Some(address) = config.http {
         let listener = http::bind(address).await?;
@@ -85,7 +87,7 @@ pub(super) async fn serve(config: Config, cancel: CancellationToken) -> anyhow::
             names: config.policy.http.names,
             guard: Arc::new(Guard::new(address, config.http_token.clone())),
         };
-        pages = Some(tokio::spawn(http::serve(listener, shown, cancel.clone())));
+        pages = Some(tokio::spawn(http::serve(listener, shown, gone.clone())));
     }
     let daemon = Arc::new(Daemon {
         config,
@@ -98,6 +100,7 @@ pub(super) async fn serve(config: Config, cancel: CancellationToken) -> anyhow::
     });
     let result = daemon.run(cancel.clone()).await;
     cancel.cancel();
+    gone.cancel();
     if let Some(pages) = pages {
         // A scrape that hangs must not keep us.
         let _ = tokio::time::timeout(std::time::Duration::from_secs(1), pages).await;

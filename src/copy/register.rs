@@ -83,15 +83,21 @@ pub struct Copy {
     pub rows: u64,
     pub since: SystemTime,
     started: Instant,
+    /// When the stream began to wait for it, unless it goes on meanwhile.
+    held: Instant,
     logged: Instant,
 }
 
 impl Copy {
+    /// Whether it was asked for. Then the stream could go on without it.
+    pub fn is_request(&self) -> bool {
+        matches!(self.kind, CopyKind::Resnapshot | CopyKind::Verify)
+    }
+
     /// For how long the stream has waited for this one: what a request asks for is copied while nothing streams.
     pub fn holds_the_stream(&self) -> Option<Duration> {
-        let is_request = matches!(self.kind, CopyKind::Resnapshot | CopyKind::Verify);
         let holds = matches!(self.phase, CopyPhase::Snapshot | CopyPhase::Copying | CopyPhase::Merging);
-        (is_request && holds).then(|| self.started.elapsed())
+        (self.is_request() && holds).then(|| self.held.elapsed())
     }
 }
 
@@ -160,6 +166,7 @@ impl Copies {
             rows: 0,
             since: SystemTime::now(),
             started: now,
+            held: now,
             logged: now,
         });
     }
@@ -197,6 +204,9 @@ impl Copies {
     /// The tables are copied; what follows takes as long as it takes.
     pub fn phase(&self, phase: CopyPhase) {
         self.change(|copy| {
+            if copy.phase == CopyPhase::CatchingUp {
+                copy.held = Instant::now();
+            }
             copy.phase = phase;
             copy.table = None;
             copy.tables_done = copy.tables;

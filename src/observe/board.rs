@@ -73,6 +73,8 @@ pub struct Budget {
 /// An error, for an operator.
 #[derive(Debug, Clone)]
 pub struct Trouble {
+    /// Nobody leads here, and somebody of another Open WebUI follows our slot.
+    pub is_foreign_leader: bool,
     pub remedy: Option<String>,
     /// The batch that is held.
     pub brake: Option<BrakeReport>,
@@ -188,7 +190,8 @@ impl Board {
             }
             _ => None,
         };
-        lock(&self.facts).trouble = Some(Trouble { remedy: error.remedy(), brake });
+        let is_foreign_leader = matches!(error, Error::ForeignLeader { .. });
+        lock(&self.facts).trouble = Some(Trouble { is_foreign_leader, remedy: error.remedy(), brake });
     }
 }
 

@@ -159,8 +159,8 @@ impl Default for Progress {
 
 /// Not ready when a side has not answered for longer than this. Both are asked every two seconds while the stream runs.
 const SILENCE_LIMIT: Duration = Duration::from_secs(15);
-/// Not ready when the stream has waited for a copy for longer than this.
-const HOLD_LIMIT: Duration = Duration::from_secs(10);
+/// When the stream has waited for a copy for longer than this, that is what the daemon is doing.
+const HOLD_LIMIT: Duration = Duration::from_secs(5);
 
 /// Not ready when Open WebUI has lacked something for longer than this.
 pub const LAG_LIMIT: Duration = Duration::from_secs(60);
@@ -243,11 +243,6 @@ impl Progress {
         if self.status().state != State::Streaming {
             return None;
         }
-        if let Some(held) = self.copies.known().running().and_then(Copy::holds_the_stream) {
-            let seconds = held.as_secs();
-            return (held > HOLD_LIMIT)
-                .then(|| format!("the stream has waited for {seconds} s while LiteLLM's rows are copied"));
-        }
         let silent = [Side::Source, Side::Target]
             .map(|side| (side, lock(self.ear(side)).elapsed()))
             .into_iter()
@@ -311,7 +306,7 @@ impl Progress {
 
     /// How long the target has lacked something. It keeps growing while the stream stands still.
     pub fn lag(&self) -> Duration {
-        let streaming = matches!(self.status().state, State::Streaming | State::Waiting);
+        let streaming = matches!(self.status().state, State::Streaming | State::Waiting | State::Draining);
         let waiting = lock(&self.waiting);
         match waiting.ends.front() {
             Some((_, since)) => since.elapsed(),
@@ -321,13 +316,33 @@ impl Progress {
     }
 
     pub fn status(&self) -> Status {
-        lock(&self.status).clone()
+        let status = lock(&self.status).clone();
+        // What is asked for begins while the stream was well, or while a new session begins. Judged when somebody asks.
+        let may_copy = matches!(status.state, State::Starting | State::Streaming | State::Reconnecting);
+        match self.copies.known().running() {
+            Some(copy) if may_copy => Self::held_by(copy).unwrap_or(status),
+            _ => status,
+        }
     }
 
-    /// Changes the state; says so in the log, once.
+    /// The state while a copy that was asked for keeps the stream waiting for long.
+    fn held_by(copy: &Copy) -> Option<Status> {
+        let held = copy.holds_the_stream().filter(|held| *held > HOLD_LIMIT)?;
+        let reason = format!("the stream waits while LiteLLM's rows are copied ({})", copy.reason);
+        let since = SystemTime::now().checked_sub(held).unwrap_or(copy.since);
+        Some(Status { state: State::Copying, reason: Some(reason), since })
+    }
+
+    /// Changes the state; says so in the log, once. Whoever drains does nothing else before the end, whatever is still found
+    /// on the way there.
     pub fn set_state(&self, state: State, reason: Option<String>) {
         let mut status = lock(&self.status);
-        if status.state == state && status.reason == reason {
+        let is_final = match status.state {
+            State::Draining => state != State::Stopped,
+            State::Stopped => true,
+            _ => false,
+        };
+        if is_final || status.state == state && status.reason == reason {
             return;
         }
         tracing::info!(from = status.state.name(), to = state.name(), reason = reason.as_deref(), "state");

@@ -38,13 +38,8 @@ pub async fn accept(config: &Config) -> Result<Option<Accepted>> {
     }
     let database_oid = server.database_oid;
     source.tables(config).await?;
-    if let Some(slot) = source.slot(&config.slot).await? {
-        if !slot.is_ours(&config.source.database) {
-            return Err(Error::StraySlot { slot: config.slot.clone() });
-        }
-        if slot.active {
-            return Err(Error::Usage(format!("slot \"{}\" is in use: stop the daemon first", config.slot)));
-        }
+    if source.slot(&config.slot).await?.is_some_and(|slot| slot.active) {
+        return Err(Error::Usage(format!("slot \"{}\" is in use: stop the daemon first", config.slot)));
     }
     let name = "litellm-webui-sync setup";
     let identity = Session::open(config, &source.endpoint, name, Lsn::from(0)).await?.identify().await?;

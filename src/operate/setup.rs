@@ -41,6 +41,7 @@ pub async fn prepare(config: &Config) -> Result<Prepared> {
         return Err(Error::WalLevel { found: server.wal_level });
     }
     // Both sides are looked at before either is touched.
+    let slot = source.slot(&config.slot).await?;
     let target = Target::open(config).await?;
     match layout::find(&target, config).await {
         Ok(_) | Err(Error::NoOpenWebUi { .. }) => {}
@@ -49,7 +50,7 @@ pub async fn prepare(config: &Config) -> Result<Prepared> {
     let tables = source.tables(config).await?;
     let publication = source.publication(config).await?;
     let publication = match Source::publication_repair(config, publication.as_ref(), &tables)? {
-        Some(_) if source.slot(&config.slot).await?.is_some() => Publication::Left,
+        Some(_) if slot.is_some() => Publication::Left,
         Some(repair) => {
             source.repair_publication(config, &repair).await?;
             Publication::Created

@@ -33,9 +33,8 @@ pub type Lines = Vec<String>;
 /// When a daemon still runs, or something cannot be removed.
 pub async fn teardown(config: &Config, purge: Purge, lines: &mut Lines) -> Result<()> {
     let source = Source::open(config).await?;
-    let slot = source.slot(&config.slot).await?;
-    let ours = Some(config.source.database.as_str());
-    if slot.as_ref().is_some_and(|slot| slot.active && slot.database.as_deref() == ours) {
+    let slot = source.slot(&config.slot).await;
+    if matches!(&slot, Ok(Some(slot)) if slot.active) {
         return Err(Error::Usage(format!("slot \"{}\" is in use: stop the daemon first", config.slot)));
     }
     // Only now, with nobody on the slot: whoever holds the lease and does nothing is ended.
@@ -49,15 +48,15 @@ pub async fn teardown(config: &Config, purge: Purge, lines: &mut Lines) -> Resul
         ));
     }
     match slot {
-        Some(slot) if slot.database.as_deref() != ours => {
-            lines
-                .push(format!("kept slot {}, which belongs to another database of that server", config.slot));
+        Err(Error::ForeignSlot { slot, what }) => {
+            lines.push(format!("kept slot {slot}, which is not ours: it {what}"));
         }
-        Some(_) => {
+        Err(error) => return Err(error),
+        Ok(Some(_)) => {
             source.drop_slot(&config.slot).await?;
             lines.push(format!("dropped slot {}", config.slot));
         }
-        None => lines.push(format!("there was no slot {}", config.slot)),
+        Ok(None) => lines.push(format!("there was no slot {}", config.slot)),
     }
     let drop = drop_publication_sql(&config.publication);
     match source.client().batch_execute(&drop).await {

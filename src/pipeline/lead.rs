@@ -251,7 +251,7 @@ impl Daemon {
         let (source, server, slot) = phase("look at the server", Side::Source, MEET_PATIENCE, meet).await?;
         if slot.as_ref().is_some_and(|slot| slot.active) {
             // Somebody else leads. Nothing of theirs is touched: not their schema, not their views, not their policy.
-            return Err(Error::SlotHeld { slot: config.slot.clone() });
+            return Err(self.whose_leader().await);
         }
         let target = Target::open(config).await?;
         if !target.take_lease(&config.schema).await? {
@@ -273,6 +273,21 @@ impl Daemon {
         self.board.set_servers(server.version, target.server_version().await?, tables.len());
         let name = format!("litellm-webui-sync {}", self.instance.simple());
         Ok(Sides { source, target, server, slot, known, tables, name })
+    }
+
+    /// Why we cannot lead while the slot is in use: whoever leads for our Open WebUI holds the lease there.
+    async fn whose_leader(&self) -> Error {
+        let config = &self.config;
+        let slot = config.slot.clone();
+        let look = async { Target::open(config).await?.is_lease_held(&config.schema).await };
+        match phase("look at the lease", Side::Target, MEET_PATIENCE, look).await {
+            Ok(false) => Error::ForeignLeader { slot },
+            Ok(true) => Error::SlotHeld { slot },
+            Err(error) => {
+                tracing::debug!(error = error_chain(&error), "could not look whether somebody leads");
+                Error::SlotHeld { slot }
+            }
+        }
     }
 
     /// Whether this is our source, and whether the stream may go on from where it was. What is missing in a publication of
@@ -299,7 +314,6 @@ impl Daemon {
             slot: slot.as_ref(),
             slot_name: &config.slot,
             identity: &identity,
-            database: &config.source.database,
             database_oid: server.database_oid,
             switch_point,
             columns_fingerprint: "",

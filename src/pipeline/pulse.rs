@@ -31,12 +31,18 @@ pub(super) async fn run(daemon: Arc<Daemon>, ended: CancellationToken) {
         }
         let progress = &daemon.progress;
         let has_nothing_to_say = matches!(progress.status().state, State::Standby | State::Stopped);
-        if has_nothing_to_say || progress.beat_age() < PATIENCE {
+        // Whoever drains beats here: the leader's own has ended.
+        let is_draining = progress.status().state == State::Draining;
+        if has_nothing_to_say || !is_draining && progress.beat_age() < PATIENCE {
             session = None;
             continue;
         }
-        let beat = beat(&daemon, &mut session);
-        match tokio::time::timeout(PATIENCE, beat).await {
+        let beat = tokio::time::timeout(PATIENCE, beat(&daemon, &mut session));
+        let beat = tokio::select! {
+            () = ended.cancelled() => return,
+            beat = beat => beat,
+        };
+        match beat {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
                 tracing::debug!(error = error_chain(&error), "could not tell `status` how we are");

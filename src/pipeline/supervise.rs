@@ -40,6 +40,11 @@ const BRAKE_RETRY: Duration = Duration::from_secs(15);
 const WAL_LOOK: Duration = Duration::from_secs(5);
 /// How soon a waiting daemon looks whether the slot is free.
 const STANDBY_DELAY: Duration = Duration::from_secs(1);
+/// How long nobody may lead on our Open WebUI while the slot is in use: a leader that begins, or one that lost its way there and
+/// has not noticed yet, looks like that for a while.
+const FOREIGN_PATIENCE: Duration = Duration::from_secs(35);
+/// How soon we look again whether a leader of another Open WebUI let our slot go.
+const FOREIGN_DELAY: Duration = Duration::from_secs(5);
 /// How soon we look again whether a standby of ours was promoted, at the latest.
 const PROMOTION_DELAY: Duration = Duration::from_secs(2);
 
@@ -49,11 +54,14 @@ impl Daemon {
     /// # Errors
     /// An error whose reaction is [`Reaction::Stop`].
     pub async fn run(self: Arc<Self>, cancel: CancellationToken) -> Result<()> {
-        let ended = cancel.child_token();
-        let _end = ended.clone().drop_guard();
+        // Also while we drain somebody may ask how things stand.
+        let ended = CancellationToken::new();
+        let end = ended.clone().drop_guard();
         tokio::spawn(watch_lag(Arc::clone(&self.progress), Arc::clone(&self.board), ended.clone()));
-        tokio::spawn(pulse::run(Arc::clone(&self), ended));
+        tokio::spawn(pulse::run(Arc::clone(&self), ended.clone()));
+        tokio::spawn(say_draining(Arc::clone(&self.progress), cancel.clone(), ended));
         let outcome = Arc::clone(&self).attempt(cancel).await;
+        drop(end);
         pulse::last(&self).await;
         outcome
     }
@@ -62,6 +70,7 @@ impl Daemon {
     async fn attempt(self: Arc<Self>, cancel: CancellationToken) -> Result<()> {
         let mut backoff = Backoff { attempt: 0 };
         let mut braked_at: Option<Instant> = None;
+        let mut foreign_since: Option<Instant> = None;
         let mut looked_at_wal = None;
         loop {
             let started = Instant::now();
@@ -89,8 +98,16 @@ impl Daemon {
                     self.progress.set_state(State::Stopped, None);
                     return Ok(());
                 }
+                Err(Error::ForeignLeader { slot })
+                    if foreign_since.get_or_insert_with(Instant::now).elapsed() < FOREIGN_PATIENCE =>
+                {
+                    Error::SlotHeld { slot }
+                }
                 Err(error) => error,
             };
+            if !matches!(error, Error::SlotHeld { .. } | Error::ForeignLeader { .. }) {
+                foreign_since = None;
+            }
             self.metrics.reconnects.with_label_values(&[&error.label()]).inc();
             self.count_restart(&error, before);
             if started.elapsed() > STABLE {
@@ -169,6 +186,14 @@ impl Daemon {
                 self.progress.set_state(State::Braked, Some(format!("{reason}; {remedy}")));
                 Some(Duration::from_secs(2))
             }
+            (Error::ForeignLeader { .. }, _) => {
+                if self.progress.status().reason.as_ref() != Some(&reason) {
+                    let remedy = error.remedy().unwrap_or_default();
+                    tracing::error!(error = reason, remedy, "nobody leads here");
+                }
+                self.progress.set_state(State::Reconnecting, Some(reason));
+                Some(FOREIGN_DELAY)
+            }
             (Error::Resnapshot | Error::AtFence, _) => Some(Duration::ZERO),
             (Error::Paused { .. }, _) => {
                 self.progress.set_state(State::Paused, Some(reason));
@@ -225,6 +250,15 @@ async fn watch_lag(progress: Arc<Progress>, board: Arc<Board>, ended: Cancellati
         if progress.has_led() && progress.status().state != State::Standby {
             board.note_lag(progress.lag());
         }
+    }
+}
+
+/// Says that we are on our way to the end, from the moment somebody asks for it.
+async fn say_draining(progress: Arc<Progress>, cancel: CancellationToken, ended: CancellationToken) {
+    tokio::select! {
+        biased;
+        () = cancel.cancelled() => progress.set_state(State::Draining, None),
+        () = ended.cancelled() => {}
     }
 }
 

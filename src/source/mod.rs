@@ -101,9 +101,14 @@ impl SlotState {
         }
     }
 
-    /// Whether it can be a slot of this program for `database`.
-    pub fn is_ours(&self, database: &str) -> bool {
-        self.plugin.as_deref() == Some("pgoutput") && self.database.as_deref() == Some(database)
+    /// What it is, where it cannot be a slot of this program for `database`.
+    fn foreign_to(&self, database: &str) -> Option<String> {
+        match (self.database.as_deref(), self.plugin.as_deref()) {
+            (None, _) | (_, None) => Some("is a physical slot".to_owned()),
+            (Some(found), _) if found != database => Some(format!("belongs to database \"{found}\"")),
+            (_, Some("pgoutput")) => None,
+            (_, Some(plugin)) => Some(format!("has the output plugin {plugin}")),
+        }
     }
 
     /// Why the slot can never be used again, if so. Read from the catalog, never from an error text: an invalidated
@@ -166,12 +171,21 @@ impl Source {
         within(Side::Source, "limit statements", QUICK, self.connection.client.batch_execute(&text)).await
     }
 
+    /// Our slot. One of that name that cannot be ours is an error: nobody takes it for ours, whatever he wanted to know.
     pub async fn slot(&self, name: &str) -> Result<Option<SlotState>> {
         let client = &self.connection.client;
         let row =
             within(Side::Source, "look at the slot", QUICK, client.query_opt(sql::SLOT_STATE, &[&name]))
                 .await?;
-        Ok(row.map(|row| SlotState::from_row(&row)))
+        row.map(|row| self.ours(name, &row)).transpose()
+    }
+
+    fn ours(&self, name: &str, row: &Row) -> Result<SlotState> {
+        let slot = SlotState::from_row(row);
+        match slot.foreign_to(&self.endpoint.database) {
+            Some(what) => Err(Error::ForeignSlot { slot: name.to_owned(), what }),
+            None => Ok(slot),
+        }
     }
 
     /// The slot, and a text that is another one after whatever may have changed LiteLLM's tables or the publication.
@@ -186,7 +200,8 @@ impl Source {
         let Some(row) = rows.first() else { return Ok((None, String::new())) };
         let has_slot: bool = row.get("has_slot");
         let moved: Option<String> = row.get("moved");
-        Ok((has_slot.then(|| SlotState::from_row(row)), moved.unwrap_or_default()))
+        let slot = has_slot.then(|| self.ours(&config.slot, row)).transpose()?;
+        Ok((slot, moved.unwrap_or_default()))
     }
 
     /// Whether a standby could take our slot over; `None` where none stands by, or before PostgreSQL 17.
@@ -198,11 +213,12 @@ impl Source {
         Ok(row.and_then(|row| row.get(0)))
     }
 
-    /// Drops our slot.
+    /// Drops our slot, and none of that name that cannot be ours.
     pub async fn drop_slot(&self, name: &str) -> Result<()> {
-        let text = "select pg_drop_replication_slot($1::text::name)";
         let client = &self.connection.client;
-        within(Side::Source, "drop the slot", QUICK, client.execute(text, &[&name])).await.map(|_| ())
+        within(Side::Source, "drop the slot", QUICK, client.execute(sql::DROP_SLOT, &[&name]))
+            .await
+            .map(|_| ())
     }
 
     pub async fn server(&self) -> Result<Server> {

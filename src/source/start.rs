@@ -35,7 +35,6 @@ pub struct Facts<'a> {
     pub slot: Option<&'a SlotState>,
     pub slot_name: &'a str,
     pub identity: &'a Identity,
-    pub database: &'a str,
     pub database_oid: i64,
     /// Where the checkpoint's timeline was left, if the server is on a newer one.
     pub switch_point: Option<Lsn>,
@@ -47,13 +46,8 @@ pub struct Facts<'a> {
 /// Whether this is the source the checkpoint belongs to, and the slot is ours to take. Looked at before anything is
 /// written anywhere: a wrong URL must leave no trace.
 pub fn check(facts: &Facts<'_>) -> Result<()> {
-    if let Some(slot) = facts.slot {
-        if !slot.is_ours(facts.database) {
-            return Err(Error::StraySlot { slot: facts.slot_name.to_owned() });
-        }
-        if slot.active {
-            return Err(Error::SlotHeld { slot: facts.slot_name.to_owned() });
-        }
+    if facts.slot.is_some_and(|slot| slot.active) {
+        return Err(Error::SlotHeld { slot: facts.slot_name.to_owned() });
     }
     let Some(checkpoint) = facts.checkpoint else {
         return match facts.slot {
@@ -191,7 +185,6 @@ mod tests {
             slot,
             slot_name: "s",
             identity,
-            database: "litellm",
             database_oid: 5,
             switch_point: None,
             columns_fingerprint: "f",

@@ -150,6 +150,14 @@ impl Target {
         Ok(within(Side::Target, "look at the lease", QUICK, work).await?.get(0))
     }
 
+    /// Whether anybody holds it.
+    pub async fn is_lease_held(&self, schema: &str) -> Result<bool> {
+        let client = &self.connection.client;
+        let parameters: &[&(dyn ToSql + Sync)] = &[&schema];
+        let work = client.query_one(sql::IS_LEASE_HELD, parameters);
+        Ok(within(Side::Target, "look at the lease", QUICK, work).await?.get(0))
+    }
+
     async fn try_lease(&self, schema: &str) -> Result<bool> {
         let text = "select pg_try_advisory_lock(hashtext('litellm_webui_sync'), hashtext($1))";
         let client = &self.connection.client;

@@ -25,6 +25,7 @@ mod effect;
 mod failover;
 mod failures;
 mod first_copy;
+mod foreign;
 mod grafana;
 mod harm;
 mod heal;

@@ -4,7 +4,7 @@
 use litellm_webui_sync::decode::request::Request;
 use litellm_webui_sync::observe::status::Waited;
 use serde_json::{Value, json};
-use testbed::{Cluster, ClusterOptions};
+use testbed::{Cluster, ClusterOptions, connect};
 
 use crate::churn::{assert_audited_once, reference};
 use crate::support::compare::assert_in_step;
@@ -317,5 +317,29 @@ async fn missing_grants_are_found_as_well() {
     assert_eq!((code, &found["webui"]["SYNC_GRANTS"]), (3, &json!(1)), "{found}");
     assert_eq!(answer(&pair, &["verify", "--repair", "--json"]).0, 3);
     assert_eq!(answer(&pair, &["verify", "--json"]).0, 0);
+    assert_in_step(&pair).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn while_it_keeps_the_stream_waiting_for_long_that_is_the_state() {
+    let (pair, daemon) = begin().await;
+    let held = connect(&pair.target).await.unwrap();
+    held.batch_execute("begin; lock table litellm_webui_sync.stage_litellm_user in access share mode")
+        .await
+        .unwrap();
+    assert_eq!(run(&pair, &["resnapshot"]).0, 0);
+    eventually("it says so", || async {
+        let (code, text) = daemon.get("/readyz");
+        code == 503 && text.contains("copying: the stream waits") && text.contains("somebody asked for it")
+    })
+    .await;
+    let report: Value = serde_json::from_str(&daemon.get("/api/status").1).unwrap();
+    assert_eq!(report["status"]["state"], "copying", "{report}");
+    assert!(report["lag"]["seconds"].as_f64().unwrap() >= 4.0, "{}", report["lag"]);
+    assert!(daemon.get("/metrics").1.contains("_state{state=\"copying\"} 1"));
+    eventually("`status` says so", || async { run(&pair, &["status"]).1.contains("copying") }).await;
+    drop(held);
+    daemon.ready().await;
+    pair.settle().await;
     assert_in_step(&pair).await;
 }

@@ -17,7 +17,7 @@ const AFTER_SILENCE: Duration = Duration::from_secs(15 + 5 + 10);
 /// 5 s are promised.
 const AFTER_DEATH: Duration = Duration::from_secs(5 + 10);
 
-async fn stands_by(daemon: &Daemon) {
+pub(crate) async fn stands_by(daemon: &Daemon) {
     eventually("a daemon to stand by", || async { daemon.get("/readyz").1.contains("standby") }).await;
     assert_eq!(daemon.get("/readyz").0, 503);
     assert_eq!(daemon.get("/healthz").0, 200);
@@ -30,7 +30,7 @@ async fn leads(daemon: &Daemon, start: Instant) -> Duration {
 }
 
 /// Holds the account's row, so that a batch about it waits with the checkpoint locked, until dropped.
-async fn hold_account(pair: &Pair, id: &str) -> tokio_postgres::Client {
+pub(crate) async fn hold_account(pair: &Pair, id: &str) -> tokio_postgres::Client {
     let client = connect(&pair.target).await.unwrap();
     client
         .batch_execute(&format!("begin; select 1 from \"user\" where id = '{id}' for update"))
@@ -39,7 +39,7 @@ async fn hold_account(pair: &Pair, id: &str) -> tokio_postgres::Client {
     client
 }
 
-async fn a_batch_is_stuck(pair: &Pair) {
+pub(crate) async fn a_batch_is_stuck(pair: &Pair) {
     let waiting = "select 1 from pg_stat_activity where wait_event_type = 'Lock' and application_name like 'litellm-webui-sync%'";
     eventually("a batch to wait for a lock", || async { !rows(&pair.target, waiting).await.is_empty() })
         .await;

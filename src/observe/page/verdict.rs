@@ -79,7 +79,10 @@ pub fn judge(now: &Now<'_>, facts: &Facts) -> Verdict {
         State::Streaming => streaming(now, facts),
         State::Reconnecting => Verdict::new(
             Level::Trouble,
-            "No connection",
+            match &facts.trouble {
+                Some(trouble) if trouble.is_foreign_leader => "Nobody leads here",
+                _ => "No connection",
+            },
             format!("{}. Open WebUI keeps its last state meanwhile.", sentence(&reason)),
         )
         .and(
@@ -118,7 +121,8 @@ fn copying(copy: Option<&Copy>, reason: &str) -> Verdict {
         )
     } else {
         let why = format!("{}. Open WebUI keeps its last state meanwhile.", sentence(reason));
-        Verdict::new(Level::Waiting, "Copying again", why)
+        let is_request = copy.is_some_and(Copy::is_request);
+        Verdict::new(Level::Waiting, if is_request { "Comparing" } else { "Copying again" }, why)
     };
     verdict.and("Nothing to do: it follows LiteLLM by itself as soon as the copy is done.")
 }

@@ -2,7 +2,7 @@
 //!
 //! Reads catalogs and settings, and makes one replication connection. Writes nothing. LiteLLM's tables are in `tables`.
 
-use super::{Check, Verdict, finding, fine};
+use super::{Check, Verdict, failed, finding, fine};
 use super::{bridge, server, tables};
 use crate::config::Config;
 use crate::error::{Error, Result, Side, on};
@@ -21,17 +21,26 @@ pub(super) async fn examine(config: &Config, checks: &mut Vec<Check>) -> Result<
     checks.push(free("free replication slots", "max_replication_slots", facts.slots));
     checks.push(free("free WAL senders", "max_wal_senders", facts.senders));
     checks.push(kept_wal(&facts));
-    checks.extend(slot(&facts));
+    // Whatever it is, nobody waits for a slot to be made.
+    let (has_slot, foreign) = match source.slot(&config.slot).await {
+        Ok(slot) => (slot.is_some(), false),
+        Err(error @ Error::ForeignSlot { .. }) => {
+            checks.push(failed("slot", &error));
+            (true, true)
+        }
+        Err(error) => return Err(error),
+    };
+    checks.extend(slot(&facts).filter(|_| !foreign));
     checks.extend(server::tls("LiteLLM's connection", facts.tls, facts.local));
     checks.extend(server::clock("LiteLLM's clock", facts.clock));
-    checks.extend(failover_slot(&facts));
+    checks.extend(failover_slot(&facts).filter(|_| !foreign));
     checks.extend(synchronized_standby_slots(&facts));
     checks.push(replication(&source, config).await);
     checks.extend(tables::publication(&source, config).await?);
     checks.extend(tables::rights_and_identities(&source, config).await?);
     checks.extend(bridge::judge(&bridge::find(&source, config).await?));
-    checks.extend(tables::shared_emails(&source, config).await?);
-    checks.extend(long_transactions(&source, config).await?);
+    checks.extend(tables::shared_emails(&source, config, has_slot).await?);
+    checks.extend(long_transactions(&source, has_slot).await?);
     Ok(())
 }
 
@@ -208,10 +217,9 @@ async fn replication(source: &Source, config: &Config) -> Check {
 }
 
 /// Only a slot that is yet to be made waits for them.
-async fn long_transactions(source: &Source, config: &Config) -> Result<Option<Check>> {
+async fn long_transactions(source: &Source, has_slot: bool) -> Result<Option<Check>> {
     let blockers = source.blockers().await?;
-    let is_made = source.slot(&config.slot).await?.is_some();
-    Ok((!is_made && !blockers.is_empty()).then(|| {
+    Ok((!has_slot && !blockers.is_empty()).then(|| {
         finding(
             Verdict::Warning,
             "long transactions",

@@ -67,8 +67,8 @@ pub(super) async fn rights_and_identities(source: &Source, config: &Config) -> R
 }
 
 /// Before a first copy; after it, our books say who lost out.
-pub(super) async fn shared_emails(source: &Source, config: &Config) -> Result<Option<Check>> {
-    if source.slot(&config.slot).await?.is_some() {
+pub(super) async fn shared_emails(source: &Source, config: &Config, has_slot: bool) -> Result<Option<Check>> {
+    if has_slot {
         return Ok(None);
     }
     let table = format!("{}.\"LiteLLM_UserTable\"", quote_ident(&config.litellm_schema));

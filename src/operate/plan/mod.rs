@@ -201,8 +201,9 @@ pub async fn make(config: &Config) -> Result<Plan> {
     Ok(plan)
 }
 
-/// Everything that is missing, at once.
+/// Everything that is missing, at once; and that what is there under our slot's name can be ours.
 async fn check_rights(config: &Config, source: &Source, target: &Target) -> Result<()> {
+    source.slot(&config.slot).await?;
     let tables = source.tables(config).await?;
     let names: Vec<&str> = tables.keys().map(String::as_str).collect();
     let client = &source.connection.client;
