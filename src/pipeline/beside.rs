@@ -164,7 +164,8 @@ impl Beside {
         let point = frozen.point;
         request::progress(notes, id, "comparing", None).await?;
         let scope: Vec<TableId> = TableId::all().filter(|id| self.concerns(pending, *id)).collect();
-        let found = compare::compare(config, &frozen, &self.tables, &scope, &progress.copies).await;
+        let comparison = compare::compare(config, &frozen, &self.tables, &scope, &progress.copies);
+        let found = frozen.reader.giving_way(&source, comparison).await;
         drop(frozen);
         let found = match found {
             Ok(found) => found,
