@@ -156,7 +156,15 @@ async fn a_kill_before_the_merge_changes_nothing_and_it_runs_again() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_stream_goes_on_while_everything_is_looked_at() {
-    let (pair, _daemon) = begin().await;
+    // A lock on the target must not keep the source from making a slot.
+    let [source, target] = [(); 2].map(|()| Cluster::start(ClusterOptions::default()).unwrap());
+    let pair = Pair::on(&source, &target, PairOptions::default()).await;
+    pair.litellm(
+        &[people("a", 30), organization("o", "O"), team("t", "T", Some("o"), &["a1", "a2"])].concat(),
+    )
+    .await;
+    let _daemon = Daemon::start(&pair);
+    pair.settle().await;
     let load = Workload::start(&pair.source, "w");
     make_drift(&pair).await;
     // Nobody can read this table for now, so the look cannot end; nor is anybody else about to.
