@@ -331,6 +331,12 @@ async fn missing_grants_are_found_as_well() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn while_it_keeps_the_stream_waiting_for_long_that_is_the_state() {
     let (pair, daemon) = begin().await;
+    // More than is mended row by row: it becomes a copy.
+    pair.webui(
+        "insert into litellm_webui_sync.litellm_user (user_id, user_email, email)
+         select 'ghost' || i, 'g' || i || '@x.test', 'g' || i || '@x.test' from generate_series(1, 1200) i",
+    )
+    .await;
     let held = connect(&pair.target).await.unwrap();
     held.batch_execute("begin; lock table litellm_webui_sync.stage_litellm_user in access share mode")
         .await
