@@ -23,7 +23,7 @@ pub enum Kind {
     /// A `jsonb` object reduced to these top-level fields.
     Fields(&'static [&'static str]),
     /// A key's token: 64 hex digits stay, anything else (old LiteLLM kept some in the clear)
-    /// becomes its SHA-256.
+    /// becomes its SHA-256, marked as such.
     Token,
     /// A `text[]` of keys: each becomes what [`Kind::Token`] makes of it.
     Tokens,

@@ -19,6 +19,7 @@ files! {
     SCHEMA_API_KEY = "schema/0004_api_key.sql";
     SCHEMA_VERIFY = "schema/0005_verify.sql";
     SCHEMA_REWRITTEN = "schema/0006_rewritten.sql";
+    SCHEMA_CLEAR_KEYS = "schema/0007_clear_keys.sql";
     IDS = "desired/0_ids.sql";
     PERSON = "desired/1_person.sql";
     DESIRED_ACCOUNT = "desired/2_account.sql";
@@ -220,8 +221,15 @@ files! {
 pub const VIEWS: &[&str] = &[IDS, PERSON, DESIRED_ACCOUNT, DESIRED_GROUP, DESIRED_MEMBER, KEY, ACCESS_VIEWS];
 
 /// Migrations of our own schema, in order. A released one is never edited.
-pub const MIGRATIONS: &[&str] =
-    &[SCHEMA_STATE, SCHEMA_MIRROR, SCHEMA_ACCESS, SCHEMA_API_KEY, SCHEMA_VERIFY, SCHEMA_REWRITTEN];
+pub const MIGRATIONS: &[&str] = &[
+    SCHEMA_STATE,
+    SCHEMA_MIRROR,
+    SCHEMA_ACCESS,
+    SCHEMA_API_KEY,
+    SCHEMA_VERIFY,
+    SCHEMA_REWRITTEN,
+    SCHEMA_CLEAR_KEYS,
+];
 
 /// The functions of [`VIEWS`].
 const FUNCTIONS: &[&str] = &[

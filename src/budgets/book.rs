@@ -1,7 +1,7 @@
 //! Everybody's spend and limit, as last seen.
 //!
 //! Owns what is kept per entity: 48 bytes at most, the place in the map included (16 bytes of SHA-256 of LiteLLM's id, no
-//! name). Takes rows of a copy and of the stream alike: a value is absolute, so seeing one again changes nothing, and the
+//! name); nothing of a user who has neither spent nor been limited. Takes rows of a copy and of the stream alike: a value is absolute, so seeing one again changes nothing, and the
 //! last one wins. Pure: it has no clock and no connection.
 
 use std::collections::HashMap;
@@ -143,6 +143,10 @@ impl Book {
                 set_number(&mut user.spend, spend, 0.0);
                 set_number(&mut user.limit, limit, f64::NAN);
                 set_moment(&mut user.reset, reset);
+                // Whoever has neither spent nor been limited is nowhere to be seen, and of them there may be millions.
+                if user.spend == 0.0 && user.limit.is_nan() {
+                    self.users.remove(&hash);
+                }
             }
             [spend, limit, duration, reset, budget, metadata] => {
                 self.key(hash, old, [spend, limit, duration, reset, budget], metadata);
@@ -496,6 +500,23 @@ pub(super) mod tests {
         for size in [size_of::<User>(), size_of::<ApiKey>(), size_of::<Team>(), size_of::<Member>()] {
             assert!(size + size_of::<Hash>() <= 48, "{size}");
         }
+    }
+
+    #[test]
+    fn whoever_has_neither_spent_nor_been_limited_takes_no_room() {
+        let mut book = Book::default();
+        let mut see = |spend, limit| {
+            row(&mut book, USERS, &["u"], &[Some(spend), limit, Some("2030-01-01 00:00:00")]);
+            book.len()
+        };
+        assert_eq!([see("0", None), see("0.1", None), see("0", None)], [0, 1, 0]);
+        // Nothing is a limit, too.
+        assert_eq!([see("0", Some("0")), see("0", None)], [1, 0]);
+        // With another id, it is still nobody.
+        let values = [TupleValue::Text(b"0"), TupleValue::Null, TupleValue::Null];
+        read(&mut book, USERS, Some("u"), &["v"], &values);
+        assert!(book.is_empty());
+        assert!(book.users.capacity() < 10);
     }
 
     #[test]

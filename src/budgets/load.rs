@@ -124,7 +124,8 @@ fn hash_sql(kind: Kind, columns: &[&str]) -> String {
         .map(|column| match kind {
             Kind::Key => format!(
                 "convert_to(case when {column} ~ '^[0-9a-fA-F]{{64}}$' then {column} \
-                 else encode(sha256({}), 'hex') end, 'UTF8')",
+                 else '{}' || encode(sha256({}), 'hex') end, 'UTF8')",
+                reduce::CLEAR,
                 as_utf8(column)
             ),
             Kind::User | Kind::Team | Kind::Organization | Kind::TeamMember => as_utf8(column),

@@ -40,7 +40,7 @@ pub struct OfKind {
     pub shown: Vec<Ranked>,
     /// How many reached their soft budget and are not shown: there are too many of them.
     pub hidden: u64,
-    /// By state, over all; each state has its number.
+    /// By state, over all that have spent or have a limit; each state has its number.
     pub states: BTreeMap<State, u64>,
     /// Over all that have a number to add.
     pub spend: f64,
@@ -61,12 +61,16 @@ pub fn rank(book: &Book, now: Micros, top: usize, soft: usize) -> Ranking {
         let mut over_soft: Vec<Ranked> = Vec::with_capacity((top + soft) * 2 + 1);
         let mut reached = 0_u64;
         book.each(kind, now, |hash, standing| {
+            // Who has neither spent nor been limited has nothing to show.
+            let has_any = standing.limit.is_some() || standing.spend != 0.0;
+            if !has_any && !standing.is_over_soft() {
+                return;
+            }
             *found.states.entry(standing.state()).or_default() += 1;
             found.spend += rules::limit(Some(standing.spend)).unwrap_or_default();
             found.limit += standing.limit.unwrap_or_default();
             let one = Ranked { hash: *hash, standing };
-            // Who has neither spent nor been limited has nothing to show.
-            if standing.limit.is_some() || standing.spend != 0.0 {
+            if has_any {
                 keep(&mut fullest, one, top);
             }
             if standing.is_over_soft() {
@@ -316,7 +320,7 @@ mod tests {
         assert_eq!(shown(Kind::Team), [20.0, 19.0, 18.0, 17.0, 16.0, 15.0, 14.0]);
         assert_eq!(ranking.kinds[&Kind::Team].hidden, 9);
         assert_eq!(ranking.kinds[&Kind::Team].states[&State::Soft], 16);
-        assert_eq!(ranking.kinds[&Kind::User].states[&State::Unlimited], 1);
+        assert_eq!(ranking.kinds[&Kind::User].states[&State::Unlimited], 0);
         assert_eq!(ranking.kinds[&Kind::User].spend, 210.0);
         assert_eq!(rank(&book, 0, 0, 0).kinds[&Kind::Team].hidden, 16);
     }

@@ -136,7 +136,7 @@ pub async fn stay_alive(target: &Target) -> Error {
     }
 }
 
-/// Copies at the slot's snapshot, which `session` keeps alive, and merges.
+/// Copies at the slot's snapshot, which `session` keeps alive until a reader has it, and merges.
 async fn copy_at(
     config: &Config,
     source: &Source,
@@ -151,6 +151,8 @@ async fn copy_at(
     noted.map_err(on(Side::Target, "record the copy"))?;
     failpoint::hit(failpoint::SLOT_WITHOUT_COPY)?;
     let reader = open_snapshot(config, source, slot, occasion.tables).await?;
+    // The reader has the snapshot from here on, and is the only one that LiteLLM's index builds may have to wait for.
+    drop(session);
     let writer = open_writer(config).await?;
     let read = async {
         for id in TableId::all() {
@@ -165,7 +167,6 @@ async fn copy_at(
     failpoint::hit(failpoint::COPIED_NOT_MERGED)?;
     // The snapshot delays LiteLLM's own index builds: let it go before anything else.
     drop(reader);
-    drop(session);
 
     let generation = Generation {
         id: uuid::Uuid::new_v4(),

@@ -21,7 +21,10 @@ use crate::stage::Entry;
 use crate::target::{SLOW, within};
 
 /// More rows than this are not mended one by one: they are copied again.
-pub const FEW: i64 = 1_000;
+const FEW: i64 = 1_000;
+
+/// Nor are rows that are larger than this together.
+const FEW_BYTES: i64 = 8 * 1024 * 1024;
 
 /// What the mirror should have instead of what it has, by table.
 pub type Mend = Vec<(TableId, RowKey, Entry)>;
@@ -34,6 +37,8 @@ pub struct Found {
     /// Each of them by name, as far as they are few.
     pub differences: Vec<Difference>,
     pub mend: Mend,
+    /// They are too many, or too large, to be mended one by one.
+    pub is_much: bool,
     /// Rows that were read.
     pub rows: u64,
 }
@@ -54,7 +59,7 @@ pub async fn compare(
     copies: &Copies,
 ) -> Result<Found> {
     let Frozen { target, reader, .. } = frozen;
-    let mut found = Found::default();
+    let (mut found, mut bytes) = (Found::default(), 0_i64);
     target.plan_large().await?;
     for id in scope.iter().copied() {
         let table = id.table();
@@ -71,7 +76,9 @@ pub async fn compare(
             continue;
         }
         found.drift.insert(table.source.to_owned(), drift);
-        if found.count() <= FEW {
+        bytes = bytes.saturating_add(row.get(3));
+        found.is_much = found.count() > FEW || bytes > FEW_BYTES;
+        if !found.is_much {
             let text = statements::differing_rows(table);
             let work = target.raw().query(&text, &[]);
             for row in within(Side::Target, "read what differs", SLOW, work).await? {
@@ -81,7 +88,7 @@ pub async fn compare(
             }
         }
     }
-    if found.count() > FEW {
+    if found.is_much {
         found.mend.clear();
     }
     Ok(found)

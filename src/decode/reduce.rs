@@ -43,19 +43,36 @@ pub fn email(sent: &str) -> Option<String> {
     usable.then_some(email)
 }
 
+/// What stands before the SHA-256 of a key that LiteLLM keeps in the clear.
+pub const CLEAR: &str = "clear:";
+
 /// The stored form of a key's token: LiteLLM stores the SHA-256 of a key as 64 hex digits; very
 /// old rows hold the key itself, which must not reach the mirror.
+///
+/// Such a row is told apart from one that holds the SHA-256 of the same key: they are two rows of LiteLLM's, and what is
+/// said of the one must not change the other.
 pub fn token(sent: &str) -> Cow<'_, str> {
-    if sent.len() == 64 && sent.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        return Cow::Borrowed(sent);
-    }
-    let digest = Sha256::digest(sent.as_bytes());
-    Cow::Owned(digest.iter().map(|byte| format!("{byte:02x}")).collect())
+    if is_hash(sent) { Cow::Borrowed(sent) } else { Cow::Owned(format!("{CLEAR}{}", sha256(sent))) }
 }
 
-/// A `text[]` of tokens, each in its stored form. The result needs no quoting.
+fn is_hash(sent: &str) -> bool {
+    sent.len() == 64 && sent.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+fn sha256(sent: &str) -> String {
+    Sha256::digest(sent.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// A `text[]` of tokens, each in its stored form. A key in the clear names its row, however that is stored. The result needs no
+/// quoting.
 fn tokens(sent: &str) -> String {
-    let stored: Vec<_> = elements(sent).flatten().map(|sent| token(&sent).into_owned()).collect();
+    let mut stored: Vec<String> = Vec::new();
+    for sent in elements(sent).flatten() {
+        if !is_hash(&sent) {
+            stored.push(sha256(&sent));
+        }
+        stored.push(token(&sent).into_owned());
+    }
     format!("{{{}}}", stored.join(","))
 }
 
@@ -238,9 +255,11 @@ mod tests {
     }
 
     #[test]
-    fn a_key_in_the_clear_becomes_its_hash() {
+    fn a_key_in_the_clear_becomes_its_hash_and_is_not_taken_for_it() {
         let hash = "2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b";
-        assert_eq!(token("secret"), hash);
+        assert_eq!(token("secret"), format!("clear:{hash}"));
+        // Never one that a row of LiteLLM's could have as it is.
+        assert_ne!(token(&format!("clear:{hash}")), format!("clear:{hash}"));
         assert_eq!(token(hash), hash);
     }
 
@@ -249,7 +268,7 @@ mod tests {
         let hash = "2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b";
         assert_eq!(
             tokens(&format!("{{secret,{hash},NULL,\"secret\"}}")),
-            format!("{{{hash},{hash},{hash}}}")
+            format!("{{{hash},clear:{hash},{hash},{hash},clear:{hash}}}")
         );
         assert_eq!(tokens("{}"), "{}");
         assert_eq!(tokens("secret"), "{}");

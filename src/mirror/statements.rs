@@ -173,12 +173,13 @@ select (select count(*) from inserted) as inserted, (select count(*) from update
     )
 }
 
-/// How many rows of the mirror table are not what its staging table has: missing, different, too many.
+/// How many rows of the mirror table are not what its staging table has: missing, different, too many; and how many bytes the
+/// staging table has of them.
 pub fn differing(table: &Table) -> String {
     let first = key_column(table);
     format!(
         "select count(*) filter (where m.{first} is null), count(*) filter (where m.{first} is not null and s.{first} is not null),
-       count(*) filter (where s.{first} is null)
+       count(*) filter (where s.{first} is null), coalesce(sum(pg_column_size(s.*)), 0)::bigint
 {}",
         differing_from(table)
     )

@@ -16,7 +16,7 @@ use super::own::Order;
 use super::projection::made_with;
 use crate::catalog::TableId;
 use crate::config::Endpoint;
-use crate::copy::compare::{self, FEW, Mend};
+use crate::copy::compare::{self, Mend};
 use crate::copy::register::CopyPhase;
 use crate::copy::request::{self, Pending};
 use crate::copy::still::{self, Hold};
@@ -141,6 +141,10 @@ impl Beside {
         };
         let looked = self.look_and_note(pending, &notes).await;
         progress.copies.end(matches!(looked, Ok(true)));
+        if !matches!(looked, Ok(true)) {
+            // Nobody has to remember any more what the stream changed since.
+            let _ = self.order(|done| Order::Mend(Vec::new(), done)).await;
+        }
         if let Err(error) = looked {
             let reason = error_chain(&error);
             tracing::warn!(reason, request = id, "a look came to nothing; it is put off");
@@ -164,18 +168,13 @@ impl Beside {
         let point = frozen.point;
         request::progress(notes, id, "comparing", None).await?;
         let scope: Vec<TableId> = TableId::all().filter(|id| self.concerns(pending, *id)).collect();
-        let found = compare::compare(config, &frozen, &self.tables, &scope, &progress.copies).await;
+        let comparison = compare::compare(config, &frozen, &self.tables, &scope, &progress.copies);
+        let found = frozen.reader.giving_way(&source, comparison).await;
         drop(frozen);
-        let found = match found {
-            Ok(found) => found,
-            Err(error) => {
-                self.order(|done| Order::Mend(Vec::new(), done)).await?;
-                return Err(error);
-            }
-        };
+        let found = found?;
         let rows = i64::try_from(found.rows).unwrap_or(i64::MAX);
         request::progress(notes, id, "comparing", Some(rows)).await?;
-        if found.count() > FEW {
+        if found.is_much {
             tracing::warn!(
                 rows = found.count(),
                 "the mirror differs in too many rows to mend each: they are copied"

@@ -22,6 +22,7 @@ use crate::config::Config;
 use crate::copy::{request, verify};
 use crate::error::{Error, Result, Side};
 use crate::observe::progress::State;
+use crate::postgres::error_chain;
 use crate::project::touched::Touched;
 use crate::target::Target;
 use crate::target::failures;
@@ -120,21 +121,36 @@ impl Housekeeper {
             if glance.is_requested && !self.fenced {
                 self.meet_request().await?;
             }
-            self.follow(&glance).await?;
+            match self.follow(&glance).await {
+                // The server answers: what it will not do now is found again, and no look ends the stream.
+                Err(error) if error.sqlstate().is_some() => {
+                    tracing::debug!(
+                        error = error_chain(&error),
+                        "something to be done by the clock is put off"
+                    );
+                    self.target.roll_back("end a look").await?;
+                }
+                done => done?,
+            }
             let is_waiting = self.daemon.progress.status().state == State::Waiting;
             patience = if glance.expires_soon || is_waiting { SOON } else { INTERVAL };
             self.glances.send_replace(Some(Arc::new(glance)));
         }
     }
 
-    async fn glance(&self) -> Result<Glance> {
+    async fn glance(&mut self) -> Result<Glance> {
         let Daemon { progress, board, instance, .. } = &*self.daemon;
         let status = progress.status();
         let layout = board.facts().servers.layout.as_ref().map(Layout::describe);
         let beat = Beat { instance: *instance, state: status.state.name(), reason: status.reason, layout };
-        let people = (progress.status().state == State::Streaming).then(|| self.returning.second());
+        let begun = Instant::now();
+        let is_due = progress.status().state == State::Streaming && self.returning.is_due();
+        let people = is_due.then(|| self.returning.second());
         let question = heartbeat::glance(&self.target, &beat, SystemTime::now(), people);
         let glance = soon(progress, Side::Target, "look what there is to do", question).await?;
+        if is_due {
+            self.returning.took(begun.elapsed());
+        }
         progress.beats();
         Ok(glance)
     }

@@ -326,7 +326,8 @@ impl Daemon {
             database_oid: server.database_oid,
             switch_point,
             columns_fingerprint: "",
-            upgrading: source.ddl(config).await?.1,
+            // A stream that failed here once would fail until all of it is over.
+            upgrading: self.metrics.same_position_restarts.get() == 0 && source.ddl(config).await?.1,
         };
         check(&facts)?;
         if known.is_some() {

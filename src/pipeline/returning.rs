@@ -2,21 +2,21 @@
 //! back within seconds.
 //!
 //! Owns how far that was looked. Whoever used Open WebUI lately is compared with what they should have, beside the stream; only
-//! who differs becomes an order for the applier. Whatever goes wrong here ends nothing but a lost link. Contains no SQL.
+//! who misses something becomes an order for the applier. Contains no SQL.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
 use super::Daemon;
 use super::own::Order;
-use crate::copy::sweep::Sweep;
+use crate::copy::sweep::{Slice, Sweep};
 use crate::error::Result;
-use crate::postgres::error_chain;
-use crate::project::Projection;
 use crate::project::active::{self, Through};
 use crate::project::models::Rules;
 use crate::project::touched::Touched;
+use crate::project::{Outcome, Projection};
 use crate::target::Target;
 use crate::target::layout;
 
@@ -29,6 +29,8 @@ const AGAIN: Duration = Duration::from_secs(600);
 pub(super) struct Returning {
     through: Through,
     projection: Option<(Projection, Instant)>,
+    /// When it may be asked again whether anybody was active: the question reads all people.
+    due: Option<Instant>,
 }
 
 impl Returning {
@@ -37,46 +39,46 @@ impl Returning {
         self.through.second()
     }
 
+    pub(super) fn is_due(&self) -> bool {
+        self.due.is_none_or(|due| due <= Instant::now())
+    }
+
+    /// The question took this long: a hundredth of the time is what it may cost.
+    pub(super) fn took(&mut self, time: Duration) {
+        self.due = Some(Instant::now() + time * 100);
+    }
+
     /// Looks at whoever was active since.
     ///
     /// # Errors
-    /// Only where the link to the target is gone.
+    /// Where the server does not do it: it is tried again.
     pub(super) async fn look(
         &mut self,
         daemon: &Daemon,
         target: &Target,
         orders: &mpsc::Sender<Order>,
     ) -> Result<()> {
-        match self.look_now(daemon, target, orders).await {
-            Err(error) if error.sqlstate().is_some() => {
-                tracing::debug!(error = error_chain(&error), "could not look at who was active");
-                self.projection = None;
-                target.roll_back("end a look").await
-            }
-            other => other,
-        }
-    }
-
-    async fn look_now(
-        &mut self,
-        daemon: &Daemon,
-        target: &Target,
-        orders: &mpsc::Sender<Order>,
-    ) -> Result<()> {
         let (touched, through) = active::since(target, &self.through).await?;
+        let lsn = daemon.progress.checkpoint();
+        let projection = self.projection(daemon, target).await?;
+        let sweep = Sweep::new(target, projection, lsn, None, true);
+        let closely = |users| Touched { users, closely: true, ..Touched::default() };
         let people: Vec<String> = touched.users.into_iter().collect();
+        let mut missed = BTreeSet::new();
         for chunk in people.chunks(AT_ONCE) {
-            let users = chunk.iter().cloned().collect();
-            let touched = Touched { users, closely: true, ..Touched::default() };
-            let lsn = daemon.progress.checkpoint();
-            let projection = self.projection(daemon, target).await?;
-            let slice = Sweep::new(target, projection, lsn, None, true).look(touched).await?;
-            if !slice.is_clean() && orders.try_send(Order::Project(slice.touched, None)).is_err() {
-                // The applier has something to do still: they are found again.
-                return Ok(());
+            if !misses_something(&sweep.look(closely(chunk.iter().cloned().collect())).await?) {
+                continue;
+            }
+            for user in chunk {
+                if misses_something(&sweep.look(closely(BTreeSet::from([user.clone()]))).await?) {
+                    missed.insert(user.clone());
+                }
             }
         }
-        self.through = through;
+        if missed.is_empty() || orders.try_send(Order::Project(closely(missed), None)).is_ok() {
+            self.through = through;
+        }
+        // Otherwise the applier has something to do still, and they are found again.
         Ok(())
     }
 
@@ -92,4 +94,10 @@ impl Returning {
         };
         Ok(&self.projection.insert(made).0)
     }
+}
+
+/// Whether somebody is to get back what they should have. Whatever else differs is the affair of the reconcile.
+fn misses_something(slice: &Slice) -> bool {
+    let Outcome { departing, members_added, access, .. } = &slice.outcome;
+    *departing == 0 && members_added + access.members_added + access.grants_added > 0
 }

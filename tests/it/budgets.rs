@@ -39,7 +39,10 @@ async fn expected(pair: &Pair, now: &str) -> Picture {
         let (kind, spend) = (kind.unwrap(), spend.unwrap().parse::<f64>().unwrap());
         let limit: Option<f64> = limit.map(|limit| limit.parse().unwrap());
         let reset = reset.map(|reset| reset.parse().unwrap());
-        *picture.states.entry((kind.clone(), state.unwrap())).or_default() += 1.0;
+        let state = state.unwrap();
+        if limit.is_some() || spend != 0.0 || state == "soft" {
+            *picture.states.entry((kind.clone(), state)).or_default() += 1.0;
+        }
         if limit.is_some() || spend != 0.0 {
             picture.entities.insert((kind, id.unwrap()), (spend, limit, reset));
         }

@@ -5,7 +5,7 @@ with finite as (
       from "LiteLLM_UserTable"
     union all
     select 'key', null,
-           case when k.token ~ '^[0-9a-fA-F]{64}$' then k.token else encode(sha256(convert_to(k.token, 'UTF8')), 'hex') end,
+           case when k.token ~ '^[0-9a-fA-F]{64}$' then k.token else 'clear:' || encode(sha256(convert_to(k.token, 'UTF8')), 'hex') end,
            k.spend,
            k.max_budget + case when (k.metadata ->> 'temp_budget_expiry')::timestamptz at time zone 'UTC' > :now
                                then coalesce((k.metadata ->> 'temp_budget_increase')::float8, 0) else 0 end,

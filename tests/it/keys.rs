@@ -603,3 +603,77 @@ async fn a_server_that_logs_every_statement_logs_no_key() {
         assert!(log.contains("duration:") && !log.contains(&mine), "{webui}");
     }
 }
+
+/// What the mirror has of keys, and what LiteLLM has: whose, and for which models.
+async fn assert_mirrored(pair: &Pair, what: &str) {
+    pair.settle().await;
+    let of = |table: &str| {
+        format!("select string_agg(user_id || models::text, ' ' order by user_id collate \"C\") from {table}")
+    };
+    let mirrored = pair.ask(&of("litellm_webui_sync.litellm_key")).await;
+    assert_eq!(mirrored, pair.ask_litellm(&of("\"LiteLLM_VerificationToken\"")).await, "{what}");
+    assert_in_step(pair).await;
+}
+
+/// Very old rows hold the key itself, and nothing forbids a row that holds its hash beside them.
+#[tokio::test]
+async fn a_key_in_the_clear_beside_its_own_hash_is_another_row_whatever_comes_first() {
+    let pair = Pair::new().await;
+    let clear = "'sk-both'";
+    let hashed = token("sk-both");
+    let insert = |token: &str, user: &str| {
+        format!(
+            "insert into \"LiteLLM_VerificationToken\" (token, user_id, models) values ({token}, '{user}', '{{m-{user}}}');"
+        )
+    };
+    let change = |token: &str, set: &str| {
+        format!("update \"LiteLLM_VerificationToken\" set {set} where token = {token};")
+    };
+    let delete = |token: &str| format!("delete from \"LiteLLM_VerificationToken\" where token = {token};");
+    pair.litellm(&[people("a", 2), insert(clear, "a1"), insert(&hashed, "a2")].concat()).await;
+    let mut daemon = Daemon::start(&pair);
+    assert_mirrored(&pair, "copied").await;
+    for (first, second) in [(clear, hashed.as_str()), (&hashed, clear)] {
+        for (what, steps) in [
+            ("changed", vec![change(first, "models = '{x}'"), change(second, "models = '{y}'")]),
+            ("blocked", vec![change(first, "blocked = true"), change(second, "blocked = false")]),
+            ("deleted", vec![delete(first)]),
+            ("there again", vec![insert(first, "a1")]),
+            ("the other deleted", vec![delete(second)]),
+            (
+                "moved to where the other was",
+                vec![change(first, &format!("token = {second}, models = '{{z}}'"))],
+            ),
+            ("beside it again", vec![insert(first, "a2")]),
+            (
+                "all deleted and made again",
+                vec![delete(first), delete(second), insert(second, "a2"), insert(first, "a1")],
+            ),
+        ] {
+            let last = steps.len() - 1;
+            for (number, step) in steps.iter().enumerate() {
+                pair.litellm(step).await;
+                if number == last || number % 2 == 0 {
+                    assert_mirrored(&pair, &format!("{what}, {first} first")).await;
+                }
+            }
+        }
+        // All of it at once.
+        let steps = [
+            delete(first),
+            change(second, "models = '{w}'"),
+            insert(first, "a2"),
+            delete(second),
+            insert(second, "a1"),
+        ];
+        pair.litellm(&steps.concat()).await;
+        assert_mirrored(&pair, &format!("in one transaction, {first} first")).await;
+    }
+    // Copied with the other one first.
+    pair.litellm(&[delete(clear), delete(&hashed), insert(&hashed, "a1"), insert(clear, "a2")].concat())
+        .await;
+    daemon.terminate();
+    pair.webui("update litellm_webui_sync.checkpoint set copy_because = 'the other order'").await;
+    let _daemon = Daemon::start(&pair);
+    assert_mirrored(&pair, "copied again").await;
+}

@@ -156,7 +156,15 @@ async fn a_kill_before_the_merge_changes_nothing_and_it_runs_again() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_stream_goes_on_while_everything_is_looked_at() {
-    let (pair, _daemon) = begin().await;
+    // A lock on the target must not keep the source from making a slot.
+    let [source, target] = [(); 2].map(|()| Cluster::start(ClusterOptions::default()).unwrap());
+    let pair = Pair::on(&source, &target, PairOptions::default()).await;
+    pair.litellm(
+        &[people("a", 30), organization("o", "O"), team("t", "T", Some("o"), &["a1", "a2"])].concat(),
+    )
+    .await;
+    let _daemon = Daemon::start(&pair);
+    pair.settle().await;
     let load = Workload::start(&pair.source, "w");
     make_drift(&pair).await;
     // Nobody can read this table for now, so the look cannot end; nor is anybody else about to.
@@ -323,15 +331,16 @@ async fn missing_grants_are_found_as_well() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn while_it_keeps_the_stream_waiting_for_long_that_is_the_state() {
     let (pair, daemon) = begin().await;
+    // More than is mended row by row: it becomes a copy.
+    pair.webui(
+        "insert into litellm_webui_sync.litellm_user (user_id, user_email, email)
+         select 'ghost' || i, 'g' || i || '@x.test', 'g' || i || '@x.test' from generate_series(1, 1200) i",
+    )
+    .await;
     let held = connect(&pair.target).await.unwrap();
     held.batch_execute("begin; lock table litellm_webui_sync.stage_litellm_user in access share mode")
         .await
         .unwrap();
-    // More than is mended row by row: it becomes a copy.
-    pair.webui(
-        "insert into litellm_webui_sync.litellm_user (user_id) select 'ghost' || i from generate_series(1, 1100) i",
-    )
-    .await;
     assert_eq!(run(&pair, &["resnapshot"]).0, 0);
     eventually("it says so", || async {
         let (code, text) = daemon.get("/readyz");

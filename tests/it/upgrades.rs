@@ -429,3 +429,38 @@ async fn a_copy_for_an_upgrade_that_failed_half_way_is_no_healing_the_next_time(
     assert_eq!(pair.ask("select count(*) from litellm_webui_sync.backfill where healing").await, "0");
     assert_in_step(&pair).await;
 }
+
+#[tokio::test]
+async fn an_index_that_is_built_does_not_wait_for_a_copy_at_a_new_slot() {
+    let [source, target] = [(); 2].map(|()| Cluster::start(ClusterOptions::default()).unwrap());
+    let pair = Pair::on(&source, &target, PairOptions::default()).await;
+    pair.litellm(&[people("a", 5), team("t", "T", None, &["a1"])].concat()).await;
+    {
+        let _daemon = Daemon::start(&pair);
+        pair.settle().await;
+    }
+    let holder = connect(&pair.target).await.unwrap();
+    holder
+        .batch_execute("begin; lock table litellm_webui_sync.litellm_team in access exclusive mode")
+        .await
+        .unwrap();
+    pair.litellm(
+        "alter table \"LiteLLM_BudgetTable\" drop column allowed_models; alter table \"LiteLLM_BudgetTable\" add column allowed_models text[]",
+    )
+    .await;
+    let daemon = Daemon::start(&pair);
+    eventually("the copy to read", || async { daemon.log().contains("copied table=\"LiteLLM_UserTable\"") })
+        .await;
+    // Waits for every snapshot that is older: the reader's, and that of whoever made the slot.
+    let client = connect(&pair.source).await.unwrap();
+    client.batch_execute("set statement_timeout = '5s'").await.unwrap();
+    client
+        .batch_execute("create index concurrently newest on \"LiteLLM_TeamTable\" (team_alias)")
+        .await
+        .unwrap();
+    eventually("it says so", || async { daemon.log().contains("went first") }).await;
+    holder.batch_execute("rollback").await.unwrap();
+    pair.settle().await;
+    assert_in_step(&pair).await;
+    daemon.ready().await;
+}

@@ -53,7 +53,7 @@ impl Spend {
             entities: make.int_gauges(
                 "budget_entities",
                 &["kind", "state"],
-                "How many there are, by state: ok, soft (soft budget reached), warning (80 % of the limit), exceeded \
+                "How many have spent or have a limit, by state: ok, soft (soft budget reached), warning (80 % of the limit), exceeded \
                  (LiteLLM refuses), unlimited",
             )?,
             spend_sum: make.gauges("budget_spend_sum_usd", &["kind"], "Spend of all of a kind")?,

@@ -202,11 +202,9 @@ impl LiteLlm {
                 || through_groups(
                     self.group_names(&ids, |group| {
                         strings(&group["assigned_team_ids"]).iter().any(|id| team["team_id"] == id.as_str())
-                            || strings(&group["assigned_key_ids"]).iter().any(|id| {
-                                *id == token
-                                    || super::compare::sha256(id) == token
-                                    || *id == super::compare::sha256(&token)
-                            })
+                            || strings(&group["assigned_key_ids"])
+                                .iter()
+                                .any(|id| *id == token || super::compare::sha256(id) == token)
                     }),
                     model,
                 )
