@@ -40,7 +40,7 @@ pub enum Error {
     Connect { side: Side, source: ConnectError },
     #[error("could not {action} on the {side} database")]
     Postgres { side: Side, action: &'static str, source: tokio_postgres::Error },
-    #[error("could not {action}: {message}")]
+    #[error("could not {action} on the LiteLLM database: {message}")]
     Replication { action: &'static str, message: String, sqlstate: Option<String>, is_io: bool },
     #[error("the {side} database did not answer within {seconds} s while we tried to {action}")]
     Silent { side: Side, action: &'static str, seconds: u64 },

@@ -189,6 +189,7 @@ files! {
     NEXT_PEOPLE = "copy/next_people.sql";
     NEXT_GROUPS = "copy/next_groups.sql";
     RESNAPSHOT_RECORD = "copy/resnapshot_record.sql";
+    END_LEFTOVERS = "copy/end_leftovers.sql";
     RESNAPSHOT_PENDING = "copy/resnapshot_pending.sql";
     RESNAPSHOT_PROGRESS = "copy/resnapshot_progress.sql";
     RESNAPSHOT_LATER = "copy/resnapshot_later.sql";

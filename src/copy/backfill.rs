@@ -153,12 +153,13 @@ async fn copy_at(
     let reader = open_snapshot(config, source, slot, occasion.tables).await?;
     // The reader has the snapshot from here on, and is the only one that LiteLLM's index builds may have to wait for.
     drop(session);
+    let writer = open_writer(config).await?;
     let read = async {
         for id in TableId::all() {
-            // Unlogged is enough: a crash of the target ends the session that would merge them.
-            make_staging(target, id, "unlogged").await?;
+            // Unlogged is enough: a crash of the target ends the session that would merge them as well.
+            make_staging(&writer, id, "unlogged").await?;
             let signatures = signatures.as_deref_mut();
-            fill_staging(config, &reader, target, id, occasion.tables, signatures, occasion.copies).await?;
+            fill_staging(config, &reader, &writer, id, occasion.tables, signatures, occasion.copies).await?;
         }
         Ok(())
     };
@@ -193,6 +194,17 @@ pub async fn open_snapshot(
     let reader = source.beside().await?;
     reader.begin_reading(config, tables, Some(&slot.snapshot), SLOW).await?;
     Ok(reader)
+}
+
+/// A session of its own for the rows: the one with the lease stays free to show that its daemon is alive, and whoever takes the
+/// lease over ends this one.
+pub async fn open_writer(config: &Config) -> Result<Target> {
+    let writer = Target::open(config).await?;
+    let ended = writer.client().query(sql::END_LEFTOVERS, &[&config.schema]).await;
+    if !ended.map_err(on(Side::Target, "end what is left of another copy"))?.is_empty() {
+        tracing::warn!("ended a session that still filled a staging table");
+    }
+    Ok(writer)
 }
 
 /// Makes one staging table anew. `kind`: `unlogged`, or nothing for one that survives a crash of the target.
@@ -278,7 +290,7 @@ async fn merge(
 }
 
 /// How long a copy may go without a piece that moves: a link that was cut without a word never ends it.
-const STALL: Duration = Duration::from_secs(60);
+const STALL: Duration = Duration::from_secs(30);
 
 /// A step of filling a staging table.
 async fn filled<T>(work: impl Future<Output = std::result::Result<T, tokio_postgres::Error>>) -> Result<T> {
@@ -296,13 +308,17 @@ async fn copy_table(
 ) -> Result<u64> {
     const CHUNK: usize = 64 * 1024;
     let table = id.table();
+    copies.waits_for(Side::Source);
     let work = reader.connection.client.copy_out(copy_out);
     let from = within(Side::Source, "copy a table", STALL, work).await?;
+    copies.waits_for(Side::Target);
     let text = statements::copy_in(table);
     let into: tokio_postgres::CopyInSink<Bytes> = filled(target.raw().copy_in(&text)).await?;
     let (mut from, mut into) = (pin!(from), pin!(into));
     let (mut line, mut out, mut rows, mut told) = (BytesMut::new(), BytesMut::new(), 0_u64, 0_u64);
-    while let Some(chunk) = within(Side::Source, "copy a table", STALL, from.try_next()).await? {
+    loop {
+        copies.waits_for(Side::Source);
+        let Some(chunk) = within(Side::Source, "copy a table", STALL, from.try_next()).await? else { break };
         line.extend_from_slice(&chunk);
         while let Some(end) = line.iter().position(|byte| *byte == b'\n') {
             let row = line.split_to(end + 1);
@@ -312,9 +328,11 @@ async fn copy_table(
         if out.len() >= CHUNK {
             copies.rows(rows - told);
             told = rows;
+            copies.waits_for(Side::Target);
             filled(into.send(out.split().freeze())).await?;
         }
     }
+    copies.waits_for(Side::Target);
     filled(into.send(out.freeze())).await?;
     filled(into.finish()).await?;
     copies.rows(rows - told);

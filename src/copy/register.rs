@@ -8,6 +8,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use serde::Serialize;
 
+use crate::error::Side;
+
 /// How often a copy that takes long says how far it is, in the log.
 const LOG_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -83,21 +85,27 @@ pub struct Copy {
     pub rows: u64,
     pub since: SystemTime,
     started: Instant,
-    /// When the stream began to wait for it, unless it goes on meanwhile.
-    held: Instant,
+    /// When the stream began to wait for it; none while it goes on beside it.
+    held: Option<Instant>,
+    /// Whom the next piece of a table is waited for, and since when.
+    waits: Option<(Side, Instant)>,
     logged: Instant,
 }
 
 impl Copy {
+    /// Who has kept it waiting for a piece of a table, and for how long.
+    pub fn kept_waiting(&self) -> Option<(Side, Duration)> {
+        self.waits.map(|(side, since)| (side, since.elapsed()))
+    }
+
     /// Whether it was asked for. Then the stream could go on without it.
     pub fn is_request(&self) -> bool {
         matches!(self.kind, CopyKind::Resnapshot | CopyKind::Verify)
     }
 
-    /// For how long the stream has waited for this one: what a request asks for is copied while nothing streams.
+    /// For how long the stream has waited for this one, if it does: most looks at everything are made beside it.
     pub fn holds_the_stream(&self) -> Option<Duration> {
-        let holds = matches!(self.phase, CopyPhase::Snapshot | CopyPhase::Copying | CopyPhase::Merging);
-        (self.is_request() && holds).then(|| self.held.elapsed())
+        self.held.map(|since| since.elapsed())
     }
 }
 
@@ -166,9 +174,20 @@ impl Copies {
             rows: 0,
             since: SystemTime::now(),
             started: now,
-            held: now,
+            held: None,
+            waits: None,
             logged: now,
         });
+    }
+
+    /// The stream has waited for the one that runs since then.
+    pub fn holds(&self, since: Instant) {
+        self.change(|copy| copy.held = Some(since));
+    }
+
+    /// The next piece of the table is waited for.
+    pub fn waits_for(&self, side: Side) {
+        self.change(|copy| copy.waits = Some((side, Instant::now())));
     }
 
     /// The next of the tables is copied.
@@ -205,9 +224,12 @@ impl Copies {
     pub fn phase(&self, phase: CopyPhase) {
         self.change(|copy| {
             if copy.phase == CopyPhase::CatchingUp {
-                copy.held = Instant::now();
+                copy.held = Some(Instant::now());
+            } else if phase == CopyPhase::CatchingUp {
+                copy.held = None;
             }
             copy.phase = phase;
+            copy.waits = None;
             copy.table = None;
             copy.tables_done = copy.tables;
         });

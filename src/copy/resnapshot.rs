@@ -13,7 +13,7 @@
 //! 5. The stream goes on from there.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::catalog::TableId;
 use crate::config::Config;
@@ -67,6 +67,7 @@ pub async fn copy(
     let scope =
         TableId::all().filter(|id| pending.concerns(*id) && tables.contains_key(id.table().source)).count();
     copies.begin(pending.kind(), &reason, scope);
+    copies.holds(Instant::now());
     let concerned: Vec<TableId> = TableId::all().filter(|id| pending.concerns(*id)).collect();
     match copy_now(config, source, target, pending, tables, instance, copies).await {
         Ok(copied) => Ok(Some(copied)),
@@ -133,14 +134,15 @@ async fn copy_now(
     };
     let reader = backfill::open_snapshot(config, source, &slot, tables).await?;
     drop(session);
+    let writer = backfill::open_writer(config).await?;
     let read = async {
         let mut rows = 0_i64;
         for id in TableId::all().filter(|id| pending.concerns(*id)) {
             let phase = format!("copying {}", id.table().source);
             request::progress(target, pending.id, &phase, Some(rows)).await?;
             // Logged: they are merged on another session, and a crash in between would empty unlogged ones.
-            backfill::make_staging(target, id, "").await?;
-            let copied = backfill::fill_staging(config, &reader, target, id, tables, None, copies).await?;
+            backfill::make_staging(&writer, id, "").await?;
+            let copied = backfill::fill_staging(config, &reader, &writer, id, tables, None, copies).await?;
             rows += i64::try_from(copied).unwrap_or_default();
         }
         Ok(rows)

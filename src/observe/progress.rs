@@ -240,12 +240,17 @@ impl Progress {
     /// Why nothing can be moving although the state says that all is well. Judged from what moved last, when somebody asks:
     /// nothing that waits for a database has to run for it.
     pub fn standstill(&self) -> Option<String> {
-        if self.status().state != State::Streaming {
+        // Elsewhere the reason says it, or nobody is asked.
+        let state = self.status().state;
+        if !matches!(state, State::Starting | State::Copying | State::Streaming) {
             return None;
         }
+        let copies = self.copies.known();
+        let piece = copies.running().filter(|_| state == State::Copying).and_then(Copy::kept_waiting);
         let silent = [Side::Source, Side::Target]
             .map(|side| (side, lock(self.ear(side)).elapsed()))
             .into_iter()
+            .chain(piece)
             .find(|(_, age)| *age > SILENCE_LIMIT);
         silent.map(|(side, age)| format!("the {side} database has not answered for {} s", age.as_secs()))
     }
@@ -365,12 +370,11 @@ impl Progress {
             let detail = status.reason.as_deref().map(|text| format!(": {text}")).unwrap_or_default();
             Err(format!("{reason}{detail}"))
         };
-        match status.state {
-            State::Streaming => {}
-            other => return why(other.name()),
-        }
-        if let Some(why) = self.standstill() {
-            return Err(why);
+        match (status.state, self.standstill()) {
+            (State::Streaming, None) => {}
+            (State::Streaming, Some(standstill)) => return Err(standstill),
+            (other, Some(standstill)) => return Err(format!("{}: {standstill}", other.name())),
+            (other, None) => return why(other.name()),
         }
         if self.lag() > lag_limit {
             return Err(format!("behind by {} s", self.lag().as_secs()));
@@ -390,6 +394,7 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::copy::register::{CopyKind, CopyPhase};
 
     #[test]
     fn a_load_that_never_pauses_is_no_growing_lag() {
@@ -422,6 +427,28 @@ mod tests {
         let why = progress.readiness(LAG_LIMIT).unwrap_err();
         assert_eq!(why, "the Open WebUI database has not answered for 17 s");
         progress.heard(Side::Target);
+        assert_eq!(progress.readiness(LAG_LIMIT), Ok(()));
+    }
+
+    #[test]
+    fn what_keeps_the_stream_waiting_is_the_state_and_a_look_beside_it_is_not() {
+        let progress = Progress::default();
+        progress.session_begins(Lsn::from(10));
+        progress.set_state(State::Streaming, None);
+        progress.copies.begin(CopyKind::Verify, "somebody asked for it", 3);
+        let Some(past) = Instant::now().checked_sub(Duration::from_secs(17)) else { return };
+        assert_eq!(progress.readiness(LAG_LIMIT), Ok(()));
+        progress.copies.holds(past);
+        let why = progress.readiness(LAG_LIMIT).unwrap_err();
+        assert_eq!(why, "copying: the stream waits while LiteLLM's rows are copied (somebody asked for it)");
+        progress.copies.phase(CopyPhase::CatchingUp);
+        assert_eq!(progress.readiness(LAG_LIMIT), Ok(()));
+        // What it waited for before is over.
+        progress.copies.phase(CopyPhase::Merging);
+        assert_eq!(progress.status().state, State::Streaming);
+        progress.copies.holds(past);
+        assert_eq!(progress.status().state, State::Copying);
+        progress.copies.end(true);
         assert_eq!(progress.readiness(LAG_LIMIT), Ok(()));
     }
 

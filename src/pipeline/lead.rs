@@ -89,11 +89,11 @@ impl Daemon {
     /// One session as leader: everything from the first connection to the first error.
     pub(super) async fn lead(self: Arc<Self>, cancel: CancellationToken) -> Result<()> {
         let config = &self.config;
-        let sides = self.meet().await?;
+        let sides = Box::pin(self.attended(self.meet())).await?;
         // The lease is only for those who show that they work, and what comes before the stream waits for LiteLLM too.
         let ready = tokio::select! {
             biased;
-            ready = Box::pin(self.get_ready(&sides, &cancel)) => ready?,
+            ready = Box::pin(self.attended(self.get_ready(&sides, &cancel))) => ready?,
             error = backfill::stay_alive(&sides.target) => return Err(error),
         };
         let Some(ready) = ready else { return Ok(()) };
@@ -133,12 +133,10 @@ impl Daemon {
             outcome = Err(hidden);
         }
         if let (Err(Error::AtFence), Some(copied)) = (&outcome, &copied) {
-            let target = Target::open(config).await?;
-            if !target.take_lease(&config.schema).await? {
-                return Err(Error::LeaseHeld);
-            }
+            let target = self.take_lease().await?;
             self.progress.copies.phase(CopyPhase::Merging);
-            let merged = Box::pin(resnapshot::merge(config, &target, copied, epoch)).await?;
+            let merge = resnapshot::merge(config, &target, copied, epoch);
+            let merged = Box::pin(self.attended(merge)).await?;
             self.progress.copies.end(merged.is_some());
             self.progress.touch_caught_up();
         }
@@ -249,14 +247,13 @@ impl Daemon {
             Ok((source, server, slot))
         };
         let (source, server, slot) = phase("look at the server", Side::Source, MEET_PATIENCE, meet).await?;
+        self.progress.heard(Side::Source);
         if slot.as_ref().is_some_and(|slot| slot.active) {
             // Somebody else leads. Nothing of theirs is touched: not their schema, not their views, not their policy.
             return Err(self.whose_leader().await);
         }
-        let target = Target::open(config).await?;
-        if !target.take_lease(&config.schema).await? {
-            return Err(Error::LeaseHeld);
-        }
+        let target = self.take_lease().await?;
+        self.progress.heard(Side::Target);
         // Before anything is made or copied: what cannot be written is known now.
         match layout::find(&target, config).await {
             Ok(_) | Err(Error::NoOpenWebUi { .. }) => {}
@@ -271,8 +268,20 @@ impl Daemon {
         }
         let tables = source.tables(config).await?;
         self.board.set_servers(server.version, target.server_version().await?, tables.len());
-        let name = format!("litellm-webui-sync {}", self.instance.simple());
+        let name = self.name();
         Ok(Sides { source, target, server, slot, known, tables, name })
+    }
+
+    /// A session on the target that has the lease. One that this process lost its way to is ended for it.
+    async fn take_lease(&self) -> Result<Target> {
+        let target = Target::open(&self.config).await?;
+        target.go_by(&self.name()).await?;
+        if target.take_lease(&self.config.schema).await? { Ok(target) } else { Err(Error::LeaseHeld) }
+    }
+
+    /// What sessions are called that only one process has.
+    fn name(&self) -> String {
+        format!("litellm-webui-sync {}", self.instance.simple())
     }
 
     /// Why we cannot lead while the slot is in use: whoever leads for our Open WebUI holds the lease there.

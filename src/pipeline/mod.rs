@@ -8,6 +8,7 @@
 //! says where to go on.
 
 mod apply;
+mod attend;
 mod beside;
 mod housekeeping;
 mod lead;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::Daemon;
-use crate::error::Result;
+use crate::error::{Result, Side};
 use crate::observe::progress::State;
 use crate::postgres::error_chain;
 use crate::target::Target;
@@ -43,7 +43,7 @@ pub(super) async fn run(daemon: Arc<Daemon>, ended: CancellationToken) {
             beat = beat => beat,
         };
         match beat {
-            Ok(Ok(())) => {}
+            Ok(Ok(())) => progress.heard(Side::Target),
             Ok(Err(error)) => {
                 tracing::debug!(error = error_chain(&error), "could not tell `status` how we are");
                 session = None;

@@ -35,7 +35,7 @@ const SETTINGS: &[(&str, &str)] = &[
     // Far below `deadlock_timeout`: we are never the reason for somebody's deadlock, and nobody queues behind us for long.
     ("lock_timeout", "200ms"),
     // A little more than [`QUICK`]: what we gave up on ends there too. Who reads whole tables says so ([`Source::begin_reading`]).
-    ("statement_timeout", "25s"),
+    ("statement_timeout", "20s"),
     ("idle_in_transaction_session_timeout", "60s"),
 ];
 
@@ -211,6 +211,11 @@ impl Source {
         let work = client.query_opt(sql::FAILOVER_SLOT, &parameters);
         let row = within(Side::Source, "look at the failover slot", QUICK, work).await?;
         Ok(row.and_then(|row| row.get(0)))
+    }
+
+    /// Answers if the server does: the simplest question there is.
+    pub async fn ask_nothing(&self, action: &'static str) -> Result<()> {
+        within(Side::Source, action, QUICK, self.connection.client.batch_execute("select 1")).await
     }
 
     /// Drops our slot, and none of that name that cannot be ours.

@@ -31,7 +31,7 @@ const MAX_MESSAGE_SIZE: usize = 256 * 1024 * 1024;
 /// Events buffered between the socket and us. Few, because any of them may be large: anybody's logical messages of many
 /// megabytes come in as fast as the network brings them. What is small waits in the socket's own buffers just as well.
 const BUFFER_EVENTS: usize = 4;
-const CONNECT_PATIENCE: Duration = Duration::from_secs(30);
+const CONNECT_PATIENCE: Duration = Duration::from_secs(15);
 
 /// Of this session alone: it may wait for transactions of LiteLLM's while a slot is made, whose snapshot it then keeps, and
 /// it waits for us.

@@ -119,9 +119,17 @@ impl Target {
         Ok(statement)
     }
 
+    /// From here on this session goes by another name, which tells processes apart.
+    pub async fn go_by(&self, name: &str) -> Result<()> {
+        let text = "select set_config('application_name', $1, false)";
+        let named = self.client().query(text, &[&name]).await;
+        named.map_err(on(Side::Target, "name a session"))?;
+        Ok(())
+    }
+
     /// Takes the lease, for the life of this session: only one daemon at a time prepares, copies or leads. The slot
     /// alone does not say so, because nobody holds it while rows are copied. To be asked only while the slot is free: a
-    /// holder that has done nothing for a while is ended, with its transaction and its locks.
+    /// holder that has done nothing for a while is ended, with its transaction and its locks; so is one that goes by our own name.
     pub async fn take_lease(&self, schema: &str) -> Result<bool> {
         if self.try_lease(schema).await? {
             return Ok(true);
@@ -314,7 +322,7 @@ const BEGIN: &str = "begin read write";
 const LEASE_TRIES: u32 = 20;
 /// How long a statement of a small batch may take before the connection counts as dead: a link that was cut
 /// silently never answers.
-pub const QUICK: Duration = Duration::from_secs(20);
+pub const QUICK: Duration = Duration::from_secs(15);
 /// The same for statements over everything there is.
 pub const SLOW: Duration = Duration::from_secs(900);
 

@@ -24,6 +24,7 @@ mod doctor;
 mod effect;
 mod failover;
 mod failures;
+mod faults;
 mod first_copy;
 mod foreign;
 mod grafana;

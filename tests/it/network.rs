@@ -12,6 +12,39 @@ use crate::support::daemon::DaemonOptions;
 use crate::support::{DEADLINE, Daemon, Pair, PairOptions, change, eventually, people, person, rows};
 
 /// Two servers, each behind a proxy.
+pub(crate) struct Servers {
+    pub(crate) source: Cluster,
+    pub(crate) target: Cluster,
+    pub(crate) source_proxy: Proxy,
+    pub(crate) target_proxy: Proxy,
+}
+
+impl Servers {
+    pub(crate) async fn start(settings: &[(&str, &str)]) -> Self {
+        let start = || {
+            let settings = settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+            Cluster::start(ClusterOptions { settings: settings.collect(), ..ClusterOptions::default() })
+                .unwrap()
+        };
+        let (source, target) = (start(), start());
+        let proxy = async |cluster: &Cluster| {
+            Proxy::start(SocketAddr::from((Ipv4Addr::LOCALHOST, cluster.port()))).await.unwrap()
+        };
+        let (source_proxy, target_proxy) = (proxy(&source).await, proxy(&target).await);
+        Self { source, target, source_proxy, target_proxy }
+    }
+
+    /// Two more databases, between which a daemon goes through the proxies.
+    pub(crate) async fn pair(&self) -> Pair {
+        let mut pair = Pair::on(&self.source, &self.target, PairOptions::default()).await;
+        let through = |proxy: &Proxy, url: &str| proxy.url(url.rsplit('/').next().unwrap());
+        pair.daemon_source = through(&self.source_proxy, &pair.source);
+        pair.daemon_target = through(&self.target_proxy, &pair.target);
+        pair
+    }
+}
+
+/// The same, with one pair on them.
 pub(crate) struct Bench {
     source: Cluster,
     target: Cluster,
@@ -22,18 +55,11 @@ pub(crate) struct Bench {
 
 impl Bench {
     pub(crate) async fn new() -> Self {
-        let start = || Cluster::start(ClusterOptions::default()).unwrap();
-        let (source, target) = (start(), start());
-        let mut pair = Pair::on(&source, &target, PairOptions::default()).await;
-        let proxy = async |cluster: &Cluster| {
-            Proxy::start(SocketAddr::from((Ipv4Addr::LOCALHOST, cluster.port()))).await.unwrap()
-        };
-        let (source_proxy, target_proxy) = (proxy(&source).await, proxy(&target).await);
-        let through = |proxy: &Proxy, url: &str| proxy.url(url.rsplit('/').next().unwrap());
-        pair.daemon_source = through(&source_proxy, &pair.source);
-        pair.daemon_target = through(&target_proxy, &pair.target);
+        let servers = Servers::start(&[]).await;
+        let pair = servers.pair().await;
         pair.litellm(&people("a", 20)).await;
         reference::begin(&pair).await;
+        let Servers { source, target, source_proxy, target_proxy } = servers;
         Self { source, target, source_proxy, target_proxy, pair }
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use testbed::connect;
+use testbed::{End, connect};
 
 use crate::churn::{assert_audited_once, reference};
 use crate::failover::Work;
@@ -188,4 +188,31 @@ async fn a_leader_cut_off_from_open_webui_is_replaced_and_its_locks_end() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leader_cut_off_from_both_is_replaced_and_its_locks_end() {
     cut_off(true, true).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_freezes_in_the_midst_of_a_copy_is_replaced() {
+    let bench = Bench::new().await;
+    bench.pair.litellm(&people("b", 3_000)).await;
+    // Its rows stop coming, so that it is met while it fills a table in Open WebUI's database.
+    bench.source_proxy.end_each(Some((100_000, End::Silence)));
+    let leader = Daemon::start(&bench.pair);
+    let filling =
+        "select 1 from pg_stat_activity where query ilike 'copy %stage_%' and wait_event = 'ClientRead'
+                      and query_start < now() - interval '1 second'";
+    eventually("it fills a table", || async { !rows(&bench.pair.target, filling).await.is_empty() }).await;
+    signal(&leader, "-STOP");
+    let start = Instant::now();
+    let environment = vec![
+        ("LITELLM_DATABASE_URL", bench.pair.source.clone()),
+        ("WEBUI_DATABASE_URL", bench.pair.target.clone()),
+    ];
+    let second = Daemon::with(&bench.pair, &DaemonOptions { environment, ..Default::default() });
+    let took = leads(&second, start).await;
+    println!("took over in {took:?} after a freeze in a copy");
+    bench.source_proxy.end_each(None);
+    signal(&leader, "-CONT");
+    stands_by(&leader).await;
+    bench.pair.settle().await;
+    assert_in_step(&bench.pair).await;
 }

@@ -66,6 +66,11 @@ pub struct Now<'a> {
 /// Judges.
 pub fn judge(now: &Now<'_>, facts: &Facts) -> Verdict {
     let reason = now.status.reason.clone().unwrap_or_default();
+    if let Some(why) = &now.standstill {
+        return Verdict::new(Level::Trouble, "Standing still", format!("{}.", sentence(why))).and(
+            "Look at the load of that server and for long locks there; `litellm-webui-sync doctor` helps.",
+        );
+    }
     match now.status.state {
         State::Starting => Verdict::new(Level::Waiting, "Starting", "Connecting to both databases."),
         State::Standby => Verdict::new(
@@ -122,7 +127,7 @@ fn copying(copy: Option<&Copy>, reason: &str) -> Verdict {
     } else {
         let why = format!("{}. Open WebUI keeps its last state meanwhile.", sentence(reason));
         let is_request = copy.is_some_and(Copy::is_request);
-        Verdict::new(Level::Waiting, if is_request { "Comparing" } else { "Copying again" }, why)
+        Verdict::new(Level::Waiting, if is_request { "Copying" } else { "Copying again" }, why)
     };
     verdict.and("Nothing to do: it follows LiteLLM by itself as soon as the copy is done.")
 }
@@ -159,11 +164,6 @@ fn braked(facts: &Facts, reason: &str) -> Verdict {
 }
 
 fn streaming(now: &Now<'_>, facts: &Facts) -> Verdict {
-    if let Some(why) = &now.standstill {
-        return Verdict::new(Level::Trouble, "Standing still", format!("{}.", sentence(why))).and(
-            "Look at the load of that server and for long locks there; `litellm-webui-sync doctor` helps.",
-        );
-    }
     if now.lag > now.lag_limit {
         let why = format!("Open WebUI has lacked something for {} s.", now.lag.as_secs());
         return Verdict::new(Level::Trouble, "Behind", why).and(

@@ -162,6 +162,14 @@ impl Cluster {
         self.copy_files(&self.root.join("backup"), &self.data_dir())
     }
 
+    /// Makes the stopped server one that stands by, for nobody, from its next start on: until `pg_promote`.
+    pub fn stand_by(&self) -> Result<()> {
+        ensure!(self.server().is_none(), "the server is running");
+        let signal = self.data_dir().join("standby.signal");
+        fs::write(&signal, "").context("could not write standby.signal")?;
+        self.user.own(&signal)
+    }
+
     fn without_files(binaries: Binaries, user: RunAs) -> Result<Self> {
         let root = new_directory(&user, "")?;
         let guard = Guard::start(&user, &root)?;

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result};
@@ -22,6 +23,15 @@ pub struct Proxy {
     listening: Option<JoinHandle<()>>,
 }
 
+/// How a connection ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// Both sides are told.
+    Reset,
+    /// It stays open, and nothing ever comes through it again.
+    Silence,
+}
+
 #[derive(Debug)]
 struct Shared {
     /// A connection ends when this moves.
@@ -31,6 +41,8 @@ struct Shared {
     losses: watch::Sender<u64>,
     /// What may still pass before the next loss.
     until_loss: Mutex<Option<u64>>,
+    /// What may pass through each connection before it ends, and how it does.
+    each: watch::Sender<Option<(u64, End)>>,
     /// What may still pass before the next cut.
     budget: Mutex<Option<u64>>,
     connections: Mutex<JoinSet<()>>,
@@ -48,6 +60,7 @@ impl Proxy {
                 silent: watch::Sender::new(false),
                 losses: watch::Sender::new(0),
                 until_loss: Mutex::new(None),
+                each: watch::Sender::new(None),
                 budget: Mutex::new(None),
                 connections: Mutex::new(JoinSet::new()),
             }),
@@ -96,6 +109,11 @@ impl Proxy {
     /// comes through it again, no end either. New ones work.
     pub fn lose_after_bytes(&self, count: u64) {
         *self.shared.until_loss.lock().unwrap_or_else(PoisonError::into_inner) = Some(count);
+    }
+
+    /// From now on, every connection ends after so many bytes of its own; those that are open have had theirs. `None`: no more do.
+    pub fn end_each(&self, after: Option<(u64, End)>) {
+        self.shared.each.send_replace(after);
     }
 
     /// Leads to another server from now on, as a name or an address that was moved does; open connections end.
@@ -184,8 +202,9 @@ impl Shared {
         let (client_read, client_write) = client.into_split();
         let (server_read, server_write) = server.into_split();
         let born = *self.losses.borrow();
-        let mut up = Pump { from: client_read, to: server_write, born };
-        let mut down = Pump { from: server_read, to: client_write, born };
+        let passed = Arc::<AtomicU64>::default();
+        let mut up = Pump { from: client_read, to: server_write, born, passed: Arc::clone(&passed) };
+        let mut down = Pump { from: server_read, to: client_write, born, passed };
         let is_over = tokio::select! {
             ended = async { tokio::try_join!(up.run(&self), down.run(&self)) } => ended.is_ok(),
             _ = cuts.changed() => false,
@@ -245,6 +264,8 @@ struct Pump {
     to: OwnedWriteHalf,
     /// How many losses there were when the connection was made.
     born: u64,
+    /// Bytes of this connection, in both directions.
+    passed: Arc<AtomicU64>,
 }
 
 impl Pump {
@@ -254,7 +275,12 @@ impl Pump {
             let count = self.from.read(&mut buffer).await?;
             shared.audible().await;
             shared.pass(count);
-            if *shared.losses.borrow() > self.born {
+            let passed = self.passed.fetch_add(count as u64, Ordering::Relaxed);
+            let end = shared.each.borrow().filter(|(limit, _)| passed >= *limit).map(|(_, end)| end);
+            if end == Some(End::Reset) {
+                return Err(io::ErrorKind::ConnectionReset.into());
+            }
+            if end.is_some() || *shared.losses.borrow() > self.born {
                 return std::future::pending().await;
             }
             if count == 0 {
