@@ -126,6 +126,10 @@ impl Daemon {
         send(&self.child, signal)
     }
 
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     fn log(&self) -> String {
         self.log.lock().unwrap().clone()
     }

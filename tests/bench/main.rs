@@ -13,6 +13,8 @@
 //! | `access` | a change of one team's models or people, or of everybody's, until all see it | the bare SQL that moves as many people between groups | a team of 5,000 under a second, 20,000 people under 30 |
 //! | `first-copy` | people with three keys each and teams, from the start of the daemon until it is ready | COPY out of LiteLLM, COPY into tables like the mirror's, and the bare SQL of the same Open WebUI rows | at most 2.5 times; under 96 MiB |
 //! | `verify` | one person changed every 50 ms, while `verify` runs and while it mends | the same in quiet | no stall over 100 ms above quiet's |
+//! | `growth` | one change, a spend flush, an idle minute, with 1, 4 and 16 times as many people | the same with the fewest | |
+//! | `source-cost` | LiteLLM's transactions a second, followed by the daemon | LiteLLM alone; with triggers that write Open WebUI's over dblink | at least 0.97 of alone |
 //! | `memory` | the daemon with 100,000 users, and during a transaction of a million rows | | under 64 and 128 MiB |
 //!
 //! Without a name all but `memory` run. Source and target are two durable clusters (`fsync` on) on this machine;
@@ -24,7 +26,7 @@
 //! ```text
 //! main ─► one file for each workload ─► rig, daemon                clusters, databases, the daemon
 //!                                   ├─► native, receiver, floor    whom it is compared with
-//!                                   ├─► probe                      latencies
+//!                                   ├─► probe, processes           latencies, processor time
 //!                                   └─► report                     medians and the verdicts, and the JSON
 //! ```
 #![allow(
@@ -43,14 +45,17 @@ mod bulk;
 mod daemon;
 mod first_copy;
 mod floor;
+mod growth;
 mod latency;
 mod memory;
 mod native;
 mod probe;
+mod processes;
 mod receiver;
 mod report;
 mod rig;
 mod single;
+mod source_cost;
 mod spend;
 mod verify;
 
@@ -70,6 +75,8 @@ enum Workload {
     Access,
     FirstCopy,
     Verify,
+    Growth,
+    SourceCost,
     Memory,
 }
 
@@ -83,10 +90,11 @@ pub struct Options {
     /// Users to write (bulk, single, memory), to copy (first-copy) or to bill (spend) [default: each workload's own]
     #[arg(long)]
     users: Option<usize>,
-    /// Users that are there before [default: none; latency 20000, verify 50000, memory 100000]
+    /// Users that are there before [default: none; latency and source-cost 20000, verify 50000, memory 100000; growth
+    /// begins with 5000]
     #[arg(long)]
     existing: Option<usize>,
-    /// Seconds of each thing that goes on for a while (latency, verify)
+    /// Seconds of each thing that goes on for a while (latency, verify, growth, source-cost)
     #[arg(long, default_value_t = 20)]
     seconds: u64,
     /// A setting of both Postgres servers
@@ -137,6 +145,8 @@ async fn main() -> Result<()> {
             Workload::Access => access::run(&rig, &options).await?,
             Workload::FirstCopy => first_copy::run(&rig, &options).await?,
             Workload::Verify => verify::run(&rig, &options).await?,
+            Workload::Growth => growth::run(&rig, &options).await?,
+            Workload::SourceCost => source_cost::run(&rig, &options).await?,
             Workload::Memory => memory::run(&rig, &options).await?,
         });
         if let Some(file) = &options.json {

@@ -145,6 +145,12 @@ impl Report {
         self.ratios.push(entry(name, ratio, &runs, None, Some(goal)));
     }
 
+    /// Something that could not be measured, and why.
+    pub fn note(&mut self, text: &str) {
+        println!("  {text}");
+        self.notes.push(text.to_owned());
+    }
+
     /// All of it as JSON.
     pub fn end(self) -> Value {
         println!();
