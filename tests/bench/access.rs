@@ -7,11 +7,12 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use serde_json::{Value, json};
 use testbed::lists::{BIG_TEAM, PEOPLE, many_with_lists};
 use testbed::{connect, execute};
 
 use crate::Options;
-use crate::report::{Figures, end, line, title};
+use crate::report::{Figures, Goal, Report};
 use crate::rig::{Rig, copy_database};
 
 const STEPS: &[(&str, &str, u32)] = &[
@@ -35,8 +36,12 @@ const STEPS: &[(&str, &str, u32)] = &[
     ),
 ];
 
-pub async fn run(rig: &Rig, options: &Options) -> Result<()> {
-    title(&format!("access: {PEOPLE} people, 40 models, 400 teams, {} runs", options.runs));
+pub async fn run(rig: &Rig, options: &Options) -> Result<Value> {
+    let mut report = Report::new(
+        "access",
+        &format!("{PEOPLE} people, 40 models, 400 teams, {} runs", options.runs),
+        json!({ "people": PEOPLE, "models": 40, "teams": 400, "runs": options.runs }),
+    );
     let mut product = vec![Figures::default(); STEPS.len()];
     let mut bare = vec![Figures::default(); STEPS.len()];
     let mut peak = Figures::default();
@@ -48,14 +53,19 @@ pub async fn run(rig: &Rig, options: &Options) -> Result<()> {
             figures.add_seconds(bare_sql(rig, *people).await?);
         }
     }
-    for (place, (name, _, _)) in STEPS.iter().enumerate() {
+    for (place, (name, _, people)) in STEPS.iter().enumerate() {
         let (ours, theirs) = (&product[place], &bare[place]);
-        line(name, &format!("{}, bare moves {}", ours.show("s"), theirs.show("s")));
-        line("  ratio", &ours.over(theirs).show("times"));
+        report.limit(name, "s", ours, goal_of(*people));
+        report.figure(&format!("{name}, bare SQL"), "s", theirs);
+        report.plain_ratio(&format!("{name}, ratio"), ours, theirs);
     }
-    line("peak memory of the daemon", &peak.show("MiB"));
-    end();
-    Ok(())
+    report.figure("peak memory of the daemon", "MiB", &peak);
+    Ok(report.end())
+}
+
+/// Seconds: for a team of 5,000, and for everybody.
+fn goal_of(people: u32) -> Goal {
+    Goal::Under(if people == PEOPLE { 30.0 } else { 1.0 })
 }
 
 async fn daemon(rig: &Rig, peak: &mut Figures) -> Result<Vec<Duration>> {

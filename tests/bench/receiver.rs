@@ -2,7 +2,7 @@
 //! reads, counts and acknowledges at commits, and does nothing with what it reads.
 
 use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -13,72 +13,84 @@ use crate::rig::{PUBLICATION, Pair, drop_slot};
 
 const SLOT: &str = "bare";
 
-/// The child.
-pub struct Receiver {
-    pub child: Child,
+/// This program again, as a client of a slot of its own.
+#[derive(Debug)]
+pub struct Child {
+    pub process: std::process::Child,
     output: BufReader<std::process::ChildStdout>,
-    source: String,
 }
 
-impl Receiver {
-    /// Makes its slot and starts it; it streams when this returns, and ends after the commit of row number `rows`.
-    pub async fn start(pair: &Pair<'_>, rows: usize) -> Result<Self> {
+impl Child {
+    /// Makes the slot and starts it as `role` (an option of this program), with `last` as its last argument; it streams
+    /// when this returns.
+    pub async fn start(pair: &Pair<'_>, slot: &str, role: &str, last: &str) -> Result<Self> {
         let client = connect(&pair.source).await?;
         let text = format!(
             "do $$ begin create publication {PUBLICATION} for table \"LiteLLM_UserTable\";
              exception when duplicate_object then null; end $$"
         );
         client.batch_execute(&text).await?;
-        let slot = "select pg_create_logical_replication_slot($1::text::name, 'pgoutput')";
-        client.execute(slot, &[&SLOT]).await?;
+        let make = "select pg_create_logical_replication_slot($1::text::name, 'pgoutput')";
+        client.execute(make, &[&slot]).await?;
         let port = pair.rig().source.port().to_string();
         let database = pair.source.rsplit('/').next().context("no database")?;
-        let mut child = Command::new(std::env::current_exe()?)
-            .args(["--receive", &port, database, SLOT, &rows.to_string()])
+        let mut process = Command::new(std::env::current_exe()?)
+            .args([role, &port, database, slot, last])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()?;
-        let output = BufReader::new(child.stdout.take().context("no standard output")?);
-        let mut receiver = Self { child, output, source: pair.source.clone() };
-        receiver.wait_for("streaming")?;
-        Ok(receiver)
-    }
-
-    /// Waits until it has received everything, and lets its slot go.
-    pub async fn finish(mut self) -> Result<Instant> {
-        let source = self.source.clone();
-        let waited = tokio::task::spawn_blocking(move || {
-            self.wait_for("received")?;
-            anyhow::Ok(Instant::now())
-        });
-        let received = waited.await??;
-        drop_slot(&source, SLOT).await?;
-        Ok(received)
+        let output = BufReader::new(process.stdout.take().context("no standard output")?);
+        let mut child = Self { process, output };
+        child.wait_for("streaming")?;
+        Ok(child)
     }
 
     fn wait_for(&mut self, word: &str) -> Result<()> {
         let mut said = String::new();
         self.output.read_line(&mut said)?;
-        ensure!(said.trim() == word, "the receiving client says \"{}\", not \"{word}\"", said.trim());
+        ensure!(said.trim() == word, "the child says \"{}\", not \"{word}\"", said.trim());
         Ok(())
     }
 }
 
-impl Drop for Receiver {
+impl Drop for Child {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        let _ = self.process.kill();
+        let _ = self.process.wait();
     }
 }
 
-/// The child's side of [`Receiver`].
-pub async fn receive(arguments: &[String]) -> Result<()> {
-    let [port, database, slot, rows] = arguments else { anyhow::bail!("four arguments") };
-    let mut rows: usize = rows.parse()?;
-    let mut config =
-        ReplicationConfig::new("127.0.0.1", "postgres", "", database.as_str(), slot.as_str(), PUBLICATION);
+/// The child that only receives.
+#[derive(Debug)]
+pub struct Receiver {
+    pub child: Child,
+    source: String,
+}
+
+impl Receiver {
+    /// Starts it; it ends after the commit of row number `rows`.
+    pub async fn start(pair: &Pair<'_>, rows: usize) -> Result<Self> {
+        let child = Child::start(pair, SLOT, "--receive", &rows.to_string()).await?;
+        Ok(Self { child, source: pair.source.clone() })
+    }
+
+    /// Waits until it has received everything.
+    pub fn received(&mut self) -> Result<Instant> {
+        tokio::task::block_in_place(|| self.child.wait_for("received"))?;
+        Ok(Instant::now())
+    }
+
+    /// Lets its slot go.
+    pub async fn end(self) -> Result<()> {
+        drop(self.child);
+        drop_slot(&self.source, SLOT).await
+    }
+}
+
+/// The daemon's settings of its replication connection, but more events buffered than it allows itself.
+pub fn replication(port: &str, database: &str, slot: &str) -> Result<ReplicationConfig> {
+    let mut config = ReplicationConfig::new("127.0.0.1", "postgres", "", database, slot, PUBLICATION);
     config.port = port.parse()?;
-    // As the daemon has them.
     config.status_interval = Duration::from_millis(200);
     config.idle_wakeup_interval = Duration::from_secs(20);
     config.buffer_events = 1024;
@@ -87,7 +99,14 @@ pub async fn receive(arguments: &[String]) -> Result<()> {
          -c logical_decoding_work_mem=64MB"
             .to_owned(),
     );
-    let mut client = ReplicationClient::connect_gated(config).await?;
+    Ok(config)
+}
+
+/// The child's side of [`Receiver`].
+pub async fn receive(arguments: &[String]) -> Result<()> {
+    let [port, database, slot, rows] = arguments else { anyhow::bail!("four arguments") };
+    let mut rows: usize = rows.parse()?;
+    let mut client = ReplicationClient::connect_gated(replication(port, database, slot)?).await?;
     client.start().await?;
     client.wait_started().await?;
     println!("streaming");

@@ -8,19 +8,22 @@
 use std::time::Instant;
 
 use anyhow::Result;
+use serde_json::{Value, json};
 use testbed::execute;
 
 use crate::Options;
-use crate::report::{Figures, Goal, end, line, ratio, title};
-use crate::rig::{Native, Rig, SLOT, wait_for_slot};
+use crate::native::Native;
+use crate::report::{Figures, Goal, Report};
+use crate::rig::{Rig, SLOT, wait_for_slot};
 
-pub async fn run(rig: &Rig, options: &Options) -> Result<()> {
+pub async fn run(rig: &Rig, options: &Options) -> Result<Value> {
     let users = options.users.unwrap_or(40_000);
     let existing = options.existing.unwrap_or(0);
-    title(&format!(
-        "single: a backlog of {users} transactions of one user, {existing} before, {} runs",
-        options.runs
-    ));
+    let mut report = Report::new(
+        "single",
+        &format!("a backlog of {users} transactions of one user, {existing} before, {} runs", options.runs),
+        json!({ "users": users, "existing": existing, "runs": options.runs }),
+    );
     let mut figures = [Figures::default(), Figures::default(), Figures::default()];
     let (mut start, mut peak) = (Figures::default(), Figures::default());
     for run in 0..options.runs {
@@ -79,13 +82,12 @@ pub async fn run(rig: &Rig, options: &Options) -> Result<()> {
         execute(&pair.source, "drop publication native").await?;
     }
     let [product, durable, default] = &figures;
-    line("product", &product.show("transactions/s"));
-    line("its start-up before that", &start.show("s"));
-    line("native, synchronous_commit = on", &durable.show("transactions/s"));
-    line("native, synchronous_commit = off", &default.show("transactions/s"));
-    ratio("ratio to on", product, durable, Goal::AtLeast(1.0));
-    line("ratio to off, for information", &product.over(default).show(""));
-    line("peak memory of the daemon", &peak.show("MiB"));
-    end();
-    Ok(())
+    report.figure("product", "transactions/s", product);
+    report.figure("its start-up before that", "s", &start);
+    report.figure("native, synchronous_commit = on", "transactions/s", durable);
+    report.figure("native, synchronous_commit = off", "transactions/s", default);
+    report.ratio("ratio to on", product, durable, Goal::AtLeast(1.0));
+    report.plain_ratio("ratio to off, for information", product, default);
+    report.figure("peak memory of the daemon", "MiB", &peak);
+    Ok(report.end())
 }

@@ -10,12 +10,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use rustix::process::Signal;
+use serde_json::{Value, json};
 use testbed::connect;
 
 use crate::Options;
+use crate::daemon::send;
 use crate::receiver::Receiver;
-use crate::report::{Figures, Goal, end, line, ratio, title};
-use crate::rig::{Pair, Rig, send};
+use crate::report::{Figures, Goal, Report};
+use crate::rig::{Pair, Rig};
 
 /// Rows of one flush.
 const FLUSH: usize = 1000;
@@ -23,13 +25,17 @@ const FLUSHES: usize = 200;
 /// The source gives up a client that says nothing for 15 s.
 const PAUSE_MAX: Duration = Duration::from_secs(12);
 
-pub async fn run(rig: &Rig, options: &Options) -> Result<()> {
+pub async fn run(rig: &Rig, options: &Options) -> Result<Value> {
     let users = options.users.unwrap_or(100_000).max(FLUSH);
     let rows = FLUSH * FLUSHES;
-    title(&format!(
-        "spend: a backlog of {rows} updates in transactions of {FLUSH}, {users} users, {} runs",
-        options.runs
-    ));
+    let mut report = Report::new(
+        "spend",
+        &format!(
+            "a backlog of {rows} updates in transactions of {FLUSH}, {users} users, {} runs",
+            options.runs
+        ),
+        json!({ "rows": rows, "flush": FLUSH, "users": users, "runs": options.runs }),
+    );
     let (mut product, mut bare, mut peak) = (Figures::default(), Figures::default(), Figures::default());
     for run in 0..options.runs {
         let pair = rig.pair(users).await?;
@@ -54,12 +60,11 @@ pub async fn run(rig: &Rig, options: &Options) -> Result<()> {
             }
         }
     }
-    line("product", &product.show("rows/s"));
-    line("client that only receives", &bare.show("rows/s"));
-    ratio("ratio", &product, &bare, Goal::AtLeast(0.8));
-    line("peak memory of the daemon", &peak.show("MiB"));
-    end();
-    Ok(())
+    report.figure("product", "rows/s", &product);
+    report.figure("client that only receives", "rows/s", &bare);
+    report.ratio("ratio", &product, &bare, Goal::AtLeast(0.8));
+    report.figure("peak memory of the daemon", "MiB", &peak);
+    Ok(report.end())
 }
 
 /// What LiteLLM's jobs write: spend and nothing else.
@@ -91,11 +96,13 @@ async fn flush(pair: &Pair<'_>, users: usize) -> Result<()> {
 
 /// The baseline.
 async fn receive_only(pair: &Pair<'_>, users: usize, rows: usize) -> Result<Duration> {
-    let receiver = Receiver::start(pair, rows).await?;
+    let mut receiver = Receiver::start(pair, rows).await?;
     pair.rig().settle().await?;
-    send(&receiver.child, Signal::STOP)?;
+    send(&receiver.child.process, Signal::STOP)?;
     flush(pair, users).await?;
     let started = Instant::now();
-    send(&receiver.child, Signal::CONT)?;
-    Ok(receiver.finish().await? - started)
+    send(&receiver.child.process, Signal::CONT)?;
+    let time = receiver.received()? - started;
+    receiver.end().await?;
+    Ok(time)
 }

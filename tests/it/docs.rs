@@ -262,6 +262,19 @@ fn every_command_is_one() {
 }
 
 #[test]
+fn every_workload_of_the_benchmark_is_in_the_handbook_with_its_command() {
+    let program = read("tests/bench/main.rs");
+    let variants = program.split_once("enum Workload {").unwrap().1.split_once('}').unwrap().0;
+    let workloads: BTreeSet<String> = variants.split(',').map(|name| kebab(name.trim())).collect();
+    let page = read("docs/src/benchmark.md");
+    let command = Regex::new("`cargo bench -- ([a-z-]+)`").unwrap();
+    let named: BTreeSet<String> = command.captures_iter(&page).map(|found| found[1].to_owned()).collect();
+    let wanted: BTreeSet<String> = workloads.into_iter().filter(|name| !name.is_empty()).collect();
+    assert!(wanted.len() > 5, "only {wanted:?} were found");
+    assert_eq!(named, wanted);
+}
+
+#[test]
 fn every_variable_exists() {
     let known = reference::settings();
     let variable = Regex::new("LITELLM_WEBUI_SYNC_[A-Z_]*[A-Z]").unwrap();
