@@ -34,7 +34,8 @@ fn the_docs_say_what_the_code_does() {
 #[tokio::test]
 async fn the_metrics_say_what_happens_and_move_while_nothing_does() {
     let pair = Pair::new().await;
-    pair.litellm(&people("a", 5)).await;
+    let limited = "update \"LiteLLM_UserTable\" set max_budget = 10;";
+    pair.litellm(&[&people("a", 5), limited].concat()).await;
     let daemon = Daemon::start(&pair);
     pair.settle().await;
     daemon.ready().await;
@@ -65,7 +66,9 @@ async fn the_metrics_say_what_happens_and_move_while_nothing_does() {
         "same_position_restarts 0",
         "buffer_rows 0",
         "budgets_loaded 1",
-        "budget_entities{kind=\"user\",state=\"unlimited\"} 12",
+        "budget_entities{kind=\"user\",state=\"ok\"} 5",
+        // Those who have neither spent nor been limited are not counted.
+        "budget_entities{kind=\"user\",state=\"unlimited\"} 0",
         "skipped_users 0",
     ] {
         eventually(text, || async { has(text) }).await;
