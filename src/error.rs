@@ -245,9 +245,9 @@ impl Error {
             Self::StraySlot { slot } => format!(
                 "if nothing else uses it, drop it: select pg_drop_replication_slot('{slot}'); or choose another name with --slot"
             ),
-            Self::ForeignSlot { .. } => {
-                "choose another name with --slot (LITELLM_WEBUI_SYNC_SLOT), for every command and daemon of this Open WebUI; that slot is left as it is".to_owned()
-            }
+            Self::ForeignSlot { slot, .. } => format!(
+                "choose another name with --slot (LITELLM_WEBUI_SYNC_SLOT), for every command and daemon of this Open WebUI; that slot is left as it is. If nobody needs it any more, its owner drops it there: select pg_drop_replication_slot('{slot}');"
+            ),
             Self::ForeignLeader { slot } => format!(
                 "if Open WebUI's database was copied with its daemon: give one of the two another --slot, or stop the other daemon; who follows it: select a.client_addr, a.application_name from pg_replication_slots s join pg_stat_activity a on a.pid = s.active_pid where s.slot_name = '{slot}'"
             ),
