@@ -108,8 +108,11 @@ async fn plain_copy(pair: &Pair<'_>) -> Result<[Duration; 3]> {
     target.batch_execute("commit").await?;
     let written = Instant::now();
 
-    let text = "select (select count(*) from public.\"user\" where id like 'usr%') = (select count(*) from litellm_user)";
-    ensure!(target.query_one(text, &[]).await?.get::<_, bool>(0), "the baseline did not copy everybody");
+    let text = "select count(*) filter (where id like 'usr%'), (select count(*) from litellm_user),
+                       (select count(*) from public.api_key) from public.\"user\"";
+    let row = target.query_one(text, &[]).await?;
+    let counts: [i64; 3] = [row.get(0), row.get(1), row.get(2)];
+    ensure!(counts == [counts[0]; 3], "accounts, LiteLLM's users and API keys are not as many: {counts:?}");
     drop(target);
     execute(&pair.rig().target.url("postgres"), "drop database webui_bare with (force)").await?;
     Ok([read - started, copied - read, written - copied])
