@@ -6,8 +6,10 @@
 //! Not among them: a server that is read-only by its settings is written to all the same, because our sessions say that they mean
 //! to; a full disk of LiteLLM's server ends that server, which is a link that is refused.
 
+use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use testbed::{Cluster, End, Mode, connect, execute};
 use tokio::task::JoinSet;
 use tokio_postgres::Client;
@@ -335,11 +337,16 @@ async fn meets(side: Side, fault: Fault, moments: &[Moment]) {
     let mut telling = JoinSet::new();
     for mut cell in cells.drain(..) {
         telling.spawn(async move {
-            cell.tells(side, fault).await;
-            cell
+            let told = AssertUnwindSafe(cell.tells(side, fault)).catch_unwind().await;
+            (cell, told)
         });
     }
-    let mut cells = telling.join_all().await;
+    let (mut cells, told): (Vec<Cell>, Vec<_>) = telling.join_all().await.into_iter().unzip();
+    if let Some(panic) = told.into_iter().find_map(Result::err) {
+        // First: a frozen server would keep whoever cleans up waiting for ever.
+        drop(held);
+        std::panic::resume_unwind(panic);
+    }
     if can_be_told {
         let is_silent = side == Side::Source && fault != Fault::Refused && fault != Fault::Reset;
         let took = servers.source.stop(Mode::Fast, if is_silent { SILENT } else { FAST }).unwrap();
