@@ -18,7 +18,7 @@ use crate::error::{Error, Result, Side};
 use crate::mirror::statements;
 use crate::source::SourceTable;
 use crate::stage::Entry;
-use crate::target::{SLOW, within};
+use crate::target::{SLOW, Target, within};
 
 /// More rows than this are not mended one by one: they are copied again.
 const FEW: i64 = 1_000;
@@ -39,8 +39,6 @@ pub struct Found {
     pub mend: Mend,
     /// They are too many, or too large, to be mended one by one.
     pub is_much: bool,
-    /// Rows that were read.
-    pub rows: u64,
 }
 
 impl Found {
@@ -50,24 +48,32 @@ impl Found {
     }
 }
 
-/// Compares the tables of `scope`.
-pub async fn compare(
+/// Reads the tables of `scope` at the point, into temporary tables. Gives the number of rows. What it reads from is of no more use then.
+pub async fn read(
     config: &Config,
     frozen: &Frozen,
     tables: &BTreeMap<String, SourceTable>,
     scope: &[TableId],
     copies: &Copies,
-) -> Result<Found> {
+) -> Result<u64> {
     let Frozen { target, reader, .. } = frozen;
+    let mut rows = 0;
+    for id in scope.iter().copied() {
+        let mirror = id.table().mirror;
+        let make = format!("create temporary table stage_{mirror} (like {mirror}) on commit drop");
+        target.execute("prepare to compare", &make).await?;
+        rows += backfill::fill_staging(config, reader, target, id, tables, None, copies).await?;
+    }
+    Ok(rows)
+}
+
+/// Compares what was [`read`] with the mirror.
+pub async fn compare(target: &Target, scope: &[TableId]) -> Result<Found> {
     let (mut found, mut bytes) = (Found::default(), 0_i64);
     target.plan_large().await?;
     for id in scope.iter().copied() {
         let table = id.table();
-        let mirror = table.mirror;
-        let make = format!("create temporary table stage_{mirror} (like {mirror}) on commit drop");
-        target.execute("prepare to compare", &make).await?;
-        found.rows += backfill::fill_staging(config, reader, target, id, tables, None, copies).await?;
-        target.execute("analyze what was read", &format!("analyze stage_{mirror}")).await?;
+        target.execute("analyze what was read", &format!("analyze stage_{}", table.mirror)).await?;
         let text = statements::differing(table);
         let work = target.raw().query_one(&text, &[]);
         let row = within(Side::Target, "compare a table", SLOW, work).await?;

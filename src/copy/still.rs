@@ -25,7 +25,7 @@ const PAUSE: Duration = Duration::from_millis(250);
 /// How long a transaction that is being taken in may keep the stream from being held.
 const MEETING: Duration = Duration::from_secs(60);
 /// How long it may take to get to the point: as long as we are behind.
-const CATCH_UP: Duration = Duration::from_secs(120);
+const CATCH_UP: Duration = Duration::from_secs(60);
 /// How long the applier stands still at the most.
 pub const STANDSTILL: Duration = Duration::from_secs(1);
 
@@ -90,6 +90,8 @@ async fn freeze_once(
     let name = format!("litellm-webui-sync look {}", instance.simple());
     let suffix: String = instance.simple().to_string().chars().take(8).collect();
     let slot_name = format!("{}_{suffix}", config.slot.chars().take(50).collect::<String>());
+    // One that was cut off may still wait for LiteLLM's transactions.
+    source.terminate(&name).await;
     let mut session = Session::open(config, &source.endpoint, &name, Lsn::from(0)).await?;
     let (held, is_held) = oneshot::channel();
     let (point, point_known) = oneshot::channel();
@@ -97,7 +99,10 @@ async fn freeze_once(
     let (go_on, may_go_on) = oneshot::channel();
     let still = Still { reached, go_on: may_go_on };
     let hold = Hold { held, point: point_known, still };
-    holds.send(hold).await.map_err(|_| Error::Superseded)?;
+    // Everything that can be done before is: the stream stands still for what follows.
+    target.execute("freeze the target", "rollback; begin isolation level repeatable read").await?;
+    let asked = tokio::time::timeout(MEETING, holds.send(hold)).await;
+    asked.map_err(|_| silent(MEETING))?.map_err(|_| Error::Superseded)?;
     wait_for(is_held, MEETING).await?;
     let slot = match session.create_temporary_slot(&slot_name, HOLD).await {
         Err(Error::Silent { side: Side::Source, .. }) => {
@@ -107,21 +112,29 @@ async fn freeze_once(
             source.terminate(&name).await;
             return Err(blocked);
         }
+        // What is left of a look before this one goes by itself.
+        Err(error) if matches!(error.sqlstate(), Some("42710" | "55006")) => {
+            return Err(source.slot_blocked(0).await);
+        }
         other => other?,
     };
     point.send(slot.consistent_point).map_err(|_| Error::Superseded)?;
-    // Something to see at or after the point, on a source where nothing happens.
-    source.emit_barrier().await?;
-    target.execute("freeze the target", "rollback; begin isolation level repeatable read").await?;
-    let (reader, reached) = tokio::join!(backfill::open_snapshot(config, source, &slot, tables), async {
-        wait_for(is_reached, CATCH_UP).await?;
-        target.ask_nothing("take a snapshot").await?;
-        // It may have gone on without us: then the snapshot is of some other moment.
-        go_on.send(()).map_err(|()| silent(STANDSTILL))
-    },);
+    let (emitted, reached) = tokio::join!(
+        // Something to see at or after the point, on a source where nothing happens.
+        source.emit_barrier(),
+        async {
+            wait_for(is_reached, CATCH_UP).await?;
+            target.ask_nothing("take a snapshot").await?;
+            // It may have gone on without us: then the snapshot is of some other moment.
+            go_on.send(()).map_err(|()| silent(STANDSTILL))
+        },
+    );
     reached?;
+    emitted?;
+    // Only now: whoever reads has locks.
+    let reader = backfill::open_snapshot(config, source, &slot, tables).await?;
     drop(session);
-    Ok((slot.consistent_point, reader?))
+    Ok((slot.consistent_point, reader))
 }
 
 /// Waits for a word from the stream.

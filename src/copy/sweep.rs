@@ -52,6 +52,8 @@ pub struct Differences {
     /// By operation and entity: a group is met with its people, and once more as itself.
     named: BTreeMap<(String, Option<String>), Difference>,
     access: BTreeMap<&'static str, i64>,
+    /// Rows of the mirror that were not mended: the stream said something else of them meanwhile.
+    pub left_out: usize,
 }
 
 impl Differences {

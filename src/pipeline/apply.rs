@@ -127,7 +127,12 @@ impl Applier {
     async fn apply(&mut self, part: Part) -> Result<()> {
         for request in &part.requests {
             let note = request::record(&self.target, request);
-            self.target.alone("note a resnapshot", note).await?;
+            if self.large {
+                // In the transaction that is open: ending it would commit the pieces that are written.
+                note.await?;
+            } else {
+                self.target.alone("note a resnapshot", note).await?;
+            }
             self.orders.look_soon();
         }
         if let Some(since) = &mut self.since {

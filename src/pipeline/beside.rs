@@ -19,7 +19,7 @@ use crate::config::Endpoint;
 use crate::copy::compare::{self, Mend};
 use crate::copy::register::CopyPhase;
 use crate::copy::request::{self, Pending};
-use crate::copy::still::{self, Hold};
+use crate::copy::still::{self, Frozen, Hold};
 use crate::copy::sweep::{Differences, Slice, Sweep};
 use crate::copy::verify::{self, Difference, Drifts};
 use crate::error::{Error, Result};
@@ -143,7 +143,9 @@ impl Beside {
         progress.copies.end(matches!(looked, Ok(true)));
         if !matches!(looked, Ok(true)) {
             // Nobody has to remember any more what the stream changed since.
-            let _ = self.order(|done| Order::Mend(Vec::new(), done)).await;
+            let (done, is_done) = oneshot::channel();
+            let _ = self.orders.send(Order::Mend(Vec::new(), done)).await;
+            let _ = is_done.await;
         }
         if let Err(error) = looked {
             let reason = error_chain(&error);
@@ -168,11 +170,13 @@ impl Beside {
         let point = frozen.point;
         request::progress(notes, id, "comparing", None).await?;
         let scope: Vec<TableId> = TableId::all().filter(|id| self.concerns(pending, *id)).collect();
-        let comparison = compare::compare(config, &frozen, &self.tables, &scope, &progress.copies);
-        let found = frozen.reader.giving_way(&source, comparison).await;
-        drop(frozen);
-        let found = found?;
-        let rows = i64::try_from(found.rows).unwrap_or(i64::MAX);
+        let read = compare::read(config, &frozen, &self.tables, &scope, &progress.copies);
+        let rows = frozen.reader.giving_way(&source, read).await?;
+        let Frozen { target, reader, .. } = frozen;
+        drop(reader);
+        let found = compare::compare(&target, &scope).await?;
+        drop(target);
+        let rows = i64::try_from(rows).unwrap_or(i64::MAX);
         request::progress(notes, id, "comparing", Some(rows)).await?;
         if found.is_much {
             tracing::warn!(
@@ -193,6 +197,14 @@ impl Beside {
             return Ok(false);
         };
         failpoint::hit(failpoint::MENDED_NOT_FINISHED)?;
+        if webui.left_out > 0 {
+            let reason = format!(
+                "the stream changed {} of the rows meanwhile: they are looked at again",
+                webui.left_out
+            );
+            request::put_off(notes, id, "waiting", &reason, false).await?;
+            return Ok(false);
+        }
         let drifts = Drifts { mirror: found.drift, webui: webui.counts() };
         let differences: Vec<Difference> = found.differences.into_iter().chain(webui.named()).collect();
         verify::keep(notes, id, &differences).await?;
@@ -251,7 +263,9 @@ impl Beside {
         if let Some(rows) = rows {
             // Also with nothing to mend: nobody has to remember any more what the stream changed since.
             let rows = if mends { rows } else { Vec::new() };
-            self.order(|done| Order::Mend(rows, done)).await?;
+            let (done, is_done) = oneshot::channel();
+            self.orders.send(Order::Mend(rows, done)).await.map_err(|_| Error::Superseded)?;
+            differences.left_out = is_done.await.map_err(|_| Error::Superseded)?;
         }
         if mends {
             for slice in found {

@@ -13,12 +13,10 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::Daemon;
-use super::apply::GROWTH;
 use super::beside::{Desk, Work};
 use super::monitor::soon;
 use super::own::Order;
-use super::returning::Returning;
-use crate::config::Config;
+use super::returning::Watch;
 use crate::copy::{request, verify};
 use crate::error::{Error, Result, Side};
 use crate::observe::progress::State;
@@ -39,8 +37,6 @@ const CALM: Duration = Duration::from_millis(100);
 const RECONCILE: Duration = Duration::from_secs(600);
 /// How often the schedule is asked although it said that nothing is due: the policy may have changed.
 const SCHEDULE: Duration = Duration::from_secs(60);
-/// Statistics are renewed no sooner than this many times as long as it took.
-const SHARE: u32 = 20;
 /// A verify costs both servers something: not on top of being behind.
 const BEHIND: Duration = Duration::from_secs(30);
 
@@ -58,20 +54,9 @@ pub(super) struct Housekeeper {
     /// Kinds of dead letters that were found and not understood.
     left_alone: BTreeSet<String>,
     reconciled: Instant,
-    returning: Returning,
+    /// Whether it is time to ask who used Open WebUI.
+    active: Watch,
     scheduled: Option<Instant>,
-    statistics: Option<Statistics>,
-}
-
-/// What the planner knows. Plans are made for look-ups by index, and which index that is follows from how large it believes a
-/// table to be: of a table it takes for empty, it reads any index as a whole, for each of the rows it looks up.
-struct Statistics {
-    /// Of the checkpoint, when they were renewed.
-    changes: i64,
-    /// Rows of our tables, as it believes.
-    rows: i64,
-    /// When they may be renewed again.
-    calm: Instant,
 }
 
 impl Housekeeper {
@@ -81,9 +66,12 @@ impl Housekeeper {
         work: Desk,
         look: Arc<Notify>,
         glances: watch::Sender<Option<Arc<Glance>>>,
+        active: Watch,
         fenced: bool,
     ) -> Result<Self> {
         let target = Target::open(&daemon.config).await?;
+        // Whoever has Open WebUI's tables locked is waited for elsewhere.
+        target.execute("wait for nobody", "set lock_timeout = '1s'").await?;
         Ok(Self {
             daemon,
             target,
@@ -94,9 +82,8 @@ impl Housekeeper {
             fenced,
             left_alone: BTreeSet::new(),
             reconciled: Instant::now(),
-            returning: Returning::default(),
+            active,
             scheduled: None,
-            statistics: None,
         })
     }
 
@@ -144,12 +131,20 @@ impl Housekeeper {
         let layout = board.facts().servers.layout.as_ref().map(Layout::describe);
         let beat = Beat { instance: *instance, state: status.state.name(), reason: status.reason, layout };
         let begun = Instant::now();
-        let is_due = progress.status().state == State::Streaming && self.returning.is_due();
-        let people = is_due.then(|| self.returning.second());
+        let is_due = progress.status().state == State::Streaming && self.active.is_due();
+        let people = is_due.then(|| self.active.second());
         let question = heartbeat::glance(&self.target, &beat, SystemTime::now(), people);
-        let glance = soon(progress, Side::Target, "look what there is to do", question).await?;
+        let glance = match soon(progress, Side::Target, "look what there is to do", question).await {
+            Err(error) if is_due && error.sqlstate().is_some() => {
+                // About Open WebUI's own table: everything else is looked for all the same.
+                self.active.took(begun.elapsed());
+                let question = heartbeat::glance(&self.target, &beat, SystemTime::now(), None);
+                soon(progress, Side::Target, "look what there is to do", question).await?
+            }
+            other => other?,
+        };
         if is_due {
-            self.returning.took(begun.elapsed());
+            self.active.took(begun.elapsed());
         }
         progress.beats();
         Ok(glance)
@@ -198,46 +193,14 @@ impl Housekeeper {
                 self.order(Order::Project(touched, None));
             }
         }
-        if glance.was_active {
-            self.returning.look(&daemon, &self.target, &self.orders).await?;
-        }
         if self.reconciled.elapsed() > RECONCILE && self.work.begin(Work::Reconcile) {
             self.reconciled = Instant::now();
         }
-        self.renew_statistics(glance).await?;
         let ask = glance.may_verify || self.scheduled.is_none_or(|at| at.elapsed() > SCHEDULE);
         if ask && !self.fenced && progress.lag() <= BEHIND {
             self.scheduled = Some(Instant::now());
             verify::ask_on_schedule(&self.target, &config.policy.verify).await?;
         }
-        Ok(())
-    }
-
-    /// After the tables grew by a fifth: nothing else does it in time where people come in by the thousand.
-    async fn renew_statistics(&mut self, glance: &Glance) -> Result<()> {
-        let Some(place) = &glance.checkpoint else { return Ok(()) };
-        let Config { schema, webui_schema, .. } = &self.daemon.config;
-        let known = match &mut self.statistics {
-            Some(known) => known,
-            None => {
-                let rows = self.target.believed_rows(schema).await?;
-                self.statistics.insert(Statistics {
-                    changes: place.changes_applied,
-                    rows,
-                    calm: Instant::now(),
-                })
-            }
-        };
-        let changed = place.changes_applied.saturating_sub(known.changes);
-        let is_much = changed >= (known.rows / 5).max(i64::try_from(GROWTH).unwrap_or(i64::MAX));
-        if !is_much || known.calm > Instant::now() {
-            return Ok(());
-        }
-        let begun = Instant::now();
-        self.target.analyze_all(schema, webui_schema).await?;
-        known.rows = self.target.believed_rows(schema).await?;
-        known.changes = place.changes_applied;
-        known.calm = Instant::now() + begun.elapsed() * SHARE;
         Ok(())
     }
 

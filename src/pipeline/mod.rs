@@ -24,6 +24,7 @@ mod returning;
 mod show;
 mod since;
 mod supervise;
+mod tend;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -97,12 +98,16 @@ impl Daemon {
         let (holds, held) = mpsc::channel(1);
         let beside =
             beside::Beside::new(Arc::clone(self), source.endpoint.clone(), tables, orders.clone(), holds);
+        let active = returning::Watch::default();
+        let returning = returning::Returning::new(active.clone());
+        let tend = tend::run(Arc::clone(self), glanced.clone(), orders.clone(), returning, cancel.clone());
         let housekeeper = housekeeping::Housekeeper::new(
             Arc::clone(self),
             orders,
             beside.work(),
             look,
             glances,
+            active,
             fence.is_some(),
         )
         .await?;
@@ -122,7 +127,7 @@ impl Daemon {
         tasks.spawn(housekeeper.run(cancel.clone()));
         let show = show::run(Arc::clone(self), glanced, cancel.clone());
         tasks.spawn(async move {
-            show.await;
+            tokio::join!(show, tend);
             Ok(())
         });
         let beside = beside.run(cancel.clone());

@@ -36,8 +36,8 @@ pub(super) enum Order {
     FindProjection,
     /// The difference for these: what could not be written, what was found to differ. Told once it is done.
     Project(Touched, Option<oneshot::Sender<()>>),
-    /// Rows that the mirror should have had when both ends last stood still. Told once it is done.
-    Mend(Mend, oneshot::Sender<()>),
+    /// Rows that the mirror should have had when both ends last stood still. Told once it is done, and how many were left out.
+    Mend(Mend, oneshot::Sender<usize>),
     /// Keys expired.
     ExpireKeys,
     /// The difference over everything, as one batch. Told once it is done.
@@ -83,8 +83,9 @@ impl Applier {
                 Ok(())
             }
             Order::Mend(rows, done) => {
-                Box::pin(self.mend(rows)).await?;
-                tell(Some(done));
+                let left_out = Box::pin(self.mend(rows)).await?;
+                // They may have given up.
+                let _ = done.send(left_out);
                 Ok(())
             }
             Order::ExpireKeys => self.expire_keys().await,
@@ -120,16 +121,18 @@ impl Applier {
     }
 
     /// Writes rows that the mirror has lost, and what follows from them. Where the stream has said since what a row is, it is that.
-    async fn mend(&mut self, rows: Mend) -> Result<()> {
-        let Some(since) = self.since.take() else { return Ok(()) };
+    async fn mend(&mut self, rows: Mend) -> Result<usize> {
+        let count = rows.len();
+        let Some(since) = self.since.take() else { return Ok(count) };
         let mut part = Part::of_rows(rows.into_iter().filter(|(id, key, _)| since.is_untouched(*id, key)));
-        if part.has_rows() {
+        let mended = part.rows();
+        if mended > 0 {
             let end = BatchEnd::at(self.end_lsn);
             part.end = Some(end);
             self.apply_small(&part, end, false).await?;
             self.show_soon();
         }
-        Ok(())
+        Ok(count - mended)
     }
 
     async fn reconcile(&mut self) -> Result<()> {

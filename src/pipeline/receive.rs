@@ -379,7 +379,7 @@ impl Receiver {
 
     /// Notices a dead link.
     fn look_around(&mut self) -> Result<()> {
-        if self.stage.is_full() {
+        if !self.may_read() {
             // We are not reading, so nothing can arrive.
             self.session.not_reading();
         }

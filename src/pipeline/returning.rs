@@ -5,6 +5,7 @@
 //! who misses something becomes an order for the applier. Contains no SQL.
 
 use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
@@ -25,27 +26,45 @@ const AT_ONCE: usize = 200;
 /// How long what the policy and Open WebUI's settings say may be used.
 const AGAIN: Duration = Duration::from_secs(600);
 
-#[derive(Default)]
-pub(super) struct Returning {
-    through: Through,
-    projection: Option<(Projection, Instant)>,
-    /// When it may be asked again whether anybody was active: the question reads all people.
-    due: Option<Instant>,
-}
+/// When to ask whether anybody was active, and since when: shared with whoever asks.
+#[derive(Debug, Default, Clone)]
+pub(super) struct Watch(Arc<Mutex<(Option<i64>, Option<Instant>)>>);
 
-impl Returning {
+impl Watch {
+    fn lock(&self) -> MutexGuard<'_, (Option<i64>, Option<Instant>)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Up to which second people were looked at.
     pub(super) fn second(&self) -> Option<i64> {
-        self.through.second()
+        self.lock().0
     }
 
     pub(super) fn is_due(&self) -> bool {
-        self.due.is_none_or(|due| due <= Instant::now())
+        self.lock().1.is_none_or(|due| due <= Instant::now())
     }
 
-    /// The question took this long: a hundredth of the time is what it may cost.
-    pub(super) fn took(&mut self, time: Duration) {
-        self.due = Some(Instant::now() + time * 100);
+    /// The question, which reads all people, took this long: a hundredth of the time is what it may cost.
+    pub(super) fn took(&self, time: Duration) {
+        self.lock().1 = Some(Instant::now() + time * 100);
+    }
+}
+
+#[derive(Default)]
+pub(super) struct Returning {
+    through: Through,
+    watch: Watch,
+    projection: Option<(Projection, Instant)>,
+}
+
+impl Returning {
+    pub(super) fn new(watch: Watch) -> Self {
+        Self { watch, ..Self::default() }
+    }
+
+    /// What was found of Open WebUI may be otherwise by now.
+    pub(super) fn forget(&mut self) {
+        self.projection = None;
     }
 
     /// Looks at whoever was active since.
@@ -61,6 +80,7 @@ impl Returning {
         let (touched, through) = active::since(target, &self.through).await?;
         let lsn = daemon.progress.checkpoint();
         let projection = self.projection(daemon, target).await?;
+        projection.forget_models();
         let sweep = Sweep::new(target, projection, lsn, None, true);
         let closely = |users| Touched { users, closely: true, ..Touched::default() };
         let people: Vec<String> = touched.users.into_iter().collect();
@@ -70,12 +90,14 @@ impl Returning {
                 continue;
             }
             for user in chunk {
-                if misses_something(&sweep.look(closely(BTreeSet::from([user.clone()]))).await?) {
+                let slice = sweep.look(closely(BTreeSet::from([user.clone()]))).await?;
+                if misses_something(&slice) && slice.outcome.departing == 0 {
                     missed.insert(user.clone());
                 }
             }
         }
         if missed.is_empty() || orders.try_send(Order::Project(closely(missed), None)).is_ok() {
+            self.watch.lock().0 = through.second();
             self.through = through;
         }
         // Otherwise the applier has something to do still, and they are found again.
@@ -98,6 +120,6 @@ impl Returning {
 
 /// Whether somebody is to get back what they should have. Whatever else differs is the affair of the reconcile.
 fn misses_something(slice: &Slice) -> bool {
-    let Outcome { departing, members_added, access, .. } = &slice.outcome;
-    *departing == 0 && members_added + access.members_added + access.grants_added > 0
+    let Outcome { members_added, access, .. } = &slice.outcome;
+    members_added + access.members_added + access.grants_added > 0
 }

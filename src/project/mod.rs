@@ -96,6 +96,11 @@ impl Projection {
         }
     }
 
+    /// Which models there are is read anew: for whoever is not told that they changed.
+    pub fn forget_models(&self) {
+        self.access.forget_models();
+    }
+
     pub fn layout(&self) -> &Layout {
         &self.layout
     }

@@ -335,7 +335,8 @@ impl Access {
         }
         if self.rules.take_public {
             let statement = target.prepare(self.texts.take, &[Type::TEXT_ARRAY]).await?;
-            target.query("take public models back", SLOW, &statement, &[&ids]).await?;
+            let rows = target.query("take public models back", SLOW, &statement, &[&ids]).await?;
+            outcome.access.grants_removed += only(rows)?.get::<_, i64>(0);
         }
         Ok(())
     }

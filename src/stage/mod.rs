@@ -126,6 +126,11 @@ impl Part {
         self.tables.iter().any(|table| !table.segments.is_empty())
     }
 
+    /// How many rows it says something of.
+    pub fn rows(&self) -> usize {
+        self.tables.iter().flat_map(|table| &table.segments).map(|segment| segment.rows.len()).sum()
+    }
+
     /// Whether a table is emptied: one row of the source, and whoever was in it is touched.
     pub fn truncates(&self) -> bool {
         self.tables.iter().flat_map(|table| &table.segments).any(|segment| segment.truncate)

@@ -357,3 +357,27 @@ async fn while_it_keeps_the_stream_waiting_for_long_that_is_the_state() {
     pair.settle().await;
     assert_in_step(&pair).await;
 }
+
+#[tokio::test]
+async fn a_request_in_the_midst_of_a_large_transaction_does_not_split_it() {
+    let (pair, daemon) = begin().await;
+    let request = |dry_run| {
+        let request = Request { id: uuid::Uuid::new_v4(), tables: Vec::new(), dry_run };
+        format!(
+            "select pg_logical_emit_message(true, 'litellm_webui_sync', {});",
+            quote(&request.to_message())
+        )
+    };
+    // More than one piece, with requests in it and right behind it.
+    let sql = [people("m", 10_500), request(true), people("n", 500), request(true)].concat();
+    pair.litellm(&sql).await;
+    pair.litellm(&request(true)).await;
+    pair.settle().await;
+    eventually("the looks", || async {
+        pair.ask("select count(*) from litellm_webui_sync.resnapshot where finished_at is not null and drift = '{\"mirror\": {}, \"webui\": {}}'").await == "3"
+    })
+    .await;
+    assert!(!daemon.log().contains("trying again"), "{}", daemon.log());
+    assert_eq!(pair.ask("select count(*) from auth where active and id like 'usr\\_%'").await, "11030");
+    reference::assert_exactly_once(&pair).await;
+}
