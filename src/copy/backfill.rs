@@ -95,7 +95,15 @@ pub async fn copy(
     let mut session =
         Session::open(config, &source.endpoint, occasion.application_name, Lsn::from(0)).await?;
     let failover = occasion.server_version >= 170_000;
-    let slot = match session.create_slot(&config.slot, failover, SLOT_PATIENCE).await {
+    let slot = tokio::select! {
+        slot = session.create_slot(&config.slot, failover, SLOT_PATIENCE) => slot,
+        // Nothing is asked of it meanwhile, so nobody would notice.
+        error = unheard(target) => {
+            source.terminate(occasion.application_name).await;
+            return Err(error);
+        }
+    };
+    let slot = match slot {
         Err(Error::Silent { seconds, .. }) => {
             let blocked = source.slot_blocked(seconds).await;
             source.terminate(occasion.application_name).await;
@@ -104,7 +112,9 @@ pub async fn copy(
         other => other?,
     };
     let copied = copy_at(config, source, target, occasion, (session, &slot), id, signatures).await;
-    if copied.is_err() {
+    // A session that does not answer cannot be asked, and whoever waits for the truth has waited long enough.
+    let is_mute = matches!(copied, Err(Error::Silent { side: Side::Target, .. }));
+    if copied.is_err() && !is_mute {
         // Nothing uses it yet, and it would make LiteLLM's server keep WAL for nobody. Only while nobody else can have made one
         // of that name: where the lease is gone, or cannot be asked for, the next start does this, as after a kill.
         let dropped = match target.holds_lease(&config.schema).await {
@@ -120,6 +130,22 @@ pub async fn copy(
         }
     }
     copied
+}
+
+/// Ends once the session of the copy, which has nothing else to do, does not answer.
+async fn unheard(target: &Target) -> Error {
+    const PATIENCE: Duration = Duration::from_secs(8);
+    loop {
+        tokio::time::sleep(Duration::from_secs(4)).await;
+        match tokio::time::timeout(PATIENCE, target.ask_nothing("wait for the slot")).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => return error,
+            Err(_) => {
+                let seconds = PATIENCE.as_secs();
+                return Error::Silent { side: Side::Target, action: "wait for the slot", seconds };
+            }
+        }
+    }
 }
 
 /// Shows that the holder of the lease is alive, whatever else its session waits for or does not do: it is ended after a while in

@@ -4,7 +4,7 @@
 //! Owns how often that is asked, each side on a session of its own, so that no long statement is in the way. A side that answers,
 //! if only that it takes nobody, is there. Contains no SQL.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::Daemon;
 use super::monitor::soon;
@@ -15,6 +15,8 @@ use crate::target::Target;
 
 /// With the patience of [`soon`] less than whoever asks for our readiness waits for the truth.
 const INTERVAL: Duration = Duration::from_secs(4);
+/// How long nobody may answer.
+const PATIENCE: Duration = Duration::from_secs(8);
 
 /// A session for nothing but the question.
 enum Ear {
@@ -54,7 +56,7 @@ impl Daemon {
 
     /// Ends once this side says nothing.
     async fn unheard(&self, side: Side) -> Error {
-        let mut ear = None;
+        let (mut ear, mut answered) = (None, Instant::now());
         loop {
             tokio::time::sleep(INTERVAL).await;
             let question = async {
@@ -67,13 +69,19 @@ impl Daemon {
                 }
             };
             match soon(&self.progress, side, ACTION, question).await {
-                Ok(()) => {}
+                Ok(()) => answered = Instant::now(),
                 Err(silent @ Error::Silent { .. }) => return silent,
                 Err(error) => {
                     // Those who work there meet it as well, or are better off.
                     tracing::debug!(error = error_chain(&error), "no answer to the simplest question");
                     if error.sqlstate().is_some() {
                         self.progress.heard(side);
+                        answered = Instant::now();
+                    }
+                    // Whoever works there may still wait for a new connection, and no connection is no answer either.
+                    if answered.elapsed() > PATIENCE {
+                        let seconds = answered.elapsed().as_secs();
+                        return Error::Silent { side, action: ACTION, seconds };
                     }
                     ear = None;
                 }

@@ -71,7 +71,7 @@ impl Housekeeper {
     ) -> Result<Self> {
         let target = Target::open(&daemon.config).await?;
         // Whoever has Open WebUI's tables locked is waited for elsewhere.
-        target.execute("wait for nobody", "set lock_timeout = '1s'").await?;
+        target.wait_for_locks_briefly().await?;
         Ok(Self {
             daemon,
             target,

@@ -216,6 +216,11 @@ impl Target {
         within(Side::Target, "allow no write outside of a transaction", QUICK, work).await
     }
 
+    /// From here on nobody's lock is waited for longer than a moment.
+    pub async fn wait_for_locks_briefly(&self) -> Result<()> {
+        self.execute("wait for nobody", "set lock_timeout = '1s'").await
+    }
+
     /// Begins a transaction.
     pub async fn begin(&self, action: &'static str) -> Result<()> {
         self.begin_with(action, BEGIN).await
