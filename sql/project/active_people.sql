@@ -1,11 +1,12 @@
 -- Who used Open WebUI lately. Runs on: target. $1 since when (bigint, seconds; NULL: the last two minutes), $2 accounts of that very
 -- second that were looked at (text[]), $3 how many (bigint), those longest ago. Only seconds that are over: what follows a sign-in
--- within the same one would be missed. Returns rows (id, user_id, at): the account, whose it is in LiteLLM (NULL: nobody's), and when.
+-- within the same one would be missed; and nobody who was only made: we make accounts by the thousand. Returns rows (id, user_id, at): the account, whose it is in LiteLLM (NULL: nobody's), and when.
 with seen as materialized (
     select id collate "C" as id, last_active_at as at
       from "user"
      where last_active_at >= coalesce($1, extract(epoch from clock_timestamp())::bigint - 120)
        and last_active_at < floor(extract(epoch from clock_timestamp()))::bigint - 1
+       and last_active_at > created_at
        and not (last_active_at = coalesce($1, 0) and id = any ($2::text[]))
      order by last_active_at limit $3
 )
