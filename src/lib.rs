@@ -33,7 +33,8 @@
 //!    empty answer is never taken for "no limit", "nobody" or "gone".
 //! 10. **"Ready" is proved, not remembered**: it follows from what moved last ([`observe`]), and every wait on a database
 //!     has a limit.
-//! 11. **A look never stops the stream**: what is only for looking at has connections and patience of its own.
+//! 11. **A look never stops the stream**: what is only for looking at has connections and patience of its own, and what it finds is
+//!     written in small batches between two of the stream ([`pipeline`]).
 #![cfg_attr(
     test,
     allow(
@@ -48,13 +49,14 @@
 pub mod cli;
 // What a person asks for: `setup`, `doctor`, `plan`, `access`, `passwords`, `resnapshot` and `verify`, `teardown`.
 pub mod operate;
-// Wires the stages and keeps them running: supervise, lead, receive, apply, keep house, watch the slot, ask for models.
+// Wires the stages and keeps them running: supervise, lead, receive, apply; keep house, look at everything beside the stream, watch
+// the slot, ask for models.
 pub mod pipeline;
 // What the daemon shows of itself: state, board, metrics, pages, health.
 pub mod observe;
 // Who is close to their budget.
 pub mod budgets;
-// Copies at a consistent point: the first one, healing, `resnapshot`, `verify`.
+// Copies at a consistent point (the first one, healing), and looks at both ends (`verify`, `resnapshot`, the reconcile).
 pub mod copy;
 
 // The stream, in the order of the flow.

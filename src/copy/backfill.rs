@@ -97,8 +97,8 @@ pub async fn copy(
     let failover = occasion.server_version >= 170_000;
     let slot = tokio::select! {
         slot = session.create_slot(&config.slot, failover, SLOT_PATIENCE) => slot,
-        // Nothing is asked of it meanwhile, so nobody would notice.
-        error = unheard(target) => {
+        // Nothing else is asked of it meanwhile: a session that is lost would be noticed by nobody.
+        error = stay_alive(target, IDLE_PATIENCE) => {
             source.terminate(occasion.application_name).await;
             return Err(error);
         }
@@ -132,28 +132,14 @@ pub async fn copy(
     copied
 }
 
-/// Ends once the session of the copy, which has nothing else to do, does not answer.
-async fn unheard(target: &Target) -> Error {
-    const PATIENCE: Duration = Duration::from_secs(8);
-    loop {
-        tokio::time::sleep(Duration::from_secs(4)).await;
-        match tokio::time::timeout(PATIENCE, target.ask_nothing("wait for the slot")).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => return error,
-            Err(_) => {
-                let seconds = PATIENCE.as_secs();
-                return Error::Silent { side: Side::Target, action: "wait for the slot", seconds };
-            }
-        }
-    }
-}
-
 /// Shows that the holder of the lease is alive, whatever else its session waits for or does not do: it is ended after a while in
-/// which it said nothing. Ends only with an error, where the session is gone.
-pub async fn stay_alive(target: &Target) -> Error {
+/// which it said nothing. Ends only with an error: where the session is gone, or does not answer for `patience`.
+pub async fn stay_alive(target: &Target, patience: Duration) -> Error {
+    const ACTION: &str = "stay alive";
     loop {
         tokio::time::sleep(Duration::from_secs(4)).await;
-        match target.ask_nothing("stay alive").await {
+        let silent = Error::Silent { side: Side::Target, action: ACTION, seconds: patience.as_secs() };
+        match tokio::time::timeout(patience, target.ask_nothing(ACTION)).await.unwrap_or(Err(silent)) {
             // The server answers, if only that a transaction has failed.
             Err(error) if error.sqlstate().is_some_and(|code| !code.starts_with("57P")) => {}
             Err(error) => return error,
@@ -315,6 +301,8 @@ async fn merge(
     Ok(drift)
 }
 
+/// How long a session that has nothing to do may take to answer.
+const IDLE_PATIENCE: Duration = Duration::from_secs(8);
 /// How long a copy may go without a piece that moves: a link that was cut without a word never ends it.
 const STALL: Duration = Duration::from_secs(30);
 

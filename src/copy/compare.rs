@@ -14,7 +14,7 @@ use crate::copy::register::Copies;
 use crate::copy::still::Frozen;
 use crate::copy::verify::Difference;
 use crate::decode::{RowKey, Value};
-use crate::error::{Error, Result, Side};
+use crate::error::{Result, Side};
 use crate::mirror::statements;
 use crate::source::SourceTable;
 use crate::stage::Entry;
@@ -88,7 +88,7 @@ pub async fn compare(target: &Target, scope: &[TableId]) -> Result<Found> {
             let text = statements::differing_rows(table);
             let work = target.raw().query(&text, &[]);
             for row in within(Side::Target, "read what differs", SLOW, work).await? {
-                let (key, entry) = should_be(table, &row)?;
+                let (key, entry) = should_be(table, &row);
                 found.differences.push(named(table, &key, &row));
                 found.mend.push((id, key, entry));
             }
@@ -101,21 +101,17 @@ pub async fn compare(target: &Target, scope: &[TableId]) -> Result<Found> {
 }
 
 /// The key of a row that differs, and what the mirror should have there. In order: what is wrong (text), the key, the columns.
-fn should_be(table: &Table, row: &Row) -> Result<(RowKey, Entry)> {
+fn should_be(table: &Table, row: &Row) -> (RowKey, Entry) {
     let key: Vec<&str> = (1..=table.key_len).map(|place| row.get(place)).collect();
     let key = RowKey::new(&key);
     if row.get::<_, &str>(0) == "too_many" {
-        return Ok((key, Entry::Delete));
+        return (key, Entry::Delete);
     }
     let first = table.key_len + 1;
     let values = (first..first + table.columns.len()).map(|place| {
         row.get::<_, Option<String>>(place).map_or(Value::Null, |text| Value::Text(text.into()))
     });
-    let values: Vec<Value> = values.collect();
-    if values.len() == table.columns.len() {
-        return Ok((key, Entry::Upsert(values)));
-    }
-    Err(Error::Usage("a row of another shape than its table".to_owned()))
+    (key, Entry::Upsert(values.collect()))
 }
 
 /// Of a key, no more than tells it from others.

@@ -122,7 +122,7 @@ pub struct FinishedCopy {
 #[derive(Debug, Clone, Default)]
 pub struct Known {
     /// A look that found too much: it is to become a copy.
-    pub escalated: Option<i64>,
+    escalated: Option<i64>,
     /// The one that runs, or ran last.
     pub latest: Option<Copy>,
     /// The last that ended did not end well.
@@ -159,6 +159,11 @@ impl Copies {
     /// The look `id` found too much to mend it row by row.
     pub fn escalate(&self, id: i64) {
         self.lock().escalated = Some(id);
+    }
+
+    /// Whether the look `id` is to become a copy.
+    pub fn is_escalated(&self, id: i64) -> bool {
+        self.lock().escalated == Some(id)
     }
 
     /// A copy begins; it has to read this many tables.

@@ -68,15 +68,16 @@ pub async fn freeze(
 ) -> Result<Frozen> {
     let target = Target::open(config).await?;
     let mut pause = PAUSE;
-    for tries in 1.. {
+    let mut tries = 1;
+    loop {
         match freeze_once(config, source, tables, instance, holds, &target).await {
             Ok((point, reader)) => return Ok(Frozen { point, reader, target }),
             Err(error) if tries >= TRIES || !matches!(error, Error::SlotBlocked { .. }) => return Err(error),
             Err(_) => tokio::time::sleep(pause).await,
         }
         pause *= 2;
+        tries += 1;
     }
-    Err(Error::Superseded)
 }
 
 async fn freeze_once(

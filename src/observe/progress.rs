@@ -157,7 +157,7 @@ impl Default for Progress {
     }
 }
 
-/// Not ready when a side has not answered for longer than this. Both are asked every two seconds while the stream runs.
+/// Not ready when a side has not answered for longer than this. Both are asked every few seconds while the stream runs.
 const SILENCE_LIMIT: Duration = Duration::from_secs(15);
 /// When the stream has waited for a copy for longer than this, that is what the daemon is doing.
 const HOLD_LIMIT: Duration = Duration::from_secs(5);

@@ -53,6 +53,10 @@ pub(super) struct Desk {
 }
 
 impl Desk {
+    pub(super) fn is_busy(&self) -> bool {
+        self.is_busy.load(Ordering::Acquire)
+    }
+
     /// Whether it is begun: there is only one look at a time.
     pub(super) fn begin(&self, work: Work) -> bool {
         if self.is_busy.swap(true, Ordering::AcqRel) {
@@ -220,7 +224,7 @@ impl Beside {
         let lsn = self.daemon.progress.checkpoint();
         if self.sweep(true, lsn, None, None).await?.is_none() {
             // As one batch, which the brake holds.
-            self.order(|done| Order::Reconcile(Some(done))).await?;
+            self.order(Order::Reconcile).await?;
         }
         let target = Target::open(&self.daemon.config).await?;
         let days = i32::try_from(self.daemon.config.policy.audit.retention_days).unwrap_or(i32::MAX);
@@ -244,7 +248,7 @@ impl Beside {
         let with = made_with(config, &layout, people, &rules);
         if mends && checkpoint::projected_with(&target).await?.as_ref() != Some(&with) {
             // Open WebUI's connections have got another prefix: everything is projected anew.
-            self.order(|done| Order::Reconcile(Some(done))).await?;
+            self.order(Order::Reconcile).await?;
         }
         let projection = Projection::new(layout, config.policy.api_keys, rules);
         let mut sweep = Sweep::new(&target, &projection, lsn, part, mends);

@@ -105,7 +105,7 @@ impl Housekeeper {
                 }
                 other => other?,
             };
-            if glance.is_requested && !self.fenced {
+            if glance.is_requested && !self.fenced && !self.work.is_busy() {
                 self.meet_request().await?;
             }
             match self.follow(&glance).await {
@@ -115,7 +115,6 @@ impl Housekeeper {
                         error = error_chain(&error),
                         "something to be done by the clock is put off"
                     );
-                    self.target.roll_back("end a look").await?;
                 }
                 done => done?,
             }
@@ -137,7 +136,6 @@ impl Housekeeper {
         let glance = match soon(progress, Side::Target, "look what there is to do", question).await {
             Err(error) if is_due && error.sqlstate().is_some() => {
                 // About Open WebUI's own table: everything else is looked for all the same.
-                self.active.took(begun.elapsed());
                 let question = heartbeat::glance(&self.target, &beat, SystemTime::now(), None);
                 soon(progress, Side::Target, "look what there is to do", question).await?
             }
@@ -154,8 +152,7 @@ impl Housekeeper {
     /// with it.
     async fn meet_request(&mut self) -> Result<()> {
         let Some(pending) = request::pending(&self.target).await? else { return Ok(()) };
-        let escalated = self.daemon.progress.copies.known().escalated;
-        if escalated == Some(pending.id()) {
+        if self.daemon.progress.copies.is_escalated(pending.id()) {
             self.order(Order::End(Error::Resnapshot));
         } else if self.daemon.progress.status().state == State::Streaming {
             self.work.begin(Work::Look(pending));

@@ -94,7 +94,7 @@ impl Daemon {
         let ready = tokio::select! {
             biased;
             ready = Box::pin(self.attended(self.get_ready(&sides, &cancel))) => ready?,
-            error = backfill::stay_alive(&sides.target) => return Err(error),
+            error = backfill::stay_alive(&sides.target, SLOW) => return Err(error),
         };
         let Some(ready) = ready else { return Ok(()) };
         let Ready { mut session, signatures, known, decided, copied, overlap } = ready;
@@ -212,10 +212,9 @@ impl Daemon {
         let overlap = Overlap::new(start, known.end_lsn, known.committed_end.zip(known.committed_at));
         let just_copied = matches!(decided.start, Start::Copy { .. });
         request::look_at_files(target, tables, config.policy.verify.repair, just_copied).await?;
-        let escalated = self.progress.copies.known().escalated;
         let copied = match request::pending(target).await? {
             // Beside the stream, once there is one.
-            Some(pending) if escalated != Some(pending.id()) => None,
+            Some(pending) if !self.progress.copies.is_escalated(pending.id()) => None,
             Some(pending) => {
                 let copies = &self.progress.copies;
                 let copy = resnapshot::copy(config, source, target, pending, tables, self.instance, copies);

@@ -10,6 +10,7 @@
 mod apply;
 mod attend;
 mod beside;
+mod glances;
 mod housekeeping;
 mod lead;
 mod looks;
@@ -100,7 +101,7 @@ impl Daemon {
             beside::Beside::new(Arc::clone(self), source.endpoint.clone(), tables, orders.clone(), holds);
         let active = returning::Watch::default();
         let returning = returning::Returning::new(active.clone());
-        let tend = tend::run(Arc::clone(self), glanced.clone(), orders.clone(), returning, cancel.clone());
+        let tend = tend::Tend::new(Arc::clone(self), orders.clone(), returning);
         let housekeeper = housekeeping::Housekeeper::new(
             Arc::clone(self),
             orders,
@@ -125,7 +126,9 @@ impl Daemon {
         tasks.spawn(applier.run(received));
         tasks.spawn(watcher.run(cancel.clone()));
         tasks.spawn(housekeeper.run(cancel.clone()));
-        let show = show::run(Arc::clone(self), glanced, cancel.clone());
+        let tend = glances::run(Arc::clone(self), glanced.clone(), tend, cancel.clone());
+        let show = show::Show::new(Arc::clone(self));
+        let show = glances::run(Arc::clone(self), glanced, show, cancel.clone());
         tasks.spawn(async move {
             tokio::join!(show, tend);
             Ok(())

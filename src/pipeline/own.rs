@@ -41,7 +41,7 @@ pub(super) enum Order {
     /// Keys expired.
     ExpireKeys,
     /// The difference over everything, as one batch. Told once it is done.
-    Reconcile(Option<oneshot::Sender<()>>),
+    Reconcile(oneshot::Sender<()>),
     /// End the session, for this reason.
     End(Error),
 }
@@ -91,7 +91,7 @@ impl Applier {
             Order::ExpireKeys => self.expire_keys().await,
             Order::Reconcile(done) => {
                 self.reconcile().await?;
-                tell(done);
+                tell(Some(done));
                 Ok(())
             }
             Order::End(reason) => Err(reason),

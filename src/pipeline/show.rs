@@ -6,16 +6,13 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
-
 use super::Daemon;
 use super::apply::Applier;
+use super::glances::Follow;
 use crate::copy::verify;
 use crate::error::Result;
 use crate::observe::board::SHOWN;
 use crate::observe::status;
-use crate::postgres::error_chain;
 use crate::project::Outcome;
 use crate::target::Target;
 use crate::target::audit;
@@ -26,13 +23,11 @@ use crate::target::heartbeat::{self, Glance, Place};
 const COUNTS: Duration = Duration::from_secs(15);
 /// … and while nothing seems to.
 const COUNTS_IDLE: Duration = Duration::from_secs(300);
-/// After something went wrong.
-const PAUSE: Duration = Duration::from_secs(10);
 /// What is read is read again no sooner than this many times as long as it took.
 const SHARE: u32 = 50;
 
 /// What the board has from this session.
-struct Show {
+pub(super) struct Show {
     daemon: Arc<Daemon>,
     /// The newest audit row it has.
     audit_seen: Option<i64>,
@@ -42,38 +37,17 @@ struct Show {
     counted: Option<(Instant, Duration, String)>,
 }
 
-/// Shows until cancelled.
-pub(super) async fn run(
-    daemon: Arc<Daemon>,
-    mut glances: watch::Receiver<Option<Arc<Glance>>>,
-    cancel: CancellationToken,
-) {
-    let mut show = Show { daemon, audit_seen: None, pinned: (Instant::now(), String::new()), counted: None };
-    let mut session = None;
-    loop {
-        tokio::select! {
-            () = cancel.cancelled() => return,
-            changed = glances.changed() => if changed.is_err() { return },
-        }
-        let Some(glance) = glances.borrow_and_update().clone() else { continue };
-        if let Err(error) = show.look(&mut session, &glance).await {
-            tracing::debug!(error = error_chain(&error), "could not read what is shown");
-            // What it asked may still be running.
-            session = None;
-            tokio::select! {
-                () = cancel.cancelled() => return,
-                () = tokio::time::sleep(PAUSE) => {}
-            }
-        }
+impl Show {
+    pub(super) fn new(daemon: Arc<Daemon>) -> Self {
+        Self { daemon, audit_seen: None, pinned: (Instant::now(), String::new()), counted: None }
     }
 }
 
-impl Show {
-    async fn look(&mut self, session: &mut Option<Target>, glance: &Glance) -> Result<()> {
-        let target = match session {
-            Some(target) => target,
-            None => session.insert(Target::open(&self.daemon.config).await?),
-        };
+impl Follow for Show {
+    const ACTION: &'static str = "read what is shown";
+    const PAUSE: Duration = Duration::from_secs(10);
+
+    async fn follow(&mut self, target: &Target, glance: &Glance) -> Result<()> {
         let now = Instant::now();
         let is_stale = self.daemon.board.take_stale();
         let counts = is_stale

@@ -1,31 +1,27 @@
-//! What follows from a glance and may take its time, on a session of its own: the planner's statistics, and whoever used Open WebUI
-//! lately.
+//! What follows from a glance and may take its time: the planner's statistics, and whoever used Open WebUI lately.
 //!
-//! Owns when the statistics are renewed. Whatever goes wrong here ends nothing: it is tried again. Contains no SQL.
+//! Owns when the statistics are renewed. Contains no SQL.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{mpsc, watch};
-use tokio_util::sync::CancellationToken;
+use tokio::sync::mpsc;
 
 use super::Daemon;
 use super::apply::GROWTH;
+use super::glances::Follow;
 use super::own::Order;
 use super::returning::Returning;
 use crate::config::Config;
 use crate::error::Result;
 use crate::observe::progress::State;
-use crate::postgres::error_chain;
 use crate::target::Target;
 use crate::target::heartbeat::Glance;
 
 /// Statistics are renewed no sooner than this many times as long as it took.
 const SHARE: u32 = 20;
-/// After something went wrong.
-const PAUSE: Duration = Duration::from_secs(3);
 
-struct Tend {
+pub(super) struct Tend {
     daemon: Arc<Daemon>,
     orders: mpsc::Sender<Order>,
     returning: Returning,
@@ -43,49 +39,9 @@ struct Statistics {
     calm: Instant,
 }
 
-/// Tends until cancelled.
-pub(super) async fn run(
-    daemon: Arc<Daemon>,
-    mut glances: watch::Receiver<Option<Arc<Glance>>>,
-    orders: mpsc::Sender<Order>,
-    returning: Returning,
-    cancel: CancellationToken,
-) {
-    let mut tend = Tend { daemon, orders, returning, statistics: None };
-    let mut session = None;
-    loop {
-        tokio::select! {
-            () = cancel.cancelled() => return,
-            changed = glances.changed() => if changed.is_err() { return },
-        }
-        let Some(glance) = glances.borrow_and_update().clone() else { continue };
-        if tend.daemon.progress.status().state != State::Streaming {
-            continue;
-        }
-        if let Err(error) = tend.follow(&mut session, &glance).await {
-            tracing::debug!(error = error_chain(&error), "something to be done by the clock is put off");
-            // What it asked may still be running.
-            session = None;
-            tend.returning.forget();
-            tokio::select! {
-                () = cancel.cancelled() => return,
-                () = tokio::time::sleep(PAUSE) => {}
-            }
-        }
-    }
-}
-
 impl Tend {
-    async fn follow(&mut self, session: &mut Option<Target>, glance: &Glance) -> Result<()> {
-        let target = match session {
-            Some(target) => target,
-            None => session.insert(Target::open(&self.daemon.config).await?),
-        };
-        self.renew_statistics(target, glance).await?;
-        if glance.was_active {
-            self.returning.look(&self.daemon, target, &self.orders).await?;
-        }
-        Ok(())
+    pub(super) fn new(daemon: Arc<Daemon>, orders: mpsc::Sender<Order>, returning: Returning) -> Self {
+        Self { daemon, orders, returning, statistics: None }
     }
 
     /// After the tables grew by a fifth: nothing else does it in time where people come in by the thousand.
@@ -111,5 +67,25 @@ impl Tend {
         known.changes = place.changes_applied;
         known.calm = Instant::now() + begun.elapsed() * SHARE;
         Ok(())
+    }
+}
+
+impl Follow for Tend {
+    const ACTION: &'static str = "do what is to be done by the clock";
+    const PAUSE: Duration = Duration::from_secs(3);
+
+    async fn follow(&mut self, target: &Target, glance: &Glance) -> Result<()> {
+        if self.daemon.progress.status().state != State::Streaming {
+            return Ok(());
+        }
+        self.renew_statistics(target, glance).await?;
+        if glance.was_active {
+            self.returning.look(&self.daemon, target, &self.orders).await?;
+        }
+        Ok(())
+    }
+
+    fn failed(&mut self) {
+        self.returning.forget();
     }
 }

@@ -6,7 +6,7 @@ use litellm_webui_sync::copy::backfill::stay_alive;
 use litellm_webui_sync::error::Error;
 use litellm_webui_sync::observe::status::Waited;
 use litellm_webui_sync::position::{BatchEnd, Lsn};
-use litellm_webui_sync::target::{Target, checkpoint};
+use litellm_webui_sync::target::{SLOW, Target, checkpoint};
 
 use testbed::{Cluster, ClusterOptions, connect, execute, load};
 
@@ -142,7 +142,7 @@ async fn a_leader_that_waits_for_something_else_keeps_its_lease_and_one_that_los
     // More than the patience of whoever stands by.
     let long = Duration::from_secs(14);
     tokio::select! {
-        error = stay_alive(&leader) => panic!("{error}"),
+        error = stay_alive(&leader, SLOW) => panic!("{error}"),
         () = tokio::time::sleep(long) => {}
     }
     assert!(!other.take_lease(&config.schema).await.unwrap());

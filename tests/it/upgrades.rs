@@ -385,19 +385,29 @@ async fn a_daemon_that_starts_in_the_middle_of_an_upgrade_streams_on_and_copies_
     assert_eq!(copies(&pair).await, "2");
 }
 
+/// A lock on the one server must not keep the other from making a slot.
+async fn on_two_servers() -> (Pair, [Cluster; 2]) {
+    let servers = [(); 2].map(|()| Cluster::start(ClusterOptions::default()).unwrap());
+    let pair = Pair::on(&servers[0], &servers[1], PairOptions::default()).await;
+    pair.litellm(&[people("a", 5), team("t", "T", None, &["a1"])].concat()).await;
+    (pair, servers)
+}
+
+/// Whoever copies or compares teams hangs in Open WebUI's database.
+async fn hold_teams(pair: &Pair) -> tokio_postgres::Client {
+    let holder = connect(&pair.target).await.unwrap();
+    let lock = "begin; lock table litellm_webui_sync.litellm_team in access exclusive mode";
+    holder.batch_execute(lock).await.unwrap();
+    holder
+}
+
 #[tokio::test]
 async fn a_migration_does_not_wait_for_a_copy() {
-    let [source, target] = [(); 2].map(|()| Cluster::start(ClusterOptions::default()).unwrap());
-    let pair = Pair::on(&source, &target, PairOptions::default()).await;
-    pair.litellm(&[people("a", 5), team("t", "T", None, &["a1"])].concat()).await;
+    let (pair, _servers) = on_two_servers().await;
     let daemon = Daemon::start(&pair);
     pair.settle().await;
-    // The copy hangs in Open WebUI's database, with locks on LiteLLM's tables.
-    let holder = connect(&pair.target).await.unwrap();
-    holder
-        .batch_execute("begin; lock table litellm_webui_sync.litellm_team in access exclusive mode")
-        .await
-        .unwrap();
+    // With locks on LiteLLM's tables.
+    let holder = hold_teams(&pair).await;
     let asked = run(&pair, &["resnapshot"]);
     assert_eq!(asked.0, 0, "{asked:?}");
     let reads =
@@ -432,18 +442,12 @@ async fn a_copy_for_an_upgrade_that_failed_half_way_is_no_healing_the_next_time(
 
 #[tokio::test]
 async fn an_index_that_is_built_does_not_wait_for_a_copy_at_a_new_slot() {
-    let [source, target] = [(); 2].map(|()| Cluster::start(ClusterOptions::default()).unwrap());
-    let pair = Pair::on(&source, &target, PairOptions::default()).await;
-    pair.litellm(&[people("a", 5), team("t", "T", None, &["a1"])].concat()).await;
+    let (pair, _servers) = on_two_servers().await;
     {
         let _daemon = Daemon::start(&pair);
         pair.settle().await;
     }
-    let holder = connect(&pair.target).await.unwrap();
-    holder
-        .batch_execute("begin; lock table litellm_webui_sync.litellm_team in access exclusive mode")
-        .await
-        .unwrap();
+    let holder = hold_teams(&pair).await;
     pair.litellm(
         "alter table \"LiteLLM_BudgetTable\" drop column allowed_models; alter table \"LiteLLM_BudgetTable\" add column allowed_models text[]",
     )
