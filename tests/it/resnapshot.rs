@@ -381,3 +381,48 @@ async fn a_request_in_the_midst_of_a_large_transaction_does_not_split_it() {
     assert_eq!(pair.ask("select count(*) from auth where active and id like 'usr\\_%'").await, "11030");
     reference::assert_exactly_once(&pair).await;
 }
+
+#[tokio::test]
+async fn a_row_that_the_stream_spoke_of_since_is_what_the_stream_said() {
+    let [source, target] = [(); 2].map(|()| Cluster::start(ClusterOptions::default()).unwrap());
+    let pair = Pair::on(&source, &target, PairOptions::default()).await;
+    pair.litellm(&people("a", 10)).await;
+    let _daemon = Daemon::start(&pair);
+    pair.settle().await;
+    pair.webui(
+        "delete from litellm_webui_sync.litellm_user where user_id in ('a3', 'a4');
+         update litellm_webui_sync.litellm_user set user_alias = 'Wrong' where user_id = 'a5'",
+    )
+    .await;
+    let locked = connect(&pair.target).await.unwrap();
+    locked
+        .batch_execute("begin; lock litellm_webui_sync.litellm_project in access exclusive mode")
+        .await
+        .unwrap();
+    assert_eq!(run(&pair, &["resnapshot"]).0, 0);
+    eventually("a look", || async {
+        pair.ask("select phase from litellm_webui_sync.resnapshot").await == "comparing"
+    })
+    .await;
+    // What the look has read is no longer so: one is gone, and one has got another name.
+    pair.litellm(&[gone("a3"), change("a5", "user_alias = 'Newer'")].concat()).await;
+    pair.settle().await;
+    locked.batch_execute("rollback").await.unwrap();
+    eventually("it to be looked at again", || async {
+        pair.ask("select error from litellm_webui_sync.resnapshot")
+            .await
+            .contains("the stream changed 2 of the rows")
+    })
+    .await;
+    let mirror = "select string_agg(user_id || coalesce(user_alias, ''), ' ' order by user_id)
+                    from litellm_webui_sync.litellm_user where user_id in ('a3', 'a4', 'a5')";
+    assert_eq!(pair.ask(mirror).await, "a4 a5Newer");
+    pair.webui("update litellm_webui_sync.resnapshot set not_before = now()").await;
+    eventually("its end", || async {
+        pair.ask("select phase from litellm_webui_sync.resnapshot").await == "done"
+    })
+    .await;
+    pair.settle().await;
+    assert_in_step(&pair).await;
+    assert_eq!(pair.account("a3@x.test").await.split('|').next_back().unwrap_or_default(), "locked");
+}
