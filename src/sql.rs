@@ -101,6 +101,7 @@ files! {
     MEMBER_DIFFERENCE = "project/member_difference.sql";
     MEMBER_AUDIT = "project/member_audit.sql";
     DESIRED_MEMBERS_OF_KEYS = "project/desired_members_of_keys.sql";
+    DESIRED_MEMBERS_OF_MANY = "project/desired_members_of_many.sql";
     DESIRED_MEMBERS_OF_ALL = "project/desired_members_of_all.sql";
     REMOVE_GROUPS = "project/remove_groups.sql";
     MODEL_ROWS = "project/model_rows.sql";
@@ -111,7 +112,8 @@ files! {
     REMOVE_ACCESS_GROUPS = "project/remove_access_groups.sql";
     KEY_DIFFERENCE = "project/key_difference.sql";
     MINT_LATER = "project/mint_later.sql";
-    NEXT_TO_MINT = "project/next_to_mint.sql";
+    KEY_STATES_OF_ONE = "project/key_states_of_one.sql";
+    KEY_STATES_OF_ALL = "project/key_states_of_all.sql";
     MINT_BOOKS = "project/mint_books.sql";
     BEGIN_BATCH = "target/begin_batch.sql";
     ADVANCE = "target/advance.sql";
@@ -301,7 +303,8 @@ const KINDS: &[(&str, &str, &str)] = &[
     ),
 ];
 
-/// Fills in where the keys come from. Array parameters are numbered from `first_parameter`, in the order
+/// Fills in where the keys come from: each of them once, wherever that is. (A statement that sorted repetitions out itself would make
+/// the planner expect few, of whatever there is.) Array parameters are numbered from `first_parameter`, in the order
 /// in which the kinds below lists those the text uses.
 pub fn with_keys(text: &str, keys: TouchedFrom, first_parameter: usize) -> String {
     let mut out = text.to_owned();
@@ -313,7 +316,7 @@ pub fn with_keys(text: &str, keys: TouchedFrom, first_parameter: usize) -> Strin
         }
         let from = match keys {
             TouchedFrom::Arrays => format!("unnest(${parameter}::text[])"),
-            TouchedFrom::Table => format!("(select id from touched where kind = '{kind}')"),
+            TouchedFrom::Table => format!("(select distinct id from touched where kind = '{kind}')"),
             TouchedFrom::Everything => (*everything).to_owned(),
             TouchedFrom::Remaining => "(select id from remaining)".to_owned(),
         };

@@ -1,11 +1,12 @@
 -- The people of $1 (text[]) whose models we look after or looked after, with the set they have by now. Runs on: target.
 -- 0 or 1 row each; webui_id is NULL for those who are to have none. failed: they must be written whatever they have, because
--- a dead letter says that they could not be, or because their account was somebody else's.
+-- a dead letter says that they could not be, or because their account was somebody else's. Looked up one by one, however many
+-- they are ("offset 0"): the planner would read everybody for a part of them.
 select k.id as user_id, p.models, p.webui_id, e.set_hash, e.webui_id as had_id,
        l.key is not null
            or exists (select from effective_access o where o.webui_id = p.webui_id and o.user_id <> k.id collate "C") as failed
   from unnest($1::text[]) k(id)
-  left join access_person p on p.user_id = k.id collate "C"
-  left join effective_access e on e.user_id = k.id collate "C"
+  left join lateral (select * from access_person where user_id = k.id collate "C" offset 0) p on true
+  left join lateral (select * from effective_access where user_id = k.id collate "C" offset 0) e on true
   left join dead_letter l on l.kind = 'access' and l.key = k.id collate "C"
  where p.user_id is not null or e.user_id is not null or l.key is not null

@@ -1,7 +1,7 @@
 -- Everybody whose access may have changed because something of their team or their organization did. Runs on: target,
 -- after team_roster.sql. :team_rights and :organization_rights give LiteLLM ids. Returns (kind 'rights', id).
 with organization as materialized (
-    select distinct id as organization_id from :organization_rights as given(id)
+    select id as organization_id from :organization_rights as given(id)
 ), team as materialized (
     select id as team_id from :team_rights as given(id)
     union

@@ -1,7 +1,7 @@
 -- Brings team_roster in line with members_with_roles. Runs on: target, after litellm_team was written.
 -- :rosters gives the team ids. Returns who joined or left: (kind 'user', id).
 with team as materialized (
-    select distinct id as team_id from :rosters as given(id)
+    select id as team_id from :rosters as given(id)
 ), entry as materialized (
     select distinct t.team_id, e ->> 'user_id' as user_id, e ->> 'user_email' as email
       from team join litellm_team t using (team_id)

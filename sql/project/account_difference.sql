@@ -19,7 +19,7 @@ candidate as materialized (
            a.email as held_email, a.active, a.in_step, a.gave_admin, a.former_role,
            -- Whoever has the e-mail already need not be looked for.
            case when d.user_id is not null and (a.user_id is null or a.email <> d.email) then d.email end as claim
-      from (select distinct id as user_id from :users as given(id)) t
+      from (select id as user_id from :users as given(id)) t
       left join desired_account d on d.user_id = t.user_id
       left join account a on a.user_id = t.user_id
 ), :email_holder, compared as (

@@ -1,3 +1,3 @@
 -- Where those who are to get an API key wait for it, when they may be too many to hold in memory. Runs on: target.
-create temporary table if not exists minting (id text collate "C" primary key, user_id text not null, newest text not null)
+create temporary table if not exists minting (id text collate "C" not null, user_id text not null, newest text not null)
 on commit delete rows

@@ -1,7 +1,8 @@
--- Which grants come and go: the CTEs shared by the layouts. $1 now, $2 accounts, $3 access groups (text[], Open WebUI ids).
+-- Which grants come and go: the CTEs shared by the layouts. $1 now; :people gives accounts, out of $2 (text[])
+-- or all; $3 access groups (text[], Open WebUI ids).
 -- A set that has a group is granted to the group, any other to its people. "missing" comes from the layout.
 principal as materialized (
-    select 'user' as type, id collate "C" as id from unnest($2::text[]) p(id)
+    select 'user' as type, id collate "C" as id from :people p(id)
     union
     select 'group', id collate "C" from unnest($3::text[]) p(id)
 ), held as materialized (

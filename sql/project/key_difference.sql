@@ -1,7 +1,7 @@
 -- Who gets a personal API key and who loses theirs. Does everything but the minting. Runs on: target, after the
 -- accounts are there. $1 now (timestamptz), $2 end of the batch (pg_lsn), $3 one audit row per person (boolean; else a
 -- summary); :key_owners gives LiteLLM user ids. :held_keys is the CTE "holding" and :delete_keys the CTE "deleted" of
--- this layout (sql/layout/*/held.sql, delete.sql). Who is to get a key is returned, or where that may be too many (:in_memory is
+-- this layout (sql/layout/*/held.sql, delete.sql). :key_states is key_states_of_one.sql or key_states_of_all.sql. Who is to get a key is returned, or where that may be too many (:in_memory is
 -- false) left in the temporary table "minting" by :mint_later.
 -- Returns one row: deleted, unkeyed (active people whose key LiteLLM took back, not the clock, as hashes), and three arrays
 -- of one length with those to mint for: ids (of Open WebUI), user_ids, newest.
@@ -9,18 +9,13 @@
 -- A person has a key of ours while one of their LiteLLM keys is usable, unless they have one of their own. One of ours
 -- that they deleted is not made again until LiteLLM has a newer key for them than when we last saw ours.
 with given as materialized (
-    select distinct id as user_id from :key_owners as g(id)
+    select id as user_id from :key_owners as g(id)
 ), owner as materialized (
     select a.user_id, coalesce(a.webui_id, 'usr_' || a.user_id) as id, n.newest, n.has_expired,
            m.sha256, m.newest as seen, w.id is not null as has_user
       from given g
       join account a on a.user_id = g.user_id
-     cross join lateral (
-               -- A key whose owner is gone from LiteLLM opens nothing here.
-               select max(coalesce(k.created_at, '')) filter (where key_is_usable(k.blocked, k.expires, $1)) as newest,
-                      bool_or(k.blocked is distinct from 't' and not key_is_usable(k.blocked, k.expires, $1)) as has_expired
-                 from litellm_user u join personal_key k on k.user_id = u.user_id
-                where u.user_id = a.user_id) n
+     :key_states
       left join minted_key m on m.webui_id = coalesce(a.webui_id, 'usr_' || a.user_id)
       left join "user" w on w.id = coalesce(a.webui_id, 'usr_' || a.user_id) collate "default"
      where n.newest is not null or m.webui_id is not null

@@ -3,7 +3,7 @@
 -- "in_group" says who is in which group now and comes from the layout.
 touched_account as materialized (
     select coalesce(a.webui_id, 'usr_' || a.user_id) as id, a.user_id
-      from (select distinct id as user_id from :users as given(id)) t join account a on a.user_id = t.user_id
+      from (select id as user_id from :users as given(id)) t join account a on a.user_id = t.user_id
 ), touched_group as materialized (
     select l.webui_id as id, l.kind, l.litellm_id
       from (select 'team' as kind, id as litellm_id from :teams as given(id)

@@ -11,7 +11,7 @@ with candidate as materialized (
     -- Sorted rather than hashed: it is wanted in this order below.
     select g.user_id, 'usr_' || g.user_id as id, p.email, p.name, p.role,
            p.user_id is not null and webui_user_id(g.user_id) = 'usr_' || g.user_id as is_plain
-      from (select distinct on (id) id as user_id from :users as given(id) order by id) g
+      from (select id as user_id from :users as given(id) order by id) g
       left join profile p on p.user_id = g.user_id
 ), taken as materialized (
     -- Whoever anything here says something about. Grouped, so that the planner expects few, whatever it expects of the joins.

@@ -1,7 +1,7 @@
 -- Writes which set of models each of some people has, and says what follows for Open WebUI. Runs on: target, after the
 -- accounts. $1 now (timestamptz), $2 end of the batch (pg_lsn), $3 one audit row per person (boolean; else a summary),
 -- $4 user ids and $5 their sets (text[], NULL: no model), $6 every one of these sets with $7 its name and $8 its models, a
--- JSON array (text[]), $9 how many people make a group (integer), $10 everybody and every set (boolean; else what changed).
+-- JSON array (text[]), $9 how many people make a group (integer), $10 every set, and no account (boolean; else what changed).
 -- Returns (kind, id, wants, has, hash): 'set': a set, whether it should have a group and has one; 'person': an account whose
 -- grants or membership may differ; 'stripped': an account that loses its last model, as a hash.
 with decided as materialized (
@@ -63,8 +63,6 @@ with decided as materialized (
     union
     -- Whose grants move between them and a group, because their set became common or rare.
     select e.webui_id from judged j join effective_access e on e.set_hash = j.hash where j.wants <> j.has
-    union
-    select e.webui_id from effective_access e where $10
 ), audit as (
     insert into sync_audit (operation, record_id, sync_result, old_data, new_data, created_at, lsn)
     select 'SYNC_MODELS', c.user_id, 'SUCCESS',
@@ -82,7 +80,7 @@ with decided as materialized (
 )
 select 'set' as kind, hash as id, wants, has, null::bigint as hash from judged
 union all
-select 'person', id, null, null, null from principal
+select 'person', id, null, null, null from principal where not $10
 union all
 select 'stripped', '', null, null, hashtextextended(old_id, 0) from changed c
  where new_hash is null and old_hash is not null and active

@@ -6,7 +6,7 @@
 --   their own person is there and only waits for another e-mail).
 with touched as materialized (
     select t.user_id, d.email, a.user_id is not null as has_account, coalesce(a.webui_id, 'usr_' || a.user_id) as id
-      from (select distinct id as user_id from :users as given(id)) t
+      from (select id as user_id from :users as given(id)) t
       join desired_account d on d.user_id = t.user_id
       left join account a on a.user_id = t.user_id
 ), moving as (

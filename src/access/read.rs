@@ -59,70 +59,88 @@ fn deployment(name: Option<String>, info: Option<&str>, blocked: bool) -> Deploy
     Deployment { name, team, tags, blocked }
 }
 
-/// What decides over these people. Who has no account, or is an admin of LiteLLM, and never had a model is missing.
-pub async fn people(target: &Target, ids: &[&str], now: SystemTime) -> Result<HashMap<String, Known>> {
-    let action = "read what decides over people's models";
-    let mut statements = Vec::with_capacity(4);
-    for text in [sql::ACCESS_OF_PEOPLE, sql::ACCESS_OF_ORGANIZATIONS, sql::ACCESS_OF_TEAMS] {
-        statements.push(target.prepare(text, &[Type::TEXT_ARRAY]).await?);
-    }
-    statements.push(target.prepare(sql::ACCESS_OF_KEYS, &[Type::TEXT_ARRAY, Type::TIMESTAMPTZ]).await?);
-    let [people, organizations, teams, keys] = statements.as_slice() else { return Ok(HashMap::new()) };
-    let (by_id, by_id_and_time): ([&(dyn ToSql + Sync); 1], [&(dyn ToSql + Sync); 2]) =
-        ([&ids], [&ids, &now]);
-    let (people, organizations, teams, keys) = tokio::join!(
-        target.query(action, SLOW, people, &by_id),
-        target.query(action, SLOW, organizations, &by_id),
-        target.query(action, SLOW, teams, &by_id),
-        target.query(action, SLOW, keys, &by_id_and_time),
-    );
-    let mut known: HashMap<String, Known> = people?
-        .iter()
-        .map(|row| {
-            let person = Person { models: list(row, "models")?, ..Person::default() };
-            let has = row.get::<_, Option<String>>("set_hash").zip(row.get("had_id"));
-            let (webui_id, failed) = (row.get("webui_id"), row.get("failed"));
-            Ok((row.get("user_id"), Known { person, webui_id, has, failed }))
-        })
-        .collect::<Result<_>>()?;
-    for row in organizations? {
-        if let Some(known) = known.get_mut(row.get::<_, &str>("user_id")) {
-            let models = list(&row, "models")?;
-            known.person.organizations.push(Organization { id: row.get("organization_id"), models });
+/// What the mirror says about some people, as it came.
+#[derive(Debug, Default)]
+pub struct Answers {
+    people: Vec<Row>,
+    organizations: Vec<Row>,
+    teams: Vec<Row>,
+    keys: Vec<Row>,
+}
+
+impl Answers {
+    /// Asks about these people (LiteLLM's ids); their keys are judged by `now`.
+    pub async fn about(target: &Target, ids: &[String], now: SystemTime) -> Result<Self> {
+        let action = "read what decides over people's models";
+        let mut statements = Vec::with_capacity(4);
+        for text in [sql::ACCESS_OF_PEOPLE, sql::ACCESS_OF_ORGANIZATIONS, sql::ACCESS_OF_TEAMS] {
+            statements.push(target.prepare(text, &[Type::TEXT_ARRAY]).await?);
         }
+        statements.push(target.prepare(sql::ACCESS_OF_KEYS, &[Type::TEXT_ARRAY, Type::TIMESTAMPTZ]).await?);
+        let [people, organizations, teams, keys] = statements.as_slice() else { return Ok(Self::default()) };
+        let (by_id, by_id_and_time): ([&(dyn ToSql + Sync); 1], [&(dyn ToSql + Sync); 2]) =
+            ([&ids], [&ids, &now]);
+        let (people, organizations, teams, keys) = tokio::try_join!(
+            target.query(action, SLOW, people, &by_id),
+            target.query(action, SLOW, organizations, &by_id),
+            target.query(action, SLOW, teams, &by_id),
+            target.query(action, SLOW, keys, &by_id_and_time),
+        )?;
+        Ok(Self { people, organizations, teams, keys })
     }
-    for row in teams? {
-        let Some(known) = known.get_mut(row.get::<_, &str>("user_id")) else { continue };
-        let models = list(&row, "organization_models")?;
-        let organization =
-            row.get::<_, Option<String>>("organization_id").map(|id| Organization { id, models });
-        known.person.teams.push(Team {
-            id: row.get("team_id"),
-            blocked: row.get("blocked"),
-            models: list(&row, "models")?,
-            group_models: list(&row, "group_models")?,
-            aliases: aliases(row.get("aliases")).into_keys().collect(),
-            organization,
-            member_models: list(&row, "member_models")?,
-        });
+
+    /// What it comes to. Who has no account, or is an admin of LiteLLM, and never had a model is missing.
+    pub fn read(&self) -> Result<HashMap<String, Known>> {
+        let mut known: HashMap<String, Known> = self
+            .people
+            .iter()
+            .map(|row| {
+                let person = Person { models: list(row, "models")?, ..Person::default() };
+                let has = row.get::<_, Option<String>>("set_hash").zip(row.get("had_id"));
+                let (webui_id, failed) = (row.get("webui_id"), row.get("failed"));
+                Ok((row.get("user_id"), Known { person, webui_id, has, failed }))
+            })
+            .collect::<Result<_>>()?;
+        for row in &self.organizations {
+            if let Some(known) = known.get_mut(row.get::<_, &str>("user_id")) {
+                let models = list(row, "models")?;
+                known.person.organizations.push(Organization { id: row.get("organization_id"), models });
+            }
+        }
+        for row in &self.teams {
+            let Some(known) = known.get_mut(row.get::<_, &str>("user_id")) else { continue };
+            let models = list(row, "organization_models")?;
+            let organization =
+                row.get::<_, Option<String>>("organization_id").map(|id| Organization { id, models });
+            known.person.teams.push(Team {
+                id: row.get("team_id"),
+                blocked: row.get("blocked"),
+                models: list(row, "models")?,
+                group_models: list(row, "group_models")?,
+                aliases: aliases(row.get("aliases")).into_keys().collect(),
+                organization,
+                member_models: list(row, "member_models")?,
+            });
+        }
+        for row in &self.keys {
+            let Some(known) = known.get_mut(row.get::<_, &str>("user_id")) else { continue };
+            let (models, blocked) = (list(row, "project_models")?, row.get("project_blocked"));
+            let project =
+                row.get::<_, Option<String>>("project_id").map(|id| Project { id, blocked, models });
+            known.person.keys.push(Key {
+                token: row.get("token"),
+                team: row.get("team_id"),
+                usable: row.get("usable"),
+                fits: fits_for_chat(row.get("key_type"), &list(row, "allowed_routes")?),
+                models: list(row, "models")?,
+                group_models: list(row, "group_models")?,
+                override_models: list(row, "override_models")?,
+                aliases: aliases(row.get("aliases")),
+                project,
+            });
+        }
+        Ok(known)
     }
-    for row in keys? {
-        let Some(known) = known.get_mut(row.get::<_, &str>("user_id")) else { continue };
-        let (models, blocked) = (list(&row, "project_models")?, row.get("project_blocked"));
-        let project = row.get::<_, Option<String>>("project_id").map(|id| Project { id, blocked, models });
-        known.person.keys.push(Key {
-            token: row.get("token"),
-            team: row.get("team_id"),
-            usable: row.get("usable"),
-            fits: fits_for_chat(row.get("key_type"), &list(&row, "allowed_routes")?),
-            models: list(&row, "models")?,
-            group_models: list(&row, "group_models")?,
-            override_models: list(&row, "override_models")?,
-            aliases: aliases(row.get("aliases")),
-            project,
-        });
-    }
-    Ok(known)
 }
 
 /// NULL is the same as empty, and no limit. A NULL in a list is an element, as it is to LiteLLM: one that is no model's name,

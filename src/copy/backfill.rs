@@ -292,7 +292,7 @@ async fn merge(
     let text = "update backfill set finished_at = now() where id = $1 or finished_at is null and slot = $2";
     let done = target.client().execute(text, &[&id, &generation.slot]).await;
     done.map_err(on(Side::Target, "finish the copy"))?;
-    target.execute("commit the copy", "commit").await?;
+    target.commit("commit the copy").await?;
     for table in TableId::all().map(TableId::table) {
         let text = format!("truncate stage_{}", table.mirror);
         target.execute("clean up after the copy", &text).await?;

@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 use tokio_postgres::types::Type;
 
 use crate::access::person::{KeyLevel, KeyRule, Path, What, paths};
-use crate::access::read;
+use crate::access::read::{self, Answers};
 use crate::config::Config;
 use crate::config::policy::KeyPolicy;
 use crate::decode::reduce;
@@ -97,7 +97,10 @@ pub async fn report(config: &Config, email: &str, model: Option<&str>) -> Result
         None => None,
     };
     let known_models = read::known_models(&target).await?;
-    let known = read::people(&target, &[&user_id], SystemTime::now()).await?.remove(&user_id);
+    let known = Answers::about(&target, std::slice::from_ref(&user_id), SystemTime::now())
+        .await?
+        .read()?
+        .remove(&user_id);
     let known = known.filter(|known| known.webui_id.is_some());
     let rule = match config.policy.access.keys {
         KeyPolicy::Narrow => KeyRule::Narrow,

@@ -94,7 +94,7 @@ async fn export_to(target: &Target, mut file: File, may_count: &mut bool) -> any
     kept.context("cannot write the file; nobody has got a password")?;
     *may_count = people > 0;
     // The answer may be lost where the commit was not.
-    target.execute("commit passwords", "commit").await.context(
+    target.commit("commit passwords").await.context(
         "it is not known whether the passwords count. The file is kept: try one of them; if it does not work, delete the file and \
          run this again",
     )?;
@@ -116,7 +116,7 @@ pub async fn set(target: &Target, email: &str, password: &str) -> anyhow::Result
     if written.is_empty() {
         bail!("somebody gave {email} a password in this very moment");
     }
-    target.execute("commit a password", "commit").await?;
+    target.commit("commit a password").await?;
     Ok(())
 }
 

@@ -91,7 +91,7 @@ pub async fn teardown(config: &Config, purge: Purge, lines: &mut Lines) -> Resul
     purge_rows(&target, config, purge, lines).await?;
     let text = format!("drop schema {} cascade", quote_ident(&config.schema));
     target.execute("drop our schema", &text).await?;
-    target.execute("commit the teardown", "commit").await?;
+    target.commit("commit the teardown").await?;
     lines.push(format!("dropped schema {}", config.schema));
     Ok(())
 }

@@ -113,6 +113,7 @@ impl Applier {
         let Some(projection) = &self.projection else { return Ok(Outcome::default()) };
         let target = &self.target;
         target.begin_large().await?;
+        target.plan_everything().await?;
         self.begin_own().await?;
         let stamp = Stamp { audit_each, ..self.stamp(self.end_lsn) };
         let outcome = projection.apply(target, Scope::Everything, stamp).await?;

@@ -6,8 +6,8 @@
 
 use std::time::Duration;
 
+use tokio_postgres::Statement;
 use tokio_postgres::types::{ToSql, Type};
-use tokio_postgres::{Row, Statement};
 
 use super::{Outcome, Stamp, bury, only, within_budget};
 use crate::error::{Result, Side, on};
@@ -15,9 +15,6 @@ use crate::sql::{self, TouchedFrom, fill};
 use crate::target::dead_letter::Kind;
 use crate::target::layout::Layout;
 use crate::target::{SLOW, Target};
-
-/// People minted for at once: all that is ever in memory.
-const AT_ONCE: i64 = 1_000;
 
 /// What was done about keys.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -37,14 +34,6 @@ pub(super) struct KeyTexts {
     mint: String,
 }
 
-/// People to mint for: three columns of one length.
-#[derive(Debug, Default)]
-struct Waiting {
-    ids: Vec<String>,
-    user_ids: Vec<String>,
-    newest: Vec<String>,
-}
-
 impl KeyTexts {
     pub(super) fn new(layout: &Layout, keys: TouchedFrom) -> Self {
         let kept = layout.api_keys;
@@ -56,11 +45,17 @@ impl KeyTexts {
             }
             TouchedFrom::Everything => "(select user_id as id from key_concern)",
         };
-        let (later, in_memory) =
-            if keys == TouchedFrom::Arrays { ("", "true") } else { (sql::MINT_LATER, "false") };
+        let (later, in_memory, waiting) = if keys == TouchedFrom::Arrays {
+            ("", "true", "unnest($4::text[], $5::text[], $6::text[])")
+        } else {
+            (sql::MINT_LATER, "false", "minting")
+        };
+        let states =
+            if keys == TouchedFrom::Everything { sql::KEY_STATES_OF_ALL } else { sql::KEY_STATES_OF_ONE };
         let mut difference = sql::KEY_DIFFERENCE.to_owned();
         for (place, with) in [
             (":key_owners", owners),
+            (":key_states", states),
             (":held_keys", kept.held),
             (":delete_keys", kept.delete),
             (":mint_later", later),
@@ -72,7 +67,9 @@ impl KeyTexts {
             keys,
             owners,
             difference,
-            mint: fill(&fill(kept.mint, ":mint_books", sql::MINT_BOOKS), ":new_key", sql::NEW_KEY),
+            mint: [(":mint_books", sql::MINT_BOOKS), (":new_key", sql::NEW_KEY), (":waiting", waiting)]
+                .into_iter()
+                .fold(kept.mint.to_owned(), |text, (place, with)| fill(&text, place, with)),
         }
     }
 
@@ -101,21 +98,19 @@ impl KeyTexts {
         }
         let row = only(target.query("compare API keys", patience, &statement, &parameters).await?)?;
         let mut counts = Counts { minted: 0, deleted: row.get("deleted"), unkeyed: row.get("unkeyed") };
+        let ids: Vec<String> = row.get("ids");
+        let (user_ids, newest): (Vec<String>, Vec<String>) = (row.get("user_ids"), row.get("newest"));
+        let mut parameters: Vec<&(dyn ToSql + Sync)> = vec![&now, &lsn, &audit_each];
         if self.keys == TouchedFrom::Arrays {
-            let waiting =
-                Waiting { ids: row.get("ids"), user_ids: row.get("user_ids"), newest: row.get("newest") };
-            counts.minted = self.mint(target, &waiting, stamp, patience).await?;
-            return Ok(counts);
+            if ids.is_empty() {
+                return Ok(counts);
+            }
+            parameters.extend([&ids as &(dyn ToSql + Sync), &user_ids, &newest]);
         }
-        let next = target.prepare(sql::NEXT_TO_MINT, &[]).await?;
-        let mut last = String::new();
-        loop {
-            let rows = target.query("read who gets a key", patience, &next, &[&last, &AT_ONCE]).await?;
-            let waiting = Waiting::of(&rows);
-            let Some(id) = waiting.ids.last() else { return Ok(counts) };
-            last.clone_from(id);
-            counts.minted += self.mint(target, &waiting, stamp, patience).await?;
-        }
+        let statement = target.prepare(&self.mint, &[Type::TIMESTAMPTZ, Type::PG_LSN]).await?;
+        let row = only(target.query("write API keys", patience, &statement, &parameters).await?)?;
+        counts.minted = row.get("minted");
+        Ok(counts)
     }
 
     /// The same where something failed: halves `people` until what fails is one person's key, which becomes a dead
@@ -157,41 +152,11 @@ impl KeyTexts {
         Ok(())
     }
 
-    async fn mint(
-        &self,
-        target: &Target,
-        waiting: &Waiting,
-        stamp: Stamp,
-        patience: Duration,
-    ) -> Result<i64> {
-        if waiting.ids.is_empty() {
-            return Ok(0);
-        }
-        let Stamp { now, lsn, audit_each, .. } = stamp;
-        let statement = target.prepare(&self.mint, &[Type::TIMESTAMPTZ, Type::PG_LSN]).await?;
-        let at_once = usize::try_from(AT_ONCE).unwrap_or(usize::MAX);
-        let chunks = waiting.ids.chunks(at_once).zip(waiting.user_ids.chunks(at_once));
-        let mut minted = 0;
-        for ((ids, user_ids), newest) in chunks.zip(waiting.newest.chunks(at_once)) {
-            let parameters: &[&(dyn ToSql + Sync)] = &[&now, &lsn, &audit_each, &ids, &user_ids, &newest];
-            let row = only(target.query("write API keys", patience, &statement, parameters).await?)?;
-            minted += row.get::<_, i64>("minted");
-        }
-        Ok(minted)
-    }
-
     /// Whom the texts name, where they are not in memory: for the search of a key that cannot be written.
     pub(super) async fn people(&self, target: &Target) -> Result<Vec<String>> {
         let text = format!("select distinct id from {} as g(id)", self.owners);
         let rows =
             target.client().query(&text, &[]).await.map_err(on(Side::Target, "list owners of keys"))?;
         Ok(rows.iter().map(|row| row.get(0)).collect())
-    }
-}
-
-impl Waiting {
-    fn of(rows: &[Row]) -> Self {
-        let column = |name: &str| rows.iter().map(|row| row.get(name)).collect();
-        Self { ids: column("id"), user_ids: column("user_id"), newest: column("newest") }
     }
 }

@@ -8,16 +8,18 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio_postgres::Row;
 use tokio_postgres::types::{ToSql, Type};
 
 use super::touched::Touched;
 use super::{Outcome, Scope, Stamp, bury, only, prefix, within_budget};
+use crate::access::ModelSet;
 use crate::access::bits::Bits;
 use crate::access::lists::KnownModels;
 use crate::access::person::{KeyRule, decide};
-use crate::access::{ModelSet, read};
+use crate::access::read::{self, Answers};
 use crate::config::Config;
 use crate::config::policy::{KeyPolicy, PublicModels};
 use crate::error::Result;
@@ -80,11 +82,9 @@ impl Changes {
 }
 
 /// Who to look at.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct People {
     ids: Vec<String>,
-    /// These are all there are, and every set and every row is looked at too.
-    everybody: bool,
     /// What they have in Open WebUI is looked at, also of those who are to have what they had.
     closely: bool,
 }
@@ -96,7 +96,7 @@ type Decided = (String, Option<Arc<ModelSet>>);
 const MANY: usize = 300;
 /// How many people are read at a time, and how many are written.
 const CHUNK: usize = 2_000;
-const PART: usize = 20_000;
+const PART: usize = 10_000;
 
 #[derive(Debug)]
 pub(super) struct Access {
@@ -114,13 +114,38 @@ struct Known {
     unused: bool,
 }
 
+/// Accounts: of an array, and all there are.
+const GIVEN: &str = "unnest($2::text[])";
+const MEMBERS: &str = "(select webui_id from effective_access union select user_id from access_member)";
+const GRANTED: &str = "(select webui_id from effective_access union select principal_id from model_grant where principal_type = 'user')";
+
 #[derive(Debug)]
 struct Texts {
     models: String,
     take: &'static str,
     groups: String,
+    of_some: PeopleTexts,
+    of_all: PeopleTexts,
+}
+
+/// By whom they are about: those of an array, or everybody.
+#[derive(Debug)]
+struct PeopleTexts {
     members: String,
     grants: String,
+}
+
+impl PeopleTexts {
+    fn new(layout: &Layout, members: &str, grants: &str) -> Self {
+        let (kept, access) = (layout.group_members, layout.model_access);
+        let difference = fill(sql::ACCESS_MEMBER_DIFFERENCE, ":people", members);
+        let text = fill(kept.access_members, ":access_member_difference", &difference);
+        let difference = fill(sql::GRANT_DIFFERENCE, ":people", grants);
+        Self {
+            members: fill(&text, ":changes", kept.changes),
+            grants: fill(access.grants, ":grant_difference", &difference),
+        }
+    }
 }
 
 impl Texts {
@@ -133,12 +158,8 @@ impl Texts {
             models: extra(sql::MODEL_ROWS, access.model_columns, access.model_values),
             take: access.take,
             groups: extra(sql::ACCESS_GROUPS, members.group_columns, members.group_values),
-            members: fill(
-                &fill(members.access_members, ":access_member_difference", sql::ACCESS_MEMBER_DIFFERENCE),
-                ":changes",
-                members.changes,
-            ),
-            grants: fill(access.grants, ":grant_difference", sql::GRANT_DIFFERENCE),
+            of_some: PeopleTexts::new(layout, GIVEN, GIVEN),
+            of_all: PeopleTexts::new(layout, MEMBERS, GRANTED),
         }
     }
 }
@@ -180,25 +201,28 @@ impl Access {
         if unused {
             return Ok(());
         }
-        let mut people = people(target, scope).await?;
-        let everybody = people.everybody;
-        if people.ids.is_empty() && !everybody {
+        let everybody = is_everybody(target, scope).await?;
+        let shared = matches!(scope, Scope::These(Touched { shared: true, .. }));
+        let mut people = if everybody || shared {
+            target.plan_large().await?;
+            self.model_rows(target, &known_models, stamp, outcome).await?;
+            return self.give_everybody(target, &known_models, everybody, stamp, outcome).await;
+        } else {
+            people(target, scope).await?
+        };
+        if people.ids.is_empty() {
             return Ok(());
         }
-        let many = everybody || people.ids.len() > MANY;
+        let many = people.ids.len() > MANY;
         if many {
             target.plan_large().await?;
-        }
-        if everybody {
-            self.model_rows(target, &known_models, stamp, outcome).await?;
         }
         self.decide_and_write(target, &known_models, &people, stamp, outcome).await?;
         // Listed part by part: a transaction of any size has to fit in little memory.
         while matches!(scope, Scope::Touched)
-            && !everybody
             && let Some(last) = people.ids.last()
         {
-            people.ids = touched_after(target, last).await?;
+            people.ids = next_touched(target, last).await?;
             self.decide_and_write(target, &known_models, &people, stamp, outcome).await?;
         }
         if many && matches!(scope, Scope::These(touched) if touched.reach() <= super::MANY) {
@@ -216,14 +240,13 @@ impl Access {
         stamp: Stamp,
         outcome: &mut Outcome,
     ) -> Result<()> {
-        let everybody = people.everybody;
         let decided = self.decide(target, known_models, people, stamp).await?;
-        if decided.is_empty() && !everybody {
+        if decided.is_empty() {
             return Ok(());
         }
         // Sent together; released with the transaction.
         let savepoint = target.execute("set a savepoint", "savepoint access");
-        let (savepoint, attempt) = tokio::join!(savepoint, self.write(target, &decided, everybody, stamp));
+        let (savepoint, attempt) = tokio::join!(savepoint, self.write(target, &decided, stamp));
         savepoint?;
         match attempt {
             Ok(done) => outcome.count_access(done),
@@ -234,6 +257,56 @@ impl Access {
             Err(error) => return Err(error),
         }
         Ok(())
+    }
+
+    /// All that people share, and where it is about `everybody` what each of them may use: stored part by part, since a company of any
+    /// size has to fit in little memory, and written at once.
+    async fn give_everybody(
+        &self,
+        target: &Target,
+        known_models: &KnownModels,
+        everybody: bool,
+        stamp: Stamp,
+        outcome: &mut Outcome,
+    ) -> Result<()> {
+        // Released with the transaction.
+        target.execute("set a savepoint", "savepoint access").await?;
+        match self.attempt_everybody(target, known_models, everybody, stamp).await {
+            Ok(done) => outcome.count_access(done),
+            Err(error) if error.is_about_a_row() => {
+                go_back(target).await?;
+                let mut next = next_of_all(target, "").await?;
+                while let Some(last) = next.ids.last().cloned() {
+                    let decided = self.decide(target, known_models, &next, stamp).await?;
+                    self.bisect(target, decided, stamp, outcome).await?;
+                    next = next_of_all(target, &last).await?;
+                }
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    async fn attempt_everybody(
+        &self,
+        target: &Target,
+        known_models: &KnownModels,
+        everybody: bool,
+        stamp: Stamp,
+    ) -> Result<(Changes, Vec<i64>)> {
+        let (mut people, mut stripped) = (0, Vec::new());
+        let mut next = if everybody { next_of_all(target, "").await? } else { People::default() };
+        while let Some(last) = next.ids.last().cloned() {
+            let decided = self.decide(target, known_models, &next, stamp).await?;
+            drop(next);
+            people += decided.len();
+            stripped.append(&mut self.store(target, &decided, true, stamp).await?.stripped);
+            next = next_of_all(target, &last).await?;
+        }
+        let follows = self.store(target, &[], true, stamp).await?;
+        let people = i64::try_from(people).unwrap_or(i64::MAX);
+        let changes = Changes { people, ..self.write_rows(target, &follows, true, SLOW, stamp).await? };
+        Ok((changes, stripped))
     }
 
     /// Read anew when next needed.
@@ -266,9 +339,18 @@ impl Access {
     ) -> Result<Vec<Decided>> {
         let mut sets: HashMap<Bits, Option<Arc<ModelSet>>> = HashMap::new();
         let mut decided = Vec::new();
-        for chunk in people.ids.chunks(CHUNK) {
-            let ids: Vec<&str> = chunk.iter().map(String::as_str).collect();
-            for (id, known) in read::people(target, &ids, stamp.now).await? {
+        let mut chunks = people.ids.chunks(CHUNK);
+        let mut answers = Answers::default();
+        loop {
+            // The server looks up the next of them while these are decided.
+            let next = async {
+                match chunks.next() {
+                    Some(chunk) => Answers::about(target, chunk, stamp.now).await.map(Some),
+                    None => Ok(None),
+                }
+            };
+            let (next, known) = tokio::join!(next, async { answers.read() });
+            for (id, known) in known? {
                 let set = match &known.webui_id {
                     Some(_) => {
                         let may = decide(known_models, &known.person, self.rules.keys);
@@ -280,10 +362,12 @@ impl Access {
                 };
                 let has = known.has.as_ref().map(|(hash, account)| (hash, account));
                 let wants = set.as_ref().map(|set| &set.hash).zip(known.webui_id.as_ref());
-                if people.everybody || people.closely || has != wants || known.failed {
+                if people.closely || has != wants || known.failed {
                     decided.push((id, set));
                 }
             }
+            let Some(next) = next? else { break };
+            answers = next;
         }
         decided.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
         Ok(decided)
@@ -357,7 +441,7 @@ impl Access {
         };
         while let Some(some) = queue.pop() {
             target.execute("set a savepoint", "savepoint access").await?;
-            match self.write(target, some, false, stamp).await {
+            match self.write(target, some, stamp).await {
                 Ok(done) => {
                     target.execute("release a savepoint", "release savepoint access").await?;
                     outcome.count_access(done);
@@ -381,20 +465,28 @@ impl Access {
 
     /// Stores what people are to have, and brings Open WebUI in line with it. Gives what it changed, and who lost their last
     /// model.
-    async fn write(
+    async fn write(&self, target: &Target, decided: &[Decided], stamp: Stamp) -> Result<(Changes, Vec<i64>)> {
+        let mut follows = self.store(target, decided, false, stamp).await?;
+        let stripped = std::mem::take(&mut follows.stripped);
+        let mut changes = Changes::default();
+        if !follows.people.is_empty() {
+            let patience = if decided.len() > MANY { SLOW } else { QUICK };
+            changes = self.write_rows(target, &follows, false, patience, stamp).await?;
+        }
+        changes.people = i64::try_from(decided.len()).unwrap_or(i64::MAX);
+        Ok((changes, stripped))
+    }
+
+    /// Groups, their members and the grants: of those who follow, or of `everybody`.
+    async fn write_rows(
         &self,
         target: &Target,
-        decided: &[Decided],
+        follows: &Follows,
         everybody: bool,
+        patience: Duration,
         stamp: Stamp,
-    ) -> Result<(Changes, Vec<i64>)> {
+    ) -> Result<Changes> {
         let Stamp { now, lsn, audit_each, .. } = stamp;
-        let follows = self.store(target, decided, everybody, stamp).await?;
-        let mut changes =
-            Changes { people: i64::try_from(decided.len()).unwrap_or(i64::MAX), ..Changes::default() };
-        if follows.people.is_empty() && !everybody {
-            return Ok((changes, follows.stripped));
-        }
         let group_ids =
             |sets: &[String]| sets.iter().map(|set| format!("grp_models_{set}")).collect::<Vec<_>>();
         // Groups looked at as a whole: all of them, or those that go.
@@ -406,12 +498,13 @@ impl Access {
 
         let stamped = [Type::TIMESTAMPTZ, Type::PG_LSN, Type::BOOL, Type::TEXT_ARRAY, Type::TEXT_ARRAY];
         let listed = [Type::TIMESTAMPTZ, Type::TEXT_ARRAY, Type::TEXT_ARRAY];
+        let texts = if everybody { &self.texts.of_all } else { &self.texts.of_some };
         let groups = target.prepare(&self.texts.groups, &stamped).await?;
-        let members = target.prepare(&self.texts.members, &listed).await?;
-        let grants = target.prepare(&self.texts.grants, &listed).await?;
+        let members = target.prepare(&texts.members, &listed).await?;
+        let grants = target.prepare(&texts.grants, &listed).await?;
         let removal = [Type::TIMESTAMPTZ, Type::PG_LSN, Type::TEXT_ARRAY];
         let removal = target.prepare(sql::REMOVE_ACCESS_GROUPS, &removal).await?;
-        let patience = if decided.len() > MANY || everybody { SLOW } else { QUICK };
+        let mut changes = Changes::default();
         if has_groups {
             let parameters: &[&(dyn ToSql + Sync)] = &[&now, &lsn, &audit_each, made, &follows.former_groups];
             let rows = target.query("write access groups", patience, &groups, parameters).await?;
@@ -436,7 +529,7 @@ impl Access {
         changes.members_removed = members.get(1);
         changes.grants_added = grants.get(0);
         changes.grants_removed = grants.get(1);
-        Ok((changes, follows.stripped))
+        Ok(changes)
     }
 
     async fn store(
@@ -499,9 +592,9 @@ fn follows(rows: &[Row]) -> Follows {
     follows
 }
 
-/// Who to look at. Who has neither an account nor models needs no look: there is nothing to give and nothing to take.
-async fn people(target: &Target, scope: Scope<'_>) -> Result<People> {
-    let everybody = match scope {
+/// Whether everybody's models may have changed.
+async fn is_everybody(target: &Target, scope: Scope<'_>) -> Result<bool> {
+    Ok(match scope {
         Scope::Everything => true,
         Scope::These(touched) => touched.all_rights,
         Scope::Touched => {
@@ -509,34 +602,42 @@ async fn people(target: &Target, scope: Scope<'_>) -> Result<People> {
             let statement = target.prepare(text, &[]).await?;
             only(target.query("look for changed models", SLOW, &statement, &[]).await?)?.get(0)
         }
-    };
-    if let Scope::These(Touched { shared: true, .. }) = scope {
-        return Ok(People { ids: Vec::new(), everybody: true, closely: true });
-    }
-    if let (Scope::These(touched), false) = (scope, everybody) {
+    })
+}
+
+/// Who to look at. Who has neither an account nor models needs no look: there is nothing to give and nothing to take.
+async fn people(target: &Target, scope: Scope<'_>) -> Result<People> {
+    if let Scope::These(touched) = scope {
         let ids = touched.rights_people().cloned().collect();
-        return Ok(People { ids, everybody, closely: touched.closely });
+        return Ok(People { ids, closely: touched.closely });
     }
-    if !everybody {
-        // See touched_after.
-        return Ok(People { ids: touched_after(target, "").await?, everybody, closely: false });
-    }
+    Ok(People { ids: next_touched(target, "").await?, closely: false })
+}
+
+/// The next people of all there are, after one of them.
+async fn next_of_all(target: &Target, last: &str) -> Result<People> {
     let text = "select coalesce(array_agg(user_id order by user_id), '{}')
-                  from (select user_id from account union select user_id from effective_access) known";
-    let statement = target.prepare(text, &[]).await?;
-    // One array: a row each would take several times the memory.
-    let row = only(target.query("list whose access is touched", SLOW, &statement, &[]).await?)?;
-    Ok(People { ids: row.get(0), everybody, closely: true })
+                  from (select user_id
+                          from ((select user_id from account where user_id > $1 order by 1 limit $2)
+                                union
+                                (select user_id from effective_access where user_id > $1 order by 1 limit $2)) known
+                         order by 1 limit $2) next";
+    Ok(People { ids: next(target, text, last).await?, closely: true })
 }
 
 /// The next people of the temporary table `touched`, after one of them.
-async fn touched_after(target: &Target, last: &str) -> Result<Vec<String>> {
+async fn next_touched(target: &Target, last: &str) -> Result<Vec<String>> {
     let text = "select coalesce(array_agg(id order by id), '{}')
                   from (select distinct t.id from touched t
                          where t.kind in ('user', 'rights') and t.id > $1
                            and (exists (select from account a where a.user_id = t.id)
                                 or exists (select from effective_access e where e.user_id = t.id))
                          order by t.id limit $2) next";
+    next(target, text, last).await
+}
+
+/// One array: a row each would take several times the memory.
+async fn next(target: &Target, text: &str, last: &str) -> Result<Vec<String>> {
     let statement = target.prepare(text, &[Type::TEXT, Type::INT8]).await?;
     let part = i64::try_from(PART).unwrap_or(i64::MAX);
     let rows = target.query("list whose access is touched", SLOW, &statement, &[&last, &part]).await?;

@@ -37,10 +37,10 @@ impl Texts {
             |text: &str, first| with_keys(&fill(text, ":account_difference", &difference), rest, first);
         let create = fill(sql::CREATE_ACCOUNTS, ":new_user", sql::NEW_USER);
         let new = fill(sql::NEW_ACCOUNTS, ":new_user", sql::NEW_USER);
-        let desired = if keys == TouchedFrom::Arrays {
-            sql::DESIRED_MEMBERS_OF_KEYS
-        } else {
-            sql::DESIRED_MEMBERS_OF_ALL
+        let desired = match keys {
+            TouchedFrom::Arrays => sql::DESIRED_MEMBERS_OF_KEYS,
+            TouchedFrom::Table | TouchedFrom::Remaining => sql::DESIRED_MEMBERS_OF_MANY,
+            TouchedFrom::Everything => sql::DESIRED_MEMBERS_OF_ALL,
         };
         let difference = fill(sql::MEMBER_DIFFERENCE, ":desired_members", desired);
         let kept = layout.group_members;
@@ -52,11 +52,7 @@ impl Texts {
         let remove = fill(sql::REMOVE_GROUPS, ":references", &layout.group_references());
         Self {
             new: with_keys(&new, keys, 4),
-            all_remain: with_keys(
-                "insert into remaining select distinct id from :users as given(id)",
-                keys,
-                1,
-            ),
+            all_remain: with_keys("insert into remaining select id from :users as given(id)", keys, 1),
             create: account(&create, 6),
             vacate: with_keys(sql::VACATE_EMAILS, rest, 2),
             link: account(sql::LINK_ACCOUNTS, 6),

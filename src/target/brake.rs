@@ -53,7 +53,7 @@ pub async fn hold(
     if row.map_err(on(Side::Target, ACTION))?.is_some() {
         return Ok(());
     }
-    client.batch_execute("rollback").await.map_err(on(Side::Target, ACTION))?;
+    target.roll_back(ACTION).await?;
     let raise = async {
         let row = client.query_one(sql::BRAKE_RAISE, &[&end_lsn, &people, &active, &resnapshot]).await;
         Ok(row.map_err(on(Side::Target, ACTION))?.get(0))

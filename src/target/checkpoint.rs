@@ -171,7 +171,7 @@ pub async fn advance(target: &Target, epoch: i64, from: Lsn, end: BatchEnd) -> R
     let ((), rows, ()) = tokio::try_join!(
         target.begin(action),
         target.query(action, patience, &statement, parameters),
-        target.execute(action, "commit"),
+        target.commit(action),
     )?;
     found(target, &rows)
 }
@@ -247,7 +247,7 @@ pub async fn commit(target: &Target, epoch: i64, end: BatchEnd, projected_with: 
     };
     // Sent together. COMMIT of a failed transaction answers "ROLLBACK" and no error, so it counts
     // only if the statement before it was fine.
-    let (written, committed) = tokio::join!(write, target.execute("commit a batch", "commit"));
+    let (written, committed) = tokio::join!(write, target.commit("commit a batch"));
     found(target, &written?)?;
     committed
 }

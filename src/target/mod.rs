@@ -20,6 +20,7 @@ pub mod setup;
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -63,7 +64,10 @@ fn settings(config: &Config, our_schema: &str) -> Vec<(&'static str, String)> {
 #[derive(Debug)]
 pub struct Target {
     connection: Connection,
-    prepared: Mutex<HashMap<String, Statement>>,
+    /// By text, and by whether they are planned for many rows: the server keeps plans, and one of them is no good for the others.
+    prepared: Mutex<HashMap<(bool, String), Statement>>,
+    /// Statements are planned for many rows ([`Self::plan_large`]).
+    is_large: AtomicBool,
     /// Everything of ours is temporary here.
     temporary: bool,
     /// Where the checkpoint's row was last seen: a hint, which is [`checkpoint`]'s own.
@@ -87,7 +91,13 @@ impl Target {
         let connection = postgres::connect(&config.target, "litellm-webui-sync", &settings)
             .await
             .map_err(|source| Error::Connect { side: Side::Target, source })?;
-        Ok(Self { connection, prepared: Mutex::default(), temporary, place: Mutex::default() })
+        Ok(Self {
+            connection,
+            prepared: Mutex::default(),
+            is_large: AtomicBool::new(false),
+            temporary,
+            place: Mutex::default(),
+        })
     }
 
     /// For what is answered at once: nothing that is asked through it waits longer than [`QUICK`].
@@ -105,9 +115,11 @@ impl Target {
         &self.connection.client
     }
 
-    /// Prepares `text` once per session. `types` are needed where the server cannot infer them.
+    /// Prepares `text` once per session, or where it is planned for many rows once per transaction. `types` are needed where the
+    /// server cannot infer them.
     pub async fn prepare(&self, text: &str, types: &[Type]) -> Result<Statement> {
-        let known = self.prepared.lock().unwrap_or_else(PoisonError::into_inner).get(text).cloned();
+        let key = (self.is_large.load(Ordering::Relaxed), text.to_owned());
+        let known = self.prepared.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
         if let Some(statement) = known {
             return Ok(statement);
         }
@@ -115,7 +127,7 @@ impl Target {
         let work = self.connection.client.prepare_typed(&there, types);
         let statement = within(Side::Target, "prepare a statement", QUICK, work).await?;
         let mut prepared = self.prepared.lock().unwrap_or_else(PoisonError::into_inner);
-        prepared.insert(text.to_owned(), statement.clone());
+        prepared.insert(key, statement.clone());
         Ok(statement)
     }
 
@@ -242,7 +254,7 @@ impl Target {
         self.begin(action).await?;
         match work.await {
             Ok(done) => {
-                self.execute(action, "commit").await?;
+                self.commit(action).await?;
                 Ok(done)
             }
             Err(error) => {
@@ -257,7 +269,17 @@ impl Target {
 
     /// Undoes the open transaction.
     pub async fn roll_back(&self, action: &'static str) -> Result<()> {
-        self.execute(action, "rollback").await
+        self.end(action, "rollback").await
+    }
+
+    /// Ends the open transaction for good.
+    pub async fn commit(&self, action: &'static str) -> Result<()> {
+        self.end(action, "commit").await
+    }
+
+    async fn end(&self, action: &'static str, text: &str) -> Result<()> {
+        self.is_large.store(false, Ordering::Relaxed);
+        self.execute(action, text).await
     }
 
     /// Begins a transaction that is written in many pieces: look-ups still, but planned for what each of them holds.
@@ -272,15 +294,25 @@ impl Target {
         self.plan_large().await
     }
 
-    /// From here to the end of the transaction, statements are planned for many rows.
+    /// From here to the end of the transaction, statements are planned for many rows, and for those that are there now: each is
+    /// prepared anew, and a new one's first plans are always made for its parameters. Not by `force_custom_plan`: Postgres would
+    /// plan its own look-up of a foreign key anew for each row as well, which costs more than writing the row.
     pub async fn plan_large(&self) -> Result<()> {
+        self.prepared.lock().unwrap_or_else(PoisonError::into_inner).retain(|(is_large, _), _| !is_large);
+        self.is_large.store(true, Ordering::Relaxed);
         self.execute(
             "plan for many rows",
-            "set local plan_cache_mode = force_custom_plan; set local enable_seqscan = on;
+            "set local plan_cache_mode = auto; set local enable_nestloop = on; set local enable_seqscan = on;
              set local enable_hashjoin = on; set local enable_mergejoin = on; set local enable_material = on;
              set local work_mem = '256MB'",
         )
         .await
+    }
+
+    /// From here to the next [`Self::plan_large`], statements are planned for all there is: nothing of it is looked up one by one, few
+    /// as the planner may expect of it.
+    pub async fn plan_everything(&self) -> Result<()> {
+        self.execute("plan for everything", "set local enable_nestloop = off").await
     }
 
     /// Renews the statistics of our own tables, also within a transaction that changed much of them: what it plans next would
@@ -311,11 +343,13 @@ impl Target {
 
     /// From here on, statements are planned as ever again: undoes [`Self::plan_large`].
     pub async fn plan_small(&self) -> Result<()> {
+        self.is_large.store(false, Ordering::Relaxed);
         self.execute(
             "plan for few rows",
             "set local plan_cache_mode to default; set local enable_seqscan to default;
              set local enable_hashjoin to default; set local enable_mergejoin to default;
-             set local enable_material to default; set local work_mem to default",
+             set local enable_material to default; set local enable_nestloop to default;
+             set local work_mem to default",
         )
         .await
     }

@@ -40,6 +40,8 @@ pub async fn run(rig: &Rig, options: &Options) -> Result<Value> {
     for _ in 0..runs {
         let pair = rig.company(existing).await?;
         let daemon = pair.start_daemon()?;
+        // All is visible; what the daemon does once after a first copy is over after this.
+        keep_looking(&pair, &["verify"], Duration::ZERO).await?;
         for (go, (phase, (_, arguments))) in phases.iter_mut().zip(PHASES).enumerate() {
             rig.settle().await?;
             let probe = Probe {
@@ -90,7 +92,7 @@ async fn keep_looking(pair: &Pair<'_>, arguments: &[&str], duration: Duration) -
     }
     let started = Instant::now();
     let mut looks = Vec::new();
-    while started.elapsed() < duration {
+    while looks.is_empty() || started.elapsed() < duration {
         let mut command = pair.command();
         // With `--json` it shows no progress.
         command.args(arguments).arg("--json");

@@ -1,9 +1,9 @@
 -- Writes minted keys to user.api_key (Open WebUI before 0.6.43). Runs on: target, after key_difference.sql.
--- $1 now (timestamptz), $2 end of the batch (pg_lsn), $3 one audit row per person (boolean); arrays of one length: $4 ids of
--- Open WebUI, $5 user ids, $6 newest. :new_key makes a key. Returns one row: minted.
+-- $1 now (timestamptz), $2 end of the batch (pg_lsn), $3 one audit row per person (boolean). :waiting gives
+-- Open WebUI's id, user id and newest of each: the temporary table minting, or three arrays of one length, $4 to $6 (text[]). :new_key makes a key. Returns one row: minted.
 with minted as materialized (
     select id, user_id, newest, :new_key as key
-      from unnest($4::text[], $5::text[], $6::text[]) as m(id, user_id, newest) order by id
+      from :waiting as m(id, user_id, newest) order by id
 ), fresh as materialized (
     select id, user_id, newest, key, sha256(convert_to(key, 'UTF8')) as sha256 from minted order by id
 ), written as (

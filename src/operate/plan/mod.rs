@@ -197,7 +197,7 @@ pub async fn make(config: &Config) -> Result<Plan> {
     plan.public_models = status::models(&target, &layout).await?.public;
     look_ahead(config, &target, &outcome, &mut plan).await?;
     // The temporary tables would go with the session anyway.
-    target.execute("end the plan", "rollback").await?;
+    target.roll_back("end the plan").await?;
     Ok(plan)
 }
 

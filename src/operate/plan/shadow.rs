@@ -82,7 +82,7 @@ pub(super) async fn make(target: &Target, config: &Config, layout: &Layout, plan
             target.execute("copy our books", &text).await?;
         }
     }
-    target.execute("end copying", "commit").await?;
+    target.commit("end copying").await?;
     target.execute("note how it was", sql::PLAN_NOTE_BOOKS).await?;
     note(target, layout, "was").await
 }
