@@ -165,6 +165,7 @@ files! {
     FAILURES_DISCARD = "target/failures_discard.sql";
     FAILURES_HISTORY = "target/failures_history.sql";
     DOCTOR_API_KEYS = "operate/doctor/api_keys.sql";
+    DOCTOR_SIGN_IN_GROUPS = "operate/doctor/sign_in_groups.sql";
     DOCTOR_SOURCE = "operate/doctor/source.sql";
     DOCTOR_SOURCE_TABLES = "operate/doctor/source_tables.sql";
     DOCTOR_TARGET = "operate/doctor/target.sql";

@@ -66,7 +66,8 @@ pub async fn copy(
     );
     let scope =
         TableId::all().filter(|id| pending.concerns(*id) && tables.contains_key(id.table().source)).count();
-    copies.begin(pending.kind(), &reason, scope);
+    // Of single keys, a few.
+    copies.begin(pending.kind(), &reason, scope, 0);
     copies.holds(Instant::now());
     let concerned: Vec<TableId> = TableId::all().filter(|id| pending.concerns(*id)).collect();
     match copy_now(config, source, target, pending, tables, instance, copies).await {

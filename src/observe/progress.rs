@@ -435,7 +435,7 @@ mod tests {
         let progress = Progress::default();
         progress.session_begins(Lsn::from(10));
         progress.set_state(State::Streaming, None);
-        progress.copies.begin(CopyKind::Verify, "somebody asked for it", 3);
+        progress.copies.begin(CopyKind::Verify, "somebody asked for it", 3, 0);
         let Some(past) = Instant::now().checked_sub(Duration::from_secs(17)) else { return };
         assert_eq!(progress.readiness(LAG_LIMIT), Ok(()));
         progress.copies.holds(past);

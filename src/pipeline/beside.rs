@@ -135,7 +135,7 @@ impl Beside {
             "looking at everything beside the stream"
         );
         let scope = TableId::all().filter(|id| self.concerns(pending, *id)).count();
-        progress.copies.begin(pending.kind(), reason, scope);
+        progress.copies.begin(pending.kind(), reason, scope, 0);
         let notes = match Target::open(config).await {
             Ok(notes) => notes,
             Err(error) => {

@@ -25,7 +25,7 @@ use crate::source::overlap::Overlap;
 use crate::source::publication::columns_fingerprint;
 use crate::source::session::Session;
 use crate::source::start::{Facts, Start, UPGRADED, check, decide};
-use crate::source::{Server, SlotState, Source, SourceTable};
+use crate::source::{Server, SlotState, Source, SourceTable, tables};
 use crate::stage::signatures::Signatures;
 use crate::target::checkpoint::{self, Checkpoint};
 use crate::target::layout;
@@ -176,7 +176,8 @@ impl Daemon {
             self.progress.set_state(State::Copying, Some(reason.clone()));
             self.metrics.copies.inc();
             let kind = if known.is_some() { CopyKind::Again } else { CopyKind::First };
-            self.progress.copies.begin(kind, reason, sides.tables.len());
+            let expected = tables::rows(sides.tables.values());
+            self.progress.copies.begin(kind, reason, sides.tables.len(), expected);
             // Not started: dropping it ends it.
             drop(session);
             let occasion = Occasion {

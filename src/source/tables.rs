@@ -30,6 +30,13 @@ pub struct SourceTable {
     pub identified_by: Option<Vec<String>>,
     /// Our publication holds it.
     pub published: bool,
+    /// `reltuples`: about how many rows it has; 0 where the server does not know.
+    pub rows: i64,
+}
+
+/// About how many rows these have, as far as the server knows.
+pub fn rows<'a>(tables: impl Iterator<Item = &'a SourceTable>) -> u64 {
+    tables.map(|table| u64::try_from(table.rows).unwrap_or_default()).sum()
 }
 
 /// A table that must not be published as it is.
@@ -62,6 +69,7 @@ impl Source {
             table.identity = row.get("identity");
             table.identified_by = row.get("identified_by");
             table.published = row.get("published");
+            table.rows = row.get("rows");
             // Names of columns that LiteLLM never made may be anything.
             let (Text(column), Text(kind)) = (row.get("column_name"), row.get("type"));
             table.columns.insert(column, (row.get("attnum"), kind));

@@ -41,6 +41,11 @@ async fn a_healthy_pair_has_no_finding_and_each_ailment_is_named_with_its_fix() 
     pair.webui("update config set value = 'true' where key = 'auth.enable_api_keys'").await;
     assert!(findings(&pair).2[0]["found"].as_str().unwrap().contains("features.api_keys"));
     pair.webui("delete from config").await;
+    pair.webui("insert into config (key, value) values ('oauth.enable_group_mapping', 'true')").await;
+    let (_, names, found) = findings(&pair);
+    assert_eq!(names, ["Open WebUI's groups at sign-in"], "{found:?}");
+    assert!(found[0]["fix"].as_str().unwrap().contains("ENABLE_OAUTH_GROUP_MANAGEMENT=false"));
+    pair.webui("delete from config").await;
     // Two people with one e-mail, and a row filter somebody added.
     pair.litellm(&[person("a", "a@x.test"), person("b", "a@x.test")].concat()).await;
     pair.settle().await;

@@ -163,7 +163,10 @@ fn copying(copy: &CopyReport) -> Markup {
             progress max=(copy.tables.max(1)) value=(copy.tables_done) aria-label="tables copied" {}
             p {
                 (copy.phase) @if let Some(table) = &copy.table { " " code { (table) } } ": "
-                (copy.tables_done) " of " (copy.tables) " tables, " (thousands(copy.rows)) " rows in " (span(copy.seconds)) "."
+                (copy.tables_done) " of " (copy.tables) " tables, " (thousands(copy.rows))
+                @if copy.rows_expected > copy.rows { " of about " (thousands(copy.rows_expected)) }
+                " rows in " (span(copy.seconds)) "."
+                @if let Some(left) = copy.seconds_left { " About " (span(left)) " left." }
             }
             p.quiet { "Why: " (copy.reason) "." }
         }

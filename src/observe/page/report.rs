@@ -117,7 +117,11 @@ pub struct CopyReport {
     pub tables: usize,
     /// Copied so far.
     pub rows: u64,
+    /// About how many there are; 0 where LiteLLM's server does not know.
+    pub rows_expected: u64,
     pub seconds: f64,
+    /// About how long it still takes; none while nothing can be said.
+    pub seconds_left: Option<f64>,
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -336,7 +340,9 @@ fn copy(copy: &Copy) -> CopyReport {
         tables_done: copy.tables_done,
         tables: copy.tables,
         rows: copy.rows,
+        rows_expected: copy.expected,
         seconds: age(copy.since),
+        seconds_left: copy.left().map(|left| left.as_secs_f64()),
     }
 }
 

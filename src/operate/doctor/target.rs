@@ -25,6 +25,7 @@ pub(super) async fn examine(config: &Config, checks: &mut Vec<Check>) -> Result<
     checks.push(tables(&target, config).await);
     checks.extend(admins(&target).await);
     checks.extend(api_keys(&target, config).await);
+    checks.extend(sign_in_groups(&target).await);
     let row = target.slow().query_one(sql::DOCTOR_HAS_BOOKS, &[&config.schema]).await;
     let has_books = row.map_err(on(Side::Target, "look for our schema"))?.get(0);
     checks.extend(bridge::target(&target, config, has_books).await?);
@@ -99,6 +100,12 @@ async fn api_keys(target: &Target, config: &Config) -> Option<Check> {
     judge_api_keys(row.get("enabled"), row.get("permitted"), row.get("by_group"))
 }
 
+/// Without a right to its settings we cannot tell, and need not: whoever was taken out is back all the same.
+async fn sign_in_groups(target: &Target) -> Option<Check> {
+    let row = target.slow().query_one(sql::DOCTOR_SIGN_IN_GROUPS, &[]).await.ok()?;
+    judge_sign_in_groups(row.get("oauth"), row.get("ldap"))
+}
+
 fn judge_admins(count: i64) -> Check {
     let name = "Open WebUI's admins";
     if count > 0 {
@@ -137,6 +144,32 @@ fn judge_api_keys(enabled: Option<&str>, permitted: Option<&str>, by_group: bool
     }
 }
 
+/// Who else decides who is in which group. A header of a proxy does it too, which only Open WebUI's environment says.
+fn judge_sign_in_groups(oauth: Option<&str>, ldap: Option<&str>) -> Option<Check> {
+    let switches = [
+        (oauth, "oauth.enable_group_mapping", "ENABLE_OAUTH_GROUP_MANAGEMENT=false"),
+        (ldap, "ldap.group.enable_management", "ENABLE_LDAP_GROUP_MANAGEMENT=false"),
+    ];
+    let on: Vec<_> = switches.into_iter().filter(|(stored, ..)| *stored == Some("true")).collect();
+    if on.is_empty() {
+        return None;
+    }
+    let list = |pick: fn(&(Option<&str>, &'static str, &'static str)) -> &'static str| {
+        on.iter().map(pick).collect::<Vec<_>>().join(" and ")
+    };
+    Some(finding(
+        Verdict::Warning,
+        "Open WebUI's groups at sign-in",
+        format!("managed by the sign-in too ({})", list(|one| one.1)),
+        "it takes people out of every group the sign-in does not name, ours as well: until they are back, some seconds later, they miss \
+         the models of these groups",
+        format!(
+            "let LiteLLM alone say who is in which group: switch it off in Open WebUI's settings, or set {}",
+            list(|one| one.2)
+        ),
+    ))
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
@@ -152,5 +185,14 @@ mod tests {
         let denied = judge_api_keys(Some("true"), Some("false"), false).unwrap();
         assert!(denied.found.contains("features.api_keys"));
         assert_eq!(judge_api_keys(Some("true"), Some("false"), true).unwrap().verdict, Verdict::Fine);
+        assert_eq!(judge_sign_in_groups(None, Some("false")), None);
+        let both = judge_sign_in_groups(Some("true"), Some("true")).unwrap();
+        assert!(
+            both.found.contains("oauth.enable_group_mapping and ldap.group.enable_management"),
+            "{both:?}"
+        );
+        assert!(
+            both.fix.ends_with("ENABLE_OAUTH_GROUP_MANAGEMENT=false and ENABLE_LDAP_GROUP_MANAGEMENT=false")
+        );
     }
 }
