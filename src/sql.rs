@@ -164,6 +164,7 @@ files! {
     FAILURES_RETRY = "target/failures_retry.sql";
     FAILURES_DISCARD = "target/failures_discard.sql";
     FAILURES_HISTORY = "target/failures_history.sql";
+    SHARED_EMAILS = "observe/shared_emails.sql";
     DOCTOR_API_KEYS = "operate/doctor/api_keys.sql";
     DOCTOR_SIGN_IN_GROUPS = "operate/doctor/sign_in_groups.sql";
     DOCTOR_SOURCE = "operate/doctor/source.sql";
@@ -237,7 +238,9 @@ pub const MIGRATIONS: &[&str] = &[
 /// The functions of [`VIEWS`].
 const FUNCTIONS: &[&str] = &[
     "webui_user_id",
+    "webui_second_id",
     "webui_group_id",
+    "webui_name",
     "webui_user_ids",
     "leaves_its_email",
     "key_is_usable",

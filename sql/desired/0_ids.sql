@@ -14,6 +14,12 @@ language sql stable parallel safe as $$
     end
 $$;
 
+-- The id of whoever comes back after the account with their own went to somebody else, with its e-mail.
+create or replace function webui_second_id(user_id text) returns text
+language sql stable parallel safe as $$
+    select 'usr_h_' || encode(sha256(convert_to('again:' || user_id, 'UTF8')), 'hex')
+$$;
+
 create or replace function webui_group_id(kind text, litellm_id text) returns text
 language sql stable parallel safe as $$
     select case
@@ -23,6 +29,13 @@ language sql stable parallel safe as $$
         when kind = 'team' then 'grp_team_' || litellm_id
         else 'grp_' || litellm_id
     end
+$$;
+
+-- What somebody called a person, a team or an organization in LiteLLM, without white space of any kind around it: nobody sees that,
+-- and two names that differ in nothing else look the same. NULL where there is nothing else in it.
+create or replace function webui_name(alias text) returns text
+language sql immutable parallel safe as $$
+    select nullif(btrim(alias, E' \t\n\x0b\f\r\u0085\u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u200b\u2028\u2029\u202f\u205f\u3000\ufeff'), '')
 $$;
 
 -- group.user_ids of Open WebUI before 0.6.37, with some ids added and some taken out: every id once,

@@ -8,6 +8,8 @@ select u.user_id, u.user_email, u.email, u.user_alias, u.user_role, u.team_id, u
            when u.user_id in ('default_user_id', 'litellm-proxy-budget') then 'pseudo user of LiteLLM'
            when u.user_email is null or u.user_email = '' then 'no e-mail'
            when u.email is null then 'not a usable e-mail'
+           -- What locked accounts are given when their e-mail goes to somebody else (project/vacate_emails.sql): nobody's.
+           when u.email like '%@departed.invalid' then 'not a usable e-mail'
            when u.metadata -> 'scim_active' = 'false'::jsonb then 'deactivated by SCIM'
        end as unusable_because
   from litellm_user u;

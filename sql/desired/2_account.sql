@@ -47,12 +47,12 @@ create or replace view profile as
 select p.user_id, p.email, p.created_at,
        -- {team_alias}-{user_alias}, {user_alias}, else the e-mail's local part.
        left(case
-                when btrim(p.user_alias) <> '' then
+                when webui_name(p.user_alias) is not null then
                     coalesce(case
                         when p.team_id is null and coalesce(cardinality(p.teams), 0) = 0 then null
                         when (select name_with_team from policy) then
                             -- the user's team_id, else the first of teams[] whose roster names them
-                            (select nullif(t.team_alias, '')
+                            (select webui_name(t.team_alias)
                                from (select p.team_id as id, 0::bigint as place
                                       union all
                                      select x.id, x.place from unnest(p.teams) with ordinality as x(id, place)) c
@@ -62,7 +62,7 @@ select p.user_id, p.email, p.created_at,
                                              where r.team_id = c.id
                                                and (r.user_id = p.user_id or r.email = p.email))
                               order by c.place limit 1)
-                        end || '-', '') || p.user_alias
+                        end || '-', '') || webui_name(p.user_alias)
                 else split_part(p.email, '@', 1)
             end, 255) as name,
        case when p.user_role = 'proxy_admin' then 'admin' else 'user' end as role
@@ -77,9 +77,6 @@ select p.user_id, p.email, p.name, p.role
  where not exists (select from person rival left join account theirs on theirs.user_id = rival.user_id
                     where rival.email = p.email and rival.user_id <> p.user_id
                       and rival.unusable_because is null
-                      -- Who cannot have an account, because somebody else has the one with their id, is nobody's rival.
-                      and (theirs.user_id is not null
-                           or not exists (select from account taken where taken.webui_id = 'usr_' || rival.user_id))
                       and mine.in_step is not true
                       and (theirs.in_step is true
                            or (rival.created_at, rival.user_id) < (p.created_at, p.user_id)))

@@ -14,14 +14,19 @@
 candidate as materialized (
     select t.user_id, d.user_id is not null as wanted, d.email, d.name, d.role,
            a.user_id is not null as has_account,
-           coalesce(a.webui_id, case when a.user_id is not null then 'usr_' || a.user_id
-                                     else webui_user_id(t.user_id) end) as id,
+           coalesce(a.webui_id, case
+               when a.user_id is not null then 'usr_' || a.user_id
+               when exists (select from account o where o.webui_id = webui_user_id(t.user_id)) then webui_second_id(t.user_id)
+               else webui_user_id(t.user_id) end) as id,
            a.email as held_email, a.active, a.in_step, a.gave_admin, a.former_role,
-           -- Whoever has the e-mail already need not be looked for.
-           case when d.user_id is not null and (a.user_id is null or a.email <> d.email) then d.email end as claim
+           -- Whoever has the e-mail already need not be looked for. Has: in Open WebUI, whatever our ledger says.
+           case when d.user_id is not null
+                     and (a.user_id is null or a.email <> d.email or h.id is null or lower(h.email) <> d.email collate "default")
+                then d.email end as claim
       from (select id as user_id from :users as given(id)) t
       left join desired_account d on d.user_id = t.user_id
       left join account a on a.user_id = t.user_id
+      left join "user" h on h.id = coalesce(a.webui_id, 'usr_' || a.user_id) collate "default"
 ), :email_holder, compared as (
     select c.*,
            w.id is not null as has_user, w.name as w_name, w.email as w_email, w.role as w_role,
@@ -65,7 +70,11 @@ candidate as materialized (
     select c.user_id, c.wanted, c.has_account, c.id, c.held_email, c.active, c.in_step, c.gave_admin, c.former_role,
            c.has_user, c.w_name, c.w_email, c.w_role, c.has_auth, c.auth_email, c.auth_active,
            c.email_id, c.email_role, c.email_owner, c.departed_user_id, c.departed_id, c.may_wait, c.is_bridged,
-           contested, case when contested then held_email else email end as email,
+           contested,
+           -- Where somebody changed it in Open WebUI, the one they hold is that one ("moving-": our own doing, of this batch).
+           case when not contested then email
+                when w_email is null or w_email like 'moving-%' then held_email
+                else lower(w_email) collate "C" end as email,
            case when contested then
                     -- Made of the e-mail they wanted: of the one they have, then.
                     (select case when p.name = left(split_part(p.email, '@', 1), 255)
@@ -73,7 +82,7 @@ candidate as materialized (
                        from profile p where p.user_id = c.user_id)
                 else name end as name,
            case when outdone then (select p.role from profile p where p.user_id = c.user_id) else role end as role
-      from (select w.*, outdone or (wanted and has_account and active and email_id is not null and not may_wait)
+      from (select w.*, outdone or (wanted and has_account and has_user and active and email_id is not null and not may_wait)
                        as contested from weighed w) c
      -- Keeps the planner from writing the conditions above once more wherever their result is used.
     offset 0
@@ -96,6 +105,12 @@ candidate as materialized (
                                          and (w_role <> 'admin' or adopt_admins))
                             then 'adopt' else 'conflict' end
                    else 'create'
+               end
+               -- Somebody deleted the account in Open WebUI, and somebody registered its e-mail there again.
+               when wanted and not has_user and email_id is not null then case
+                   when email_owner is not null then case when may_wait then 'wait' else 'conflict' end
+                   when account_adopt and (email_role <> 'admin' or adopt_admins) then 'adopt'
+                   else 'conflict'
                end
                when wanted or contested then case
                    when not contested and email_id is not null then case when may_wait then 'wait' else 'conflict' end
@@ -123,7 +138,7 @@ candidate as materialized (
            end as action
       from settled c cross join policy offset 0
 ), difference as materialized (
-    select user_id, has_account, id, email, name, role, held_email, active, gave_admin, former_role, contested,
+    select user_id, has_account, has_user, id, email, name, role, held_email, active, gave_admin, former_role, contested,
            w_name, w_email, w_role, has_auth, auth_active, departed_user_id, action, is_bridged,
            case action when 'adopt' then coalesce(email_id, id) when 'relink' then departed_id else id end as target_id,
            case
@@ -134,7 +149,7 @@ candidate as materialized (
                when departed_user_id is not null then
                    'the e-mail belongs to a locked account and accounts.relink is "skip"'
                when email_owner is not null then 'the e-mail is held by another account of ours'
-               when email_id is not null and has_account then
+               when email_id is not null and has_account and has_user then
                    'the new e-mail belongs to an Open WebUI account we do not own'
                when email_id is not null and email_role = 'admin' then
                    'the e-mail belongs to an Open WebUI admin (accounts.adopt_admins is off)'

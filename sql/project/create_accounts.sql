@@ -79,7 +79,9 @@ select count(*) filter (where action = 'create') as created,
                           and user_id not in (select r.departed_user_id from difference r
                                                where r.action = 'relink')) as departing,
        count(*) filter (where reason is not null and action <> 'skip') as conflicts,
-       coalesce(array_agg(user_id) filter (where w_email like 'moving-%' and action not in ('update', 'return')),
+       -- Also who goes back to the e-mail they had: somebody was about to get it.
+       coalesce(array_agg(user_id) filter (where w_email like 'moving-%'
+                                             and (action not in ('update', 'return') or contested)),
                 '{}') as stranded,
        count(*) filter (where action = 'skip') as skipped
   from difference d

@@ -17,13 +17,29 @@ with :account_difference, adopted as (
       join "user" w on w.id = d.target_id collate "default"
       left join auth au on au.id = w.id
      where d.action = 'adopt'
+    -- Theirs was deleted in Open WebUI.
+    on conflict (user_id) do update
+        set webui_id = excluded.webui_id, email = excluded.email, origin = excluded.origin, active = excluded.active,
+            in_step = excluded.in_step, former_role = excluded.former_role, gave_admin = excluded.gave_admin, before = excluded.before
     returning user_id, coalesce(webui_id, 'usr_' || user_id) as id, 'ADOPT_USER' as operation
+), forgotten_key as (
+    -- What a deleted account had went with it.
+    delete from minted_key m using difference d where d.action = 'adopt' and d.has_account and m.webui_id = d.id and m.webui_id <> d.target_id
+), forgotten_member as (
+    delete from member m using difference d where d.action = 'adopt' and d.has_account and m.user_id = d.id and m.user_id <> d.target_id
 ), relinked as (
     update account a
        set user_id = d.user_id, webui_id = nullif(d.target_id, 'usr_' || d.user_id), in_step = false
       from difference d
      where d.action = 'relink' and a.user_id = d.departed_user_id
     returning a.user_id, coalesce(a.webui_id, 'usr_' || a.user_id) as id, 'RELINK_USER' as operation
+), former_person as (
+    -- They have no account any more. That they get none is said here: nothing of theirs is touched.
+    insert into skipped (user_id, reason, since)
+    select d.departed_user_id, p.unusable_because, $1
+      from difference d join person p on p.user_id = d.departed_user_id
+     where d.action = 'relink' and p.unusable_because is not null
+    on conflict (user_id) do update set reason = excluded.reason
 ), linked as (
     select * from adopted union all select * from relinked
 ), audit as (

@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 use tokio_postgres::types::Type;
 
 use crate::copy::verify::{self, Difference};
-use crate::error::Result;
+use crate::error::{Result, Side, on};
 use crate::mirror;
 use crate::position::Lsn;
 use crate::project::touched::Touched;
@@ -163,6 +163,21 @@ impl<'a> Sweep<'a> {
     /// What people share: models, access groups and what is granted to them.
     pub async fn shared(&self) -> Result<Slice> {
         self.look(Touched { shared: true, ..Touched::default() }).await
+    }
+
+    /// E-mails that several accounts have: nothing of ours to mend, and nobody's accounts are told apart by them any more.
+    pub async fn shared_emails(&self) -> Result<Slice> {
+        let row = self.target.slow().query_one(sql::SHARED_EMAILS, &[]).await;
+        let emails: i64 = row.map_err(on(Side::Target, "look for shared e-mails"))?.get("emails");
+        let one = |_| Difference {
+            operation: "SHARED_EMAIL".to_owned(),
+            record_id: None,
+            result: "FAILED".to_owned(),
+            old_data: None,
+            new_data: Some(format!("{{\"count\": {emails}}}")),
+        };
+        let differences = (emails > 0).then_some(()).map(one).into_iter().collect();
+        Ok(Slice { touched: Touched::default(), differences, outcome: Outcome::default() })
     }
 
     /// These, whoever they are.

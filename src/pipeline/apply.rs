@@ -32,6 +32,9 @@ use crate::target::open_webui::{self, People};
 pub(super) const GROWTH: u64 = 100;
 /// How often a session with nothing to do shows that it lives: well within the patience of sql/target/break_lease.sql.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(5);
+/// Up to so many keys of one batch, each entity has an audit row of its own; above, each operation has one with their number, as in
+/// a copy.
+const AUDIT_EACH: i64 = 10_000;
 
 pub(super) struct Applier {
     pub(super) daemon: Arc<Daemon>,
@@ -287,7 +290,7 @@ impl Applier {
         failpoint::hit(failpoint::STAGED_NOT_PROJECTED)?;
         let outcome = match &self.projection {
             Some(projection) => {
-                let stamp = self.stamp(end.end_lsn);
+                let stamp = Stamp { audit_each: noted.keys <= AUDIT_EACH, ..self.stamp(end.end_lsn) };
                 projection.apply(target, Scope::Touched, stamp).await?
             }
             None => Outcome::default(),

@@ -261,6 +261,7 @@ impl Beside {
         }
         if !mends {
             differences.add(&sweep.shared().await?);
+            differences.add(&sweep.shared_emails().await?);
         } else if self.is_too_much(&target, &found).await? {
             return Ok(None);
         }

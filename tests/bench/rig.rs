@@ -148,7 +148,8 @@ pub struct Pair<'a> {
 }
 
 impl Pair<'_> {
-    /// Proves that every one of `people` has exactly one account, with one audit row unless it was copied.
+    /// Proves that every one of `people` has exactly one account, and `streamed` of them an audit row of their own: not who was copied, or
+    /// came in a batch of more than 10,000.
     pub async fn check(&self, people: usize, streamed: usize) -> Result<()> {
         let client = connect(&self.target).await?;
         let text = "select (select count(*) from \"user\" where id like 'usr%'),

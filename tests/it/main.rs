@@ -30,6 +30,7 @@ mod foreign;
 mod grafana;
 mod harm;
 mod heal;
+mod identity;
 mod keys;
 mod layering;
 mod layout;

@@ -351,3 +351,25 @@ const WITNESS: &str = "
     create trigger see after insert on litellm_webui_sync.litellm_user for each statement execute function see();
     create trigger see after insert on litellm_webui_sync.litellm_team for each statement execute function see();
     create trigger see after insert on litellm_webui_sync.litellm_key for each statement execute function see();";
+
+#[tokio::test]
+async fn a_batch_of_more_than_ten_thousand_is_audited_by_their_number() {
+    let pair = Pair::new().await;
+    let daemon = Daemon::start(&pair);
+    pair.settle().await;
+    pair.litellm(&people("n", 10_001)).await;
+    pair.settle().await;
+    let audited = "select concat_ws('|', operation, record_id is null, new_data->>'count',
+                                    lsn = (select end_lsn from litellm_webui_sync.checkpoint))
+                     from litellm_webui_sync.sync_audit where operation = 'SYNC_USER'";
+    assert_eq!(pair.ask(audited).await, "SYNC_USER|t|10001|t");
+    // One of few still is.
+    pair.litellm(&person("last", "last@x.test")).await;
+    pair.settle().await;
+    assert_eq!(
+        pair.ask("select count(*) from litellm_webui_sync.sync_audit where record_id = 'last'").await,
+        "1"
+    );
+    assert_in_step(&pair).await;
+    drop(daemon);
+}

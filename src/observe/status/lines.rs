@@ -52,6 +52,10 @@ impl StatusReport {
                 line("public model", format!("{model}: everybody sees it, although LiteLLM limits it"));
             }
         }
+        if self.shared_emails > 0 {
+            let what = "several accounts of Open WebUI have the same: see `litellm-webui-sync doctor`";
+            line("shared e-mails", format!("{}: {what}", self.shared_emails));
+        }
         for skipped in &self.skipped {
             line("skipped", format!("{} {}", skipped.count, skipped.what));
         }

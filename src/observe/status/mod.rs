@@ -52,6 +52,8 @@ pub struct StatusReport {
     /// Memberships of these groups that we wrote.
     pub members: i64,
     pub models: Option<ModelsReport>,
+    /// E-mails that several accounts of Open WebUI have.
+    pub shared_emails: i64,
     /// LiteLLM users who get no account, by reason.
     pub skipped: Vec<Counted>,
     /// What could not be written, by reason.
@@ -252,7 +254,10 @@ pub async fn report(config: &Config) -> Result<StatusReport> {
     report.checkpoint = facts.checkpoint;
     report.count(&target).await?;
     report.models = match layout::find(&target, config).await {
-        Ok(layout) => Some(models(&target, &layout).await?),
+        Ok(layout) => {
+            report.shared_emails = shared_emails(&target).await?;
+            Some(models(&target, &layout).await?)
+        }
         Err(Error::NoOpenWebUi { .. } | Error::UnknownLayout { .. }) => None,
         Err(error) => return Err(error),
     };
@@ -278,6 +283,12 @@ pub async fn models(target: &Target, layout: &Layout) -> Result<ModelsReport> {
         grants: row.get(4),
         public: public.iter().map(|row| row.get(0)).collect(),
     })
+}
+
+/// How many e-mails several accounts of Open WebUI have. Reads all of its users.
+pub async fn shared_emails(target: &Target) -> Result<i64> {
+    let row = target.slow().query_one(sql::SHARED_EMAILS, &[]).await;
+    Ok(row.map_err(on(Side::Target, "look for shared e-mails"))?.get("emails"))
 }
 
 async fn counted(target: &Target, text: &str) -> Result<Vec<Counted>> {

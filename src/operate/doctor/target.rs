@@ -7,6 +7,7 @@ use super::{books, bridge, server};
 use crate::config::Config;
 use crate::config::policy::ApiKeys;
 use crate::error::{Result, Side, on};
+use crate::observe::status;
 use crate::sql;
 use crate::target::Target;
 use crate::target::layout;
@@ -26,6 +27,7 @@ pub(super) async fn examine(config: &Config, checks: &mut Vec<Check>) -> Result<
     checks.extend(admins(&target).await);
     checks.extend(api_keys(&target, config).await);
     checks.extend(sign_in_groups(&target).await);
+    checks.extend(shared_emails(&target).await);
     let row = target.slow().query_one(sql::DOCTOR_HAS_BOOKS, &[&config.schema]).await;
     let has_books = row.map_err(on(Side::Target, "look for our schema"))?.get(0);
     checks.extend(bridge::target(&target, config, has_books).await?);
@@ -142,6 +144,24 @@ fn judge_api_keys(enabled: Option<&str>, permitted: Option<&str>, by_group: bool
         (Some(_), _) => Some(fine(name, "switched on")),
         _ => None,
     }
+}
+
+/// Where they cannot be read, another finding says so.
+async fn shared_emails(target: &Target) -> Option<Check> {
+    judge_shared_emails(status::shared_emails(target).await.ok()?)
+}
+
+fn judge_shared_emails(count: i64) -> Option<Check> {
+    (count > 0).then(|| {
+        finding(
+            Verdict::Warning,
+            "accounts that share an e-mail",
+            format!("{count} e-mails"),
+            "sign-in takes one of the accounts, LiteLLM's changes reach one of them, and Open WebUI 0.11 does not start before that is mended",
+            "find them with `select lower(email), array_agg(id) from \"user\" group by 1 having count(*) > 1` in Open WebUI's database; \
+             delete the accounts nobody uses, or change their e-mails, in Admin Panel, Users",
+        )
+    })
 }
 
 /// Who else decides who is in which group. A header of a proxy does it too, which only Open WebUI's environment says.

@@ -87,13 +87,8 @@ pub(crate) async fn differences(pair: &Pair, foreign: &Foreign) -> Vec<String> {
     let mut owner: BTreeMap<String, &User> = BTreeMap::new();
     let mut by_account: BTreeMap<String, &User> = BTreeMap::new();
     let sql = "select coalesce(webui_id, 'usr_' || user_id), user_id from litellm_webui_sync.account";
-    // An id held by another owner is a dead letter (docs/src/design.md, "Mapping").
-    let mut taken = BTreeSet::new();
     for row in rows(&pair.target, sql).await {
         let [id, user_id] = texts(row);
-        if id != account_id(&user_id) {
-            taken.insert(id.clone());
-        }
         if let Some(user) = litellm.users.iter().find(|user| user.eligible && user.id == user_id)
             && by_account.insert(id.clone(), user).is_some()
         {
@@ -116,7 +111,10 @@ pub(crate) async fn differences(pair: &Pair, foreign: &Foreign) -> Vec<String> {
             found.push(format!("account {id} is half locked: role {role}, active {active}"));
         }
         if is_active {
-            accounts.insert(email.clone(), (id.clone(), name, role));
+            let here = accounts.insert(email.clone(), (id.clone(), name, role));
+            if let Some((other, ..)) = here {
+                found.push(format!("accounts {other} and {id} are active with one e-mail, {email}"));
+            }
         }
     }
     // Somebody whose new e-mail is held by another keeps the account under the old one, unless they
@@ -144,9 +142,6 @@ pub(crate) async fn differences(pair: &Pair, foreign: &Foreign) -> Vec<String> {
     };
     for (email, users) in &claimants {
         let Some(id) = holder.get(email) else {
-            if users.iter().all(|user| taken.contains(&account_id(&user.id))) {
-                continue;
-            }
             let ids: Vec<&str> = users.iter().map(|user| user.id.as_str()).collect();
             found.push(format!("no active account for {email} ({ids:?})"));
             continue;
@@ -416,7 +411,7 @@ impl LiteLlm {
             let optional = row.clone();
             let [id, email, alias, role, _, teams, _, metadata, born] = texts(row);
             let metadata: serde_json::Value = serde_json::from_str(&metadata).unwrap();
-            let email = usable(&email);
+            let email = usable(&email).filter(|email| !email.ends_with("@departed.invalid"));
             let is_person = !["default_user_id", "litellm-proxy-budget"].contains(&id.as_str());
             users.push(User {
                 eligible: is_person && email.is_some() && metadata["scim_active"] != false,
@@ -477,16 +472,17 @@ impl LiteLlm {
     }
 
     fn name(&self, user: &User) -> String {
-        let name = if user.alias.trim_matches(' ').is_empty() {
+        let own_alias = visible(&user.alias);
+        let name = if own_alias.is_empty() {
             user.email.as_ref().unwrap().split('@').next().unwrap().to_owned()
         } else {
             let own = user.team_id.iter().filter_map(|id| self.teams.get(id));
             let mut listed =
                 user.teams.iter().filter_map(|id| self.teams.get(id)).filter(|team| team.names(user));
             let team = own.into_iter().next().or_else(|| listed.next());
-            match team.map(|team| team.alias.as_str()) {
-                None | Some("") => user.alias.clone(),
-                Some(team) => format!("{team}-{}", user.alias),
+            match team.map(|team| visible(&team.alias)) {
+                None | Some("") => own_alias.to_owned(),
+                Some(team) => format!("{team}-{own_alias}"),
             }
         };
         name.chars().take(255).collect()
@@ -507,7 +503,13 @@ fn role_of(user: &User) -> &'static str {
 }
 
 fn named(alias: &str, id: &str) -> String {
+    let alias = visible(alias);
     if alias.is_empty() { id.to_owned() } else { alias.to_owned() }
+}
+
+/// Without what nobody sees around it.
+fn visible(alias: &str) -> &str {
+    alias.trim_matches(|c: char| c.is_whitespace() || matches!(c, '\u{200b}' | '\u{feff}'))
 }
 
 /// The e-mail as it is written, if it can be used.
