@@ -139,6 +139,7 @@ files! {
     STORE_EXTRA = "target/store_extra.sql";
     STORE_POLLED = "target/store_polled.sql";
     STATUS = "observe/status.sql";
+    PURGE_THINGS = "operate/teardown/things.sql";
     PURGE_ACCOUNTS = "operate/teardown/purge_accounts.sql";
     BRAKE_IS_OPEN = "target/brake_is_open.sql";
     BRAKE_WAITING = "target/brake_waiting.sql";

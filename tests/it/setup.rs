@@ -5,8 +5,8 @@ use testbed::{Cluster, ClusterOptions, Schema, execute};
 use crate::support::compare::assert_in_step;
 use crate::support::daemon::run;
 use crate::support::{
-    Daemon, Pair, PairOptions, change, eventually, gone, key, organization, people, person, rostered, rows,
-    team, unkey,
+    ADMIN, Daemon, Pair, PairOptions, change, eventually, gone, key, organization, people, person, rostered,
+    rows, team, unkey,
 };
 
 #[tokio::test]
@@ -143,8 +143,18 @@ async fn a_purge_leaves_open_webui_as_it_was() {
     pair.litellm(&[gone("a3"), gone("f"), change("w", "user_email = 'elsewhere@x.test'")].concat()).await;
     pair.settle().await;
     daemon.terminate();
+    let there = dump(&pair).await;
+    let (code, said, error) = run(&pair, &["teardown", "--purge", "--dry-run"]);
+    assert!(code == 0 && said.contains("deleted 10 accounts, locked 0"), "{said}{error}");
+    assert_same(&dump(&pair).await, &there);
     let (code, said, error) = run(&pair, &["teardown", "--purge"]);
     assert_eq!(code, 0, "{said}{error}");
+    // Who left LiteLLM is not let in again.
+    assert_eq!(pair.account("found@x.test").await, "x1|Found|pending|locked");
+    pair.webui(
+        "update \"user\" set role = 'user' where id = 'x1'; update auth set active = true where id = 'x1'",
+    )
+    .await;
     assert_same(&dump(&pair).await, &before);
     assert_eq!(pair.ask("select count(*) from pg_namespace where nspname = 'litellm_webui_sync'").await, "0");
     let ours = "select (select count(*) from pg_publication where pubname = 'litellm_webui_sync')
@@ -180,6 +190,73 @@ async fn a_purge_keeps_people_with_chats_unless_told_otherwise() {
     let (code, said, error) = run(&pair, &["teardown", "--purge", "--purge-people"]);
     assert_eq!(code, 0, "{said}{error}");
     assert_eq!(pair.ask("select count(*) from \"user\" where id <> 'usr_a1'").await, "1");
+}
+
+#[tokio::test]
+async fn a_purge_keeps_what_people_made_whom_an_admin_keeps_out_and_an_admin() {
+    for webui in [Schema::OpenWebUi0_6_30, Schema::OpenWebUi0_12_4] {
+        let pair = Pair::with(PairOptions { webui, ..PairOptions::default() }).await;
+        pair.webui(
+            "insert into \"user\" (id, name, email, role, profile_image_url, created_at, updated_at, last_active_at) values
+                ('x', 'X', 'x@x.test', 'user', '/a.png', 1, 1, 1);
+             insert into auth (id, email, password, active) values ('x', 'x@x.test', 'p', true)",
+        )
+        .await;
+        pair.litellm(
+            &[
+                people("a", 3),
+                person("x", "x@x.test"),
+                "update \"LiteLLM_UserTable\" set user_role = 'proxy_admin' where user_id = 'a2'".to_owned(),
+            ]
+            .concat(),
+        )
+        .await;
+        let mut daemon = Daemon::start(&pair);
+        pair.settle().await;
+        daemon.terminate();
+        pair.webui(&format!(
+            "update \"user\" set role = 'pending' where id = 'x';
+             create table keepsake (id text, user_id varchar);
+             insert into keepsake values ('k', 'usr_a1');
+             update auth set active = false where id = '{ADMIN}'"
+        ))
+        .await;
+        let (code, said, error) = run(&pair, &["teardown", "--purge", "--purge-people", "--dry-run"]);
+        assert!(code == 0 && said.contains("dropped slot"), "{webui}: {said}{error}");
+        let (code, said, error) = run(&pair, &["teardown", "--purge"]);
+        assert!(code == 0 && said.contains("kept account usr_a2"), "{webui}: {said}{error}");
+        assert_eq!(pair.account("a1@x.test").await, "usr_a1|a1|pending|locked", "{webui}");
+        assert_eq!(pair.account("a2@x.test").await, "usr_a2|a2|admin|active", "{webui}");
+        assert_eq!(pair.account("x@x.test").await, "x|X|pending|active", "{webui}");
+        assert_eq!(pair.ask("select count(*) from \"user\" where id = 'usr_a3'").await, "0");
+    }
+}
+
+#[tokio::test]
+async fn a_purge_that_fails_leaves_everything_as_it_was() {
+    let pair = Pair::new().await;
+    pair.litellm(&people("a", 3)).await;
+    let mut daemon = Daemon::start(&pair);
+    pair.settle().await;
+    daemon.terminate();
+    pair.webui(
+        "create function no() returns trigger language plpgsql as $$ begin raise 'no'; end $$;
+         create trigger no before delete on auth for each row execute function no()",
+    )
+    .await;
+    let before = dump(&pair).await;
+    let (code, said, _) = run(&pair, &["teardown", "--purge"]);
+    assert!(code != 0 && !said.contains("dropped slot"), "{said}");
+    assert_same(&dump(&pair).await, &before);
+    let there = "select (select count(*) from pg_publication where pubname = 'litellm_webui_sync')
+                      + (select count(*) from pg_replication_slots where database = current_database())";
+    assert_eq!(pair.ask_litellm(there).await, "2");
+    // And the daemon goes on where it was.
+    pair.webui("drop trigger no on auth; drop function no()").await;
+    pair.litellm(&person("b", "b@x.test")).await;
+    let _daemon = Daemon::start(&pair);
+    pair.settle().await;
+    assert_in_step(&pair).await;
 }
 
 #[tokio::test]

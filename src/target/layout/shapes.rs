@@ -131,7 +131,7 @@ pub(super) const GROUP_MEMBERS: &[GroupMembers] = &[
         group_columns: ", user_ids",
         group_values: ", '[]'::json",
         refers: "exists (select from \"group\" g where g.id = c.webui_id collate \"default\" \
-                 and json_typeof(g.user_ids) = 'array' and json_array_length(g.user_ids) > 0)",
+                 and case json_typeof(g.user_ids) when 'array' then json_array_length(g.user_ids) > 0 else false end)",
         members: sql::GROUP_USER_IDS_MEMBERS,
         access_members: sql::GROUP_USER_IDS_ACCESS_MEMBERS,
         changes: sql::GROUP_USER_IDS_CHANGES,
