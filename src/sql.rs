@@ -20,6 +20,7 @@ files! {
     SCHEMA_VERIFY = "schema/0005_verify.sql";
     SCHEMA_REWRITTEN = "schema/0006_rewritten.sql";
     SCHEMA_CLEAR_KEYS = "schema/0007_clear_keys.sql";
+    SCHEMA_KEY_TEAMS = "schema/0008_key_teams.sql";
     IDS = "desired/0_ids.sql";
     PERSON = "desired/1_person.sql";
     DESIRED_ACCOUNT = "desired/2_account.sql";
@@ -234,6 +235,7 @@ pub const MIGRATIONS: &[&str] = &[
     SCHEMA_VERIFY,
     SCHEMA_REWRITTEN,
     SCHEMA_CLEAR_KEYS,
+    SCHEMA_KEY_TEAMS,
 ];
 
 /// The functions of [`VIEWS`].

@@ -26,16 +26,19 @@ select u.user_id, o.organization_id, o.models
  where not exists (select from litellm_organization_membership m
                     where m.user_id = u.user_id and m.organization_id = u.organization_id);
 
--- The teams whose roster names the person, with what narrows them: a team path each.
+-- The teams whose roster names the person, and those their keys are for, with what narrows them: a team path each.
 create or replace view access_team as
-select p.user_id, t.team_id, coalesce(t.blocked = 't', false) as blocked, t.models,
+select p.user_id, t.team_id, p.in_roster, coalesce(t.blocked = 't', false) as blocked, t.models,
        case when cardinality(t.access_group_ids) > 0 then access_group_models(t.access_group_ids) end as group_models,
-       al.aliases::text as aliases, o.organization_id, o.models as organization_models,
+       o.organization_id, o.models as organization_models,
        b.allowed_models as member_models
-  from (select distinct user_id, team_id from team_person) p
+  from (select user_id, team_id, bool_or(in_roster) as in_roster
+          from (select user_id, team_id, true as in_roster from team_person
+                 union all
+                select user_id, team_id, false from litellm_key where team_id is distinct from 'litellm-dashboard') each
+         group by user_id, team_id) p
   join litellm_team t using (team_id)
   left join litellm_organization o on o.organization_id = t.organization_id
-  left join litellm_model_aliases al on al.id = t.model_id
   left join litellm_team_membership tm on tm.user_id = p.user_id and tm.team_id = p.team_id
   left join litellm_budget b on b.budget_id = tm.budget_id;
 

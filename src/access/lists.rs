@@ -70,9 +70,13 @@ type ListKey = (Option<String>, bool, Vec<String>);
 impl KnownModels {
     /// `others` are names known without a row: from `/v1/models` and from the policy.
     pub fn new(deployments: &[Deployment], others: &[String]) -> Self {
-        // The stored name of a team's model is nobody's to ask for.
-        let internal: HashSet<&str> =
-            deployments.iter().filter(|d| d.team.is_some()).map(|d| d.name.as_str()).collect();
+        // The stored name of a team's model is nobody's to ask for, and the name the team calls it by is the team's: LiteLLM lists
+        // both to whoever may see everything.
+        let internal: HashSet<&str> = deployments
+            .iter()
+            .filter(|d| d.team.is_some())
+            .flat_map(|d| [d.name.as_str(), d.asked_for().1])
+            .collect();
         let mut served: BTreeSet<(Option<&str>, &str)> = BTreeSet::new();
         let mut blocked: HashSet<&str> = HashSet::new();
         for deployment in deployments {
@@ -146,7 +150,7 @@ impl KnownModels {
             .iter()
             .filter(|d| !d.blocked && d.team.is_none() && d.name.contains('*') && !d.tags.is_empty());
         for deployment in patterns {
-            let Some(pattern) = compile(&deployment.name) else { continue };
+            let Pattern::Fits(pattern) = compile(&deployment.name) else { continue };
             for (place, name) in self.names.iter().enumerate() {
                 if self.common.contains(place) && !has_row.contains(place) && pattern.is_match(name) {
                     for tag in &deployment.tags {
@@ -228,7 +232,12 @@ impl KnownModels {
                 if patterns > PATTERNS_OF_A_LIST {
                     continue;
                 }
-                let Some(pattern) = compile(item) else { continue };
+                let pattern = match compile(item) {
+                    Pattern::Fits(pattern) => pattern,
+                    Pattern::TooMuch => continue,
+                    // LiteLLM fails at it, and refuses whatever is asked for.
+                    Pattern::Broken => return self.none(),
+                };
                 for (at, name) in self.names.iter().enumerate() {
                     if pattern.is_match(name) {
                         bits.insert(at);
@@ -249,7 +258,8 @@ impl KnownModels {
         is_no_limit(list, place)
             || list.iter().any(|item| {
                 item == name
-                    || item.contains('*') && compile(item).is_some_and(|pattern| pattern.is_match(name))
+                    || item.contains('*')
+                        && matches!(compile(item), Pattern::Fits(pattern) if pattern.is_match(name))
             })
     }
 
@@ -294,18 +304,31 @@ fn is_no_limit(list: &[String], place: Place<'_>) -> bool {
 }
 
 /// LiteLLM's `re.match("^" + pattern.replace("*", ".*") + "$", name)`. Nothing but the star is escaped there, so nothing
-/// is here. `None`: it matches nothing.
-fn compile(pattern: &str) -> Option<Regex> {
+/// is here.
+fn compile(pattern: &str) -> Pattern {
     if pattern.chars().count() > PATTERN_MAX_CHARS {
-        return None;
+        return Pattern::TooMuch;
     }
     let text = format!("\\A(?:^{}$)", pattern.replace('*', ".*"));
-    RegexBuilder::new(&text)
+    let built = RegexBuilder::new(&text)
         .size_limit(PATTERN_MAX_BYTES)
         .dfa_size_limit(PATTERN_MAX_BYTES)
         .nest_limit(50)
-        .build()
-        .ok()
+        .build();
+    match built {
+        Ok(pattern) => Pattern::Fits(pattern),
+        Err(regex::Error::CompiledTooBig(_)) => Pattern::TooMuch,
+        Err(_) => Pattern::Broken,
+    }
+}
+
+/// What became of a pattern.
+enum Pattern {
+    Fits(Regex),
+    /// More than we take: it matches nothing.
+    TooMuch,
+    /// No regular expression.
+    Broken,
 }
 
 #[cfg(test)]
@@ -360,6 +383,19 @@ mod tests {
     }
 
     #[test]
+    fn a_teams_own_model_is_the_teams_whoever_litellm_lists_it_to() {
+        let own = Deployment {
+            name: "model_name_t_1".to_owned(),
+            team: Some(("t".to_owned(), "private".to_owned())),
+            ..Deployment::default()
+        };
+        let heard = ["private".to_owned(), "model_name_t_1".to_owned(), "gpt-4".to_owned()];
+        let known_models = KnownModels::new(&[own], &heard);
+        assert_eq!(known_models.named(&known_models.served(Place::Anywhere)), ["gpt-4"]);
+        assert_eq!(known_models.named(&known_models.served(Place::Team("t"))), ["gpt-4", "private"]);
+    }
+
+    #[test]
     fn every_kind_of_list_means_what_it_means_to_litellm() {
         use Place::{Anywhere, Team};
         let every = "claude-3 gpt-4 openai/o1 private";
@@ -391,9 +427,9 @@ mod tests {
         assert_eq!(allowed(&["(((a{1,50}){1,50}){1,50}){1,50}*"], Anywhere), "");
         // Patterns that would keep a processor busy are none; ordinary ones are, also with many stars.
         for evil in ["(?:(?:a?[a-z0-9-]?){0,400}0)*", "[a-z0-9-]{0,900}*", "(?:[a-z0-9-]?){1500}*"] {
-            assert!(compile(evil).is_none(), "{evil}");
+            assert!(!matches!(compile(evil), Pattern::Fits(_)), "{evil}");
         }
-        assert!(compile("a*b*c*d*e*f*").is_some());
+        assert!(matches!(compile("a*b*c*d*e*f*"), Pattern::Fits(_)));
         let mut many: Vec<String> = (0..PATTERNS_OF_A_LIST).map(|i| format!("x{i}*")).collect();
         many.push("gpt*".to_owned());
         assert_eq!(known_models().named(&known_models().allowed(&many, Anywhere)).len(), 0);

@@ -1,12 +1,13 @@
 //! How the levels narrow each other: what one person may use, path by path. Pure.
 //!
 //! ```text
-//! team path t:     Team_t ∧ Member_{u,t} ∧ Org_{of t} ∧ User_u        (t names u and is not blocked)
+//! team path t:     Team_t ∧ Member_{u,t} ∧ Org_{of t} ∧ User_u        (t names u, or a key of u's is for it; not blocked)
 //! personal path:   User_u ∧ (u in no organization ∨ Org_o of one of u's)
 //! keys:            where u has keys on a path, it counts only through a usable one, narrowed by its lists
 //! ```
 //!
-//! A person may use what some path allows. A level that is not there does not narrow.
+//! A person may use what some path allows. A level that is not there does not narrow. A key that opens nothing, because it is for a
+//! team that is gone or must not chat, still is a key: its owner is not somebody without one, whom no key limits.
 
 use std::collections::HashMap;
 
@@ -28,16 +29,16 @@ pub struct Organization {
     pub models: Vec<String>,
 }
 
-/// A team whose roster names the person.
+/// A team whose roster names the person, or that one of their keys is for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Team {
     pub id: String,
+    /// Its roster names the person. Otherwise all they get of it is through their keys.
+    pub in_roster: bool,
     pub blocked: bool,
     pub models: Vec<String>,
     /// The models of its `access_group_ids`.
     pub group_models: Vec<String>,
-    /// The names its aliases make out of other names.
-    pub aliases: Vec<String>,
     pub organization: Option<Organization>,
     /// The person's own budget in the team: `allowed_models`.
     pub member_models: Vec<String>,
@@ -143,11 +144,15 @@ pub fn paths<'a>(known_models: &KnownModels, person: &'a Person, rule: KeyRule) 
 }
 
 fn personal_path<'a>(known_models: &KnownModels, person: &'a Person, rule: KeyRule) -> Path<'a> {
-    let keys: Vec<&Key> = person.keys.iter().filter(|key| key.fits && key.team.is_none()).collect();
+    let keys: Vec<&Key> = person.keys.iter().filter(|key| key.team.is_none()).collect();
     let closed = if person.models.iter().any(|model| model == NO_DEFAULT) {
         Some("the user's models say no-default-models")
-    } else if !person.teams.is_empty() && !keys.iter().any(|key| why_unusable(key).is_none()) {
+    } else if person.teams.iter().any(|team| team.in_roster)
+        && !keys.iter().any(|key| why_unusable(key).is_none())
+    {
         Some("in a team, and no usable key outside of one")
+    } else if keys.is_empty() && !person.keys.is_empty() {
+        Some("has keys, and none outside of a team")
     } else {
         None
     };
@@ -199,8 +204,7 @@ fn team_path<'a>(known_models: &KnownModels, person: &'a Person, team: &'a Team,
     for level in levels.iter().filter(|level| level.what != What::Team) {
         allowed.narrow(&level.allowed);
     }
-    let keys: Vec<&Key> =
-        person.keys.iter().filter(|key| key.fits && key.team.as_ref() == Some(&team.id)).collect();
+    let keys: Vec<&Key> = person.keys.iter().filter(|key| key.team.as_ref() == Some(&team.id)).collect();
     finish(known_models, Path { team: Some(team), closed, levels, keys: None, allowed }, &keys, rule)
 }
 
@@ -241,6 +245,8 @@ fn finish<'a>(known_models: &KnownModels, mut path: Path<'a>, keys: &[&'a Key], 
 fn why_unusable(key: &Key) -> Option<&'static str> {
     if !key.usable {
         Some("blocked or expired")
+    } else if !key.fits {
+        Some("its key_type or allowed_routes do not let it chat")
     } else if key.project.as_ref().is_some_and(|project| project.blocked) {
         Some("its project is blocked")
     } else {
@@ -255,7 +261,7 @@ fn key_level<'a>(
     by_team: Option<&Bits>,
 ) -> KeyLevel<'a> {
     let place = team.map_or(Place::Anywhere, |team| Place::Team(&team.id));
-    let own = own_lists(known_models, team, key, place);
+    let own = own_lists(known_models, key, place);
     let mut by_team = by_team.cloned().unwrap_or_else(|| known_models.all());
     if !key.override_models.is_empty() {
         by_team.widen(&known_models.allowed(&key.override_models, place));
@@ -271,9 +277,9 @@ fn key_level<'a>(
     KeyLevel { key, closed, own, project, team: by_team, allowed }
 }
 
-/// The key's own list and that of its access groups. Of a name it has an alias for, the alias's target is what one of them
-/// must allow.
-fn own_lists(known_models: &KnownModels, team: Option<&Team>, key: &Key, place: Place<'_>) -> Bits {
+/// The key's own list and that of its access groups. An alias grants nothing: Open WebUI's shared key does not know it, and whoever
+/// asks for its name gets the real model. Where the key itself would be refused because of where the alias leads, so is its owner.
+fn own_lists(known_models: &KnownModels, key: &Key, place: Place<'_>) -> Bits {
     if key.models.iter().any(|model| model == "all-team-models") {
         return known_models.all();
     }
@@ -281,26 +287,18 @@ fn own_lists(known_models: &KnownModels, team: Option<&Team>, key: &Key, place: 
     if !key.group_models.is_empty() {
         own.widen(&known_models.allowed(&key.group_models, place));
     }
-    // An alias of the team beats the key's list.
-    for alias in team.iter().flat_map(|team| &team.aliases) {
-        if let Some(at) = known_models.find(alias) {
-            own.insert(at);
-        }
-    }
     if key.aliases.is_empty() {
         return own;
     }
+    let leads_somewhere_allowed = |name: &String| {
+        key.aliases.get(name).is_none_or(|target| {
+            known_models.allows(&key.models, target, place)
+                || !key.group_models.is_empty() && known_models.allows(&key.group_models, target, place)
+        })
+    };
     let mut judged = known_models.none();
     for (at, name) in known_models.names().iter().enumerate() {
-        let allows = match key.aliases.get(name) {
-            Some(target) => {
-                known_models.allows(&key.models, target, place)
-                    || !key.group_models.is_empty() && known_models.allows(&key.group_models, target, place)
-                    || team.is_some_and(|team| team.aliases.contains(target))
-            }
-            None => own.contains(at),
-        };
-        if allows {
+        if own.contains(at) && leads_somewhere_allowed(name) {
             judged.insert(at);
         }
     }
@@ -311,7 +309,7 @@ fn level(what: What, id: &str, list: &[String], allowed: Bits) -> Level {
     Level { what, id: id.to_owned(), list: list.to_vec(), allowed }
 }
 
-/// Whether `key_type` and `allowed_routes` let a key chat. A key that cannot is none for our purposes.
+/// Whether `key_type` and `allowed_routes` let a key chat.
 pub fn fits_for_chat(key_type: Option<&str>, routes: &[String]) -> bool {
     const CHAT: &[&str] = &["/chat/completions", "/v1/chat/completions"];
     const GROUPS: &[&str] = &["llm_api_routes", "openai_routes", "*"];

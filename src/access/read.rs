@@ -114,10 +114,10 @@ impl Answers {
                 row.get::<_, Option<String>>("organization_id").map(|id| Organization { id, models });
             known.person.teams.push(Team {
                 id: row.get("team_id"),
+                in_roster: row.get("in_roster"),
                 blocked: row.get("blocked"),
                 models: list(row, "models")?,
                 group_models: list(row, "group_models")?,
-                aliases: aliases(row.get("aliases")).into_keys().collect(),
                 organization,
                 member_models: list(row, "member_models")?,
             });

@@ -11,7 +11,7 @@ use testbed::Schema;
 use crate::support::compare::assert_in_step;
 use crate::support::daemon::DaemonOptions;
 use crate::support::models::{LiteLlm, differences, visible};
-use crate::support::{Daemon, Pair, PairOptions, quote};
+use crate::support::{Daemon, Pair, PairOptions, person, quote};
 
 const CASES: &str = include_str!("access_cases.txt");
 /// What `all` stands for in the table.
@@ -383,6 +383,37 @@ async fn churn_of_everything_ends_with_exactly_the_models_each_person_may_use() 
                 found.join("\n")
             );
         }
+        assert_in_step(&pair).await;
+    }
+}
+
+#[tokio::test]
+async fn what_happens_to_a_team_reaches_who_is_not_in_it_and_has_a_key_for_it() {
+    let pair = Pair::new().await;
+    pair.litellm(
+        &[
+            served(),
+            person("ann", "ann@x.test"),
+            "insert into \"LiteLLM_TeamTable\" (team_id, models, members_with_roles) values ('t', '{gpt-4}', '[]');
+             insert into \"LiteLLM_VerificationToken\" (token, user_id, team_id, models) values ('k', 'ann', 't', '{}')"
+                .to_owned(),
+        ]
+        .concat(),
+    )
+    .await;
+    let _daemon = Daemon::start(&pair);
+    pair.settle().await;
+    let seen = || async { visible(&pair).await.remove("usr_ann").unwrap_or_default() };
+    assert_eq!(seen().await, ["gpt-4".to_owned()].into());
+    for (change, sees) in [
+        ("update \"LiteLLM_TeamTable\" set models = '{claude-3,gpt-4}'", vec!["claude-3", "gpt-4"]),
+        ("update \"LiteLLM_TeamTable\" set blocked = true", vec![]),
+        ("update \"LiteLLM_TeamTable\" set blocked = false, models = '{claude-3}'", vec!["claude-3"]),
+        ("delete from \"LiteLLM_TeamTable\"", vec![]),
+    ] {
+        pair.litellm(change).await;
+        pair.settle().await;
+        assert_eq!(seen().await, sees.into_iter().map(str::to_owned).collect(), "{change}");
         assert_in_step(&pair).await;
     }
 }

@@ -108,7 +108,9 @@ impl LiteLlm {
         }
         let stopped = !self.deployments(model, None).is_empty();
         let internal = self.models.iter().any(|row| {
-            row["model_name"] == model && text(&unwrapped(&row["model_info"])["team_id"]).is_some()
+            let info = unwrapped(&row["model_info"]);
+            text(&info["team_id"]).is_some()
+                && (row["model_name"] == model || info["team_public_model_name"] == model)
         });
         self.extra.iter().any(|name| name == model) && !stopped && !internal
     }
@@ -143,6 +145,13 @@ impl LiteLlm {
             return true;
         }
         let tags = self.tags(model, team);
+        let is_open = |item: &String| {
+            item == "*" || item == "all-proxy-models" || item == "all-team-models" && team.is_some()
+        };
+        // LiteLLM fails at a pattern that is none.
+        if !list.iter().any(is_open) && list.iter().any(|item| item.contains('*') && is_broken(item)) {
+            return false;
+        }
         list.iter().any(|item| match item.as_str() {
             "*" | "all-proxy-models" => true,
             "all-team-models" if team.is_some() => true,
@@ -163,12 +172,6 @@ impl LiteLlm {
         Some(self.list(&strings(&organization["models"]), model, None))
     }
 
-    fn team_aliases(&self, team: &Value) -> Vec<String> {
-        let row = self.aliases.iter().find(|row| row["id"] == team["model_id"]);
-        row.and_then(|row| unwrapped(&row["aliases"]).as_object().map(|map| map.keys().cloned().collect()))
-            .unwrap_or_default()
-    }
-
     fn key_lets(&self, key: &Value, team: Option<&Value>, model: &str) -> bool {
         let token = text(&key["token"]).unwrap_or_default();
         let team_id = team.and_then(|team| text(&team["team_id"]));
@@ -177,7 +180,11 @@ impl LiteLlm {
             .projects
             .iter()
             .find(|row| !row["project_id"].is_null() && row["project_id"] == key["project_id"]);
-        if key["blocked"] == true || expired || project.is_some_and(|project| project["blocked"] == true) {
+        if key["blocked"] == true
+            || expired
+            || !may_chat(key)
+            || project.is_some_and(|project| project["blocked"] == true)
+        {
             return false;
         }
         if let Some(project) = project
@@ -189,14 +196,15 @@ impl LiteLlm {
         let ids = strings(&key["access_group_ids"]);
         let aliases = unwrapped(&key["aliases"]);
         let asked = aliases[model].as_str().unwrap_or(model);
-        let by_alias = team.is_some_and(|team| self.team_aliases(team).iter().any(|alias| alias == asked));
         let through_groups = |names: Vec<String>, model: &str| {
             !names.is_empty() && self.list(&names, model, team_id.as_deref())
         };
-        let own = list.iter().any(|item| item == "all-team-models")
-            || by_alias
-            || self.list(&list, asked, team_id.as_deref())
-            || through_groups(self.group_names(&ids, |_| true), asked);
+        // An alias grants nothing, and may lead to what the key's lists deny.
+        let lists = |name: &str| {
+            self.list(&list, name, team_id.as_deref())
+                || through_groups(self.group_names(&ids, |_| true), name)
+        };
+        let own = list.iter().any(|item| item == "all-team-models") || lists(model) && lists(asked);
         let by_team = team.is_none_or(|team| {
             self.team_lets(team, model)
                 || through_groups(
@@ -246,26 +254,20 @@ impl LiteLlm {
                 Some(team) => key["team_id"] == team["team_id"],
                 None => text(&key["team_id"]).is_none(),
             })
-            .filter(|key| {
-                let routes = strings(&key["allowed_routes"]);
-                key["key_type"] != "management"
-                    && key["key_type"] != "read_only"
-                    && (routes.is_empty()
-                        || routes.iter().any(|route| {
-                            [
-                                "llm_api_routes",
-                                "openai_routes",
-                                "*",
-                                "/*",
-                                "/v1/*",
-                                "/chat/completions",
-                                "/v1/chat/completions",
-                                "/chat/*",
-                            ]
-                            .contains(&route.as_str())
-                        }))
-            })
             .collect()
+    }
+
+    /// Teams that only a key of the person names.
+    fn teams_of_keys(&self, user: &Value, roster: &[&Value]) -> Vec<&Value> {
+        let keys = self.keys.get(user["user_id"].as_str().unwrap_or_default());
+        let named = |team: &&Value| keys.into_iter().flatten().any(|key| key["team_id"] == team["team_id"]);
+        let is_known = |team: &Value| roster.iter().any(|known| known["team_id"] == team["team_id"]);
+        self.teams.iter().filter(named).filter(|team| !is_known(team)).collect()
+    }
+
+    fn has_any_key(&self, user: &Value) -> bool {
+        let keys = self.keys.get(user["user_id"].as_str().unwrap_or_default());
+        keys.into_iter().flatten().any(|key| key["team_id"] != "litellm-dashboard")
     }
 
     fn through_keys(&self, user: &Value, team: Option<&Value>, model: &str) -> bool {
@@ -280,7 +282,7 @@ impl LiteLlm {
         let list = strings(&user["models"]);
         let no_default = list.iter().any(|item| item == "no-default-models");
         let teams = self.teams_of(user);
-        for team in &teams {
+        for team in teams.iter().copied().chain(self.teams_of_keys(user, &teams)) {
             let id = text(&team["team_id"]);
             let link = self
                 .team_members
@@ -314,12 +316,14 @@ impl LiteLlm {
                     .iter()
                     .find(|row| !row["project_id"].is_null() && row["project_id"] == key["project_id"]);
                 key["blocked"] != true
+                    && may_chat(key)
                     && text(&key["expires"]).is_none_or(|at| at > self.now)
                     && project.is_none_or(|project| project["blocked"] != true)
             })
         };
         !no_default
             && (teams.is_empty() || has_key())
+            && (!self.has_any_key(user) || !self.keys_of(user, None).is_empty())
             && self.is_served(model, None)
             && self.list(&list, model, None)
             && (organizations.is_empty() || organizations.contains(&true))
@@ -461,6 +465,28 @@ fn roster(team: &Value) -> (BTreeSet<String>, BTreeSet<String>) {
 }
 
 /// `*` is anything, `.` is any one character; nothing else is special in the tests' patterns.
+fn may_chat(key: &Value) -> bool {
+    const ROUTES: [&str; 8] = [
+        "llm_api_routes",
+        "openai_routes",
+        "*",
+        "/*",
+        "/v1/*",
+        "/chat/completions",
+        "/v1/chat/completions",
+        "/chat/*",
+    ];
+    let routes = strings(&key["allowed_routes"]);
+    key["key_type"] != "management"
+        && key["key_type"] != "read_only"
+        && (routes.is_empty() || routes.iter().any(|route| ROUTES.contains(&route.as_str())))
+}
+
+fn is_broken(pattern: &str) -> bool {
+    pattern.matches('(').count() != pattern.matches(')').count()
+        || pattern.matches('[').count() != pattern.matches(']').count()
+}
+
 fn fits(pattern: &str, name: &str) -> bool {
     fn at(pattern: &[char], name: &[char]) -> bool {
         match (pattern.split_first(), name.split_first()) {
