@@ -31,5 +31,5 @@ pub(super) async fn access(
     } else {
         terminal::out(&report.to_text(model.is_some()));
     }
-    Ok(code(report.agrees || report.note.is_some()))
+    Ok(code(report.agrees))
 }

@@ -29,7 +29,7 @@ pub struct Report {
     /// The Open WebUI account, and its role there.
     pub webui_id: Option<String>,
     pub webui_role: Option<String>,
-    /// Why nothing is granted, where that has nothing to do with models.
+    /// What decides over what they see besides models: no account, a locked one, a role.
     pub note: Option<String>,
     pub models: Vec<ModelReport>,
     /// Open WebUI shows exactly what they may use.
@@ -89,13 +89,13 @@ pub async fn report(config: &Config, email: &str, model: Option<&str>) -> Result
         Some(id) => shown(&target, &layout, id).await?,
         None => BTreeMap::new(),
     };
-    let webui_role: Option<String> = match &webui_id {
-        Some(id) => {
-            let row = target.slow().query_opt("select role from \"user\" where id = $1", &[id]).await;
-            row.map_err(on(Side::Target, action))?.and_then(|row| row.get(0))
-        }
+    let text = "select u.role, a.active from \"user\" u left join auth a using (id) where u.id = $1";
+    let account = match &webui_id {
+        Some(id) => target.slow().query_opt(text, &[id]).await.map_err(on(Side::Target, action))?,
         None => None,
     };
+    let webui_role: Option<String> = account.as_ref().and_then(|row| row.get("role"));
+    let is_active = account.as_ref().is_some_and(|row| row.get::<_, Option<bool>>("active") == Some(true));
     let known_models = read::known_models(&target).await?;
     let known = Answers::about(&target, std::slice::from_ref(&user_id), SystemTime::now())
         .await?
@@ -106,19 +106,39 @@ pub async fn report(config: &Config, email: &str, model: Option<&str>) -> Result
         KeyPolicy::Narrow => KeyRule::Narrow,
         KeyPolicy::Required => KeyRule::Required,
     };
-    let note = match (&known, &webui_id) {
-        (Some(_), _) => None,
-        (None, None) => {
+    // Only LiteLLM's admins have an account and are none of those whose models we look after.
+    let is_litellm_admin = known.is_none() && webui_id.is_some();
+    let standing = match &webui_id {
+        None => Standing::Without,
+        Some(_) if account.is_none() => Standing::Deleted,
+        Some(_) if webui_role.as_deref() == Some("pending") || !is_active => Standing::Locked,
+        Some(_) if webui_role.as_deref() == Some("admin") => Standing::Admin,
+        Some(_) => Standing::Usual,
+    };
+    let note = match standing {
+        Standing::Without => {
             let because =
                 row.get::<_, Option<String>>("because").unwrap_or_else(|| "see `status`".to_owned());
             Some(format!("has no account in Open WebUI: {because}"))
         }
-        (None, Some(_)) => {
-            Some("is an admin of LiteLLM and becomes one of Open WebUI, who sees everything".to_owned())
+        Standing::Deleted => Some(
+            "has no account in Open WebUI any more: somebody deleted it there; it is made again at the next look at everything, or by \
+             `litellm-webui-sync resnapshot`"
+                .to_owned(),
+        ),
+        Standing::Locked => Some("cannot sign in to Open WebUI: the account is locked, or pending".to_owned()),
+        Standing::Admin => Some("is an admin of Open WebUI, who sees every model that is active there".to_owned()),
+        Standing::Usual if is_litellm_admin => {
+            Some("is an admin of LiteLLM, who may use everything, and not yet one of Open WebUI".to_owned())
         }
+        Standing::Usual => None,
     };
     let person = known.map(|known| known.person).unwrap_or_default();
-    let all_paths = if note.is_none() { paths(&known_models, &person, rule) } else { Vec::new() };
+    let all_paths = if webui_id.is_some() && !is_litellm_admin {
+        paths(&known_models, &person, rule)
+    } else {
+        Vec::new()
+    };
     let names: Vec<String> = match model {
         Some(model) => vec![model.strip_prefix(prefix.as_str()).unwrap_or(model).to_owned()],
         None => known_models.names().to_vec(),
@@ -127,16 +147,16 @@ pub async fn report(config: &Config, email: &str, model: Option<&str>) -> Result
         let id = format!("{prefix}{name}");
         let through = sees.get(&id).cloned().unwrap_or_default();
         let at = known_models.find(name);
-        let may = at.is_some_and(|at| all_paths.iter().any(|path| path.allowed.contains(at)));
+        let may =
+            at.is_some_and(|at| is_litellm_admin || all_paths.iter().any(|path| path.allowed.contains(at)));
+        // What the rows say is one thing, whether they can look at it another.
+        let (sees, through) = match standing {
+            Standing::Without | Standing::Deleted | Standing::Locked => (false, through),
+            Standing::Admin => (at.is_some(), vec!["the role".to_owned()]),
+            Standing::Usual => (!through.is_empty(), through),
+        };
         let paths = all_paths.iter().map(|path| path_report(path, at)).collect();
-        ModelReport {
-            model: name.to_owned(),
-            known: at.is_some(),
-            may,
-            sees: !through.is_empty(),
-            through,
-            paths,
-        }
+        ModelReport { model: name.to_owned(), known: at.is_some(), may, sees, through, paths }
     };
     let models: Vec<ModelReport> = names.iter().map(|name| judge(name)).collect();
     // Whether it agrees is about everything, whichever model was asked for.
@@ -148,7 +168,27 @@ pub async fn report(config: &Config, email: &str, model: Option<&str>) -> Result
     let is_ours =
         |id: &&String| id.strip_prefix(prefix.as_str()).is_some_and(|name| known_models.find(name).is_some());
     let shown: BTreeSet<String> = sees.keys().filter(is_ours).cloned().collect();
-    Ok(Report { email: wanted, user_id, user_role, webui_id, webui_role, note, models, agrees: shown == may })
+    let agrees = match standing {
+        Standing::Without => true,
+        Standing::Deleted => false,
+        Standing::Admin if is_litellm_admin => true,
+        // By their rows: an admin of Open WebUI's own sees more than these, and nobody can help it.
+        Standing::Locked | Standing::Admin | Standing::Usual => !is_litellm_admin && shown == may,
+    };
+    Ok(Report { email: wanted, user_id, user_role, webui_id, webui_role, note, models, agrees })
+}
+
+/// How somebody stands in Open WebUI.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    /// They were never given an account.
+    Without,
+    /// Theirs is gone.
+    Deleted,
+    /// They cannot sign in.
+    Locked,
+    Admin,
+    Usual,
 }
 
 /// The models an account sees by its rows, and through what.
@@ -271,10 +311,12 @@ impl Report {
                 }
             }
         }
-        if self.note.is_none() {
-            let agrees = if self.agrees { "Open WebUI agrees" } else { "Open WebUI shows something else" };
-            let _ = writeln!(out, "{agrees}");
-        }
+        let agrees = match (self.agrees, &self.note) {
+            (true, Some(_)) => return out,
+            (true, None) => "Open WebUI agrees",
+            (false, _) => "Open WebUI has something else",
+        };
+        let _ = writeln!(out, "{agrees}");
         out
     }
 }

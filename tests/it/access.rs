@@ -417,3 +417,36 @@ async fn what_happens_to_a_team_reaches_who_is_not_in_it_and_has_a_key_for_it() 
         assert_in_step(&pair).await;
     }
 }
+
+#[tokio::test]
+async fn access_says_who_is_an_admin_locked_or_without_an_account() {
+    use crate::support::daemon::run;
+    let pair = Pair::new().await;
+    pair.litellm(
+        &[
+            served(),
+            person("ann", "ann@x.test"),
+            person("boss", "boss@x.test"),
+            "update \"LiteLLM_UserTable\" set user_role = 'proxy_admin' where user_id = 'boss'".to_owned(),
+        ]
+        .concat(),
+    )
+    .await;
+    let mut daemon = Daemon::start(&pair);
+    pair.settle().await;
+    let (code, out, _) = run(&pair, &["access", "boss@x.test", "gpt-4"]);
+    assert!(code == 0 && out.contains("may use it, sees it (through the role)"), "{out}");
+    let (code, out, _) = run(&pair, &["access", "ann@x.test", "gpt-4"]);
+    assert!(code == 0 && out.contains("Open WebUI agrees"), "{out}");
+    daemon.terminate();
+    // An admin of Open WebUI's keeps her out.
+    pair.webui("update \"user\" set role = 'pending' where id = 'usr_ann'").await;
+    let (code, out, _) = run(&pair, &["access", "ann@x.test", "gpt-4"]);
+    assert!(code == 0 && out.contains("cannot sign in") && out.contains("does not see it"), "{out}");
+    pair.webui("delete from \"user\" where id = 'usr_ann'").await;
+    let (code, out, _) = run(&pair, &["access", "ann@x.test", "gpt-4"]);
+    assert!(code == 3 && out.contains("somebody deleted it") && !out.contains("agrees"), "{out}");
+    pair.webui("update \"user\" set role = 'user' where id = 'usr_boss'").await;
+    let (code, out, _) = run(&pair, &["access", "boss@x.test", "gpt-4"]);
+    assert!(code == 3 && out.contains("not yet one of Open WebUI"), "{out}");
+}

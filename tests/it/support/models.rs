@@ -23,7 +23,6 @@ pub(crate) struct LiteLlm {
     /// Of each team: user ids, and e-mails of entries without one.
     rosters: Vec<(BTreeSet<String>, BTreeSet<String>)>,
     models: Vec<Value>,
-    aliases: Vec<Value>,
     groups: Vec<Value>,
     projects: Vec<Value>,
     extra: Vec<String>,
@@ -59,7 +58,6 @@ impl LiteLlm {
             budgets: table(pair, "LiteLLM_BudgetTable").await,
             keys,
             models: table(pair, "LiteLLM_ProxyModelTable").await,
-            aliases: table(pair, "LiteLLM_ModelTable").await,
             groups: table(pair, "LiteLLM_AccessGroupTable").await,
             projects: table(pair, "LiteLLM_ProjectTable").await,
             extra: extra.iter().map(|name| (*name).to_owned()).collect(),
