@@ -6,12 +6,16 @@
 //! People with the same set of models form an access group, and the grants hang on that; a set fewer than
 //! [`Rules::group_min`] people share is granted to them directly.
 
+mod people;
+
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio_postgres::Row;
 use tokio_postgres::types::{ToSql, Type};
+
+use people::{People, is_everybody, next_of_all, next_touched, people};
 
 use super::touched::Touched;
 use super::{Outcome, Scope, Stamp, bury, only, prefix, within_budget};
@@ -81,22 +85,13 @@ impl Changes {
     }
 }
 
-/// Who to look at.
-#[derive(Debug, Default)]
-struct People {
-    ids: Vec<String>,
-    /// What they have in Open WebUI is looked at, also of those who are to have what they had.
-    closely: bool,
-}
-
 /// A person and what they are to have.
 type Decided = (String, Option<Arc<ModelSet>>);
 
 /// More people than this are planned for like everybody.
 const MANY: usize = 300;
-/// How many people are read at a time, and how many are written.
+/// How many people are read at a time.
 const CHUNK: usize = 2_000;
-const PART: usize = 10_000;
 
 #[derive(Debug)]
 pub(super) struct Access {
@@ -590,58 +585,6 @@ fn follows(rows: &[Row]) -> Follows {
         }
     }
     follows
-}
-
-/// Whether everybody's models may have changed.
-async fn is_everybody(target: &Target, scope: Scope<'_>) -> Result<bool> {
-    Ok(match scope {
-        Scope::Everything => true,
-        Scope::These(touched) => touched.all_rights,
-        Scope::Touched => {
-            let text = "select exists (select from touched where kind = 'all_rights')";
-            let statement = target.prepare(text, &[]).await?;
-            only(target.query("look for changed models", SLOW, &statement, &[]).await?)?.get(0)
-        }
-    })
-}
-
-/// Who to look at. Who has neither an account nor models needs no look: there is nothing to give and nothing to take.
-async fn people(target: &Target, scope: Scope<'_>) -> Result<People> {
-    if let Scope::These(touched) = scope {
-        let ids = touched.rights_people().cloned().collect();
-        return Ok(People { ids, closely: touched.closely });
-    }
-    Ok(People { ids: next_touched(target, "").await?, closely: false })
-}
-
-/// The next people of all there are, after one of them.
-async fn next_of_all(target: &Target, last: &str) -> Result<People> {
-    let text = "select coalesce(array_agg(user_id order by user_id), '{}')
-                  from (select user_id
-                          from ((select user_id from account where user_id > $1 order by 1 limit $2)
-                                union
-                                (select user_id from effective_access where user_id > $1 order by 1 limit $2)) known
-                         order by 1 limit $2) next";
-    Ok(People { ids: next(target, text, last).await?, closely: true })
-}
-
-/// The next people of the temporary table `touched`, after one of them.
-async fn next_touched(target: &Target, last: &str) -> Result<Vec<String>> {
-    let text = "select coalesce(array_agg(id order by id), '{}')
-                  from (select distinct t.id from touched t
-                         where t.kind in ('user', 'rights') and t.id > $1
-                           and (exists (select from account a where a.user_id = t.id)
-                                or exists (select from effective_access e where e.user_id = t.id))
-                         order by t.id limit $2) next";
-    next(target, text, last).await
-}
-
-/// One array: a row each would take several times the memory.
-async fn next(target: &Target, text: &str, last: &str) -> Result<Vec<String>> {
-    let statement = target.prepare(text, &[Type::TEXT, Type::INT8]).await?;
-    let part = i64::try_from(PART).unwrap_or(i64::MAX);
-    let rows = target.query("list whose access is touched", SLOW, &statement, &[&last, &part]).await?;
-    Ok(only(rows)?.get(0))
 }
 
 async fn go_back(target: &Target) -> Result<()> {

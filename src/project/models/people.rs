@@ -1,0 +1,73 @@
+//! Whose models are looked at, and in which parts.
+//!
+//! Owns the lists of people, which are as long as a company is large: at most [`PART`] of them are held at a time. Decides nothing
+//! about models.
+
+use tokio_postgres::types::Type;
+
+use crate::error::Result;
+use crate::project::{Scope, only};
+use crate::target::{SLOW, Target};
+
+/// How many people are listed, and written, at a time.
+const PART: usize = 10_000;
+
+/// Who to look at.
+#[derive(Debug, Default)]
+pub(super) struct People {
+    pub(super) ids: Vec<String>,
+    /// What they have in Open WebUI is looked at, also of those who are to have what they had.
+    pub(super) closely: bool,
+}
+
+/// Whether everybody's models may have changed.
+pub(super) async fn is_everybody(target: &Target, scope: Scope<'_>) -> Result<bool> {
+    Ok(match scope {
+        Scope::Everything => true,
+        Scope::These(touched) => touched.all_rights,
+        Scope::Touched => {
+            let text = "select exists (select from touched where kind = 'all_rights')";
+            let statement = target.prepare(text, &[]).await?;
+            only(target.query("look for changed models", SLOW, &statement, &[]).await?)?.get(0)
+        }
+    })
+}
+
+/// Who to look at. Who has neither an account nor models needs no look: there is nothing to give and nothing to take.
+pub(super) async fn people(target: &Target, scope: Scope<'_>) -> Result<People> {
+    if let Scope::These(touched) = scope {
+        let ids = touched.rights_people().cloned().collect();
+        return Ok(People { ids, closely: touched.closely });
+    }
+    Ok(People { ids: next_touched(target, "").await?, closely: false })
+}
+
+/// The next people of all there are, after one of them.
+pub(super) async fn next_of_all(target: &Target, last: &str) -> Result<People> {
+    let text = "select coalesce(array_agg(user_id order by user_id), '{}')
+                  from (select user_id
+                          from ((select user_id from account where user_id > $1 order by 1 limit $2)
+                                union
+                                (select user_id from effective_access where user_id > $1 order by 1 limit $2)) known
+                         order by 1 limit $2) next";
+    Ok(People { ids: next(target, text, last).await?, closely: true })
+}
+
+/// The next people of the temporary table `touched`, after one of them.
+pub(super) async fn next_touched(target: &Target, last: &str) -> Result<Vec<String>> {
+    let text = "select coalesce(array_agg(id order by id), '{}')
+                  from (select distinct t.id from touched t
+                         where t.kind in ('user', 'rights') and t.id > $1
+                           and (exists (select from account a where a.user_id = t.id)
+                                or exists (select from effective_access e where e.user_id = t.id))
+                         order by t.id limit $2) next";
+    next(target, text, last).await
+}
+
+/// One array: a row each would take several times the memory.
+async fn next(target: &Target, text: &str, last: &str) -> Result<Vec<String>> {
+    let statement = target.prepare(text, &[Type::TEXT, Type::INT8]).await?;
+    let part = i64::try_from(PART).unwrap_or(i64::MAX);
+    let rows = target.query("list whose access is touched", SLOW, &statement, &[&last, &part]).await?;
+    Ok(only(rows)?.get(0))
+}
