@@ -21,6 +21,7 @@ files! {
     SCHEMA_REWRITTEN = "schema/0006_rewritten.sql";
     SCHEMA_CLEAR_KEYS = "schema/0007_clear_keys.sql";
     SCHEMA_KEY_TEAMS = "schema/0008_key_teams.sql";
+    SCHEMA_MODEL_TAGS = "schema/0009_model_tags.sql";
     IDS = "desired/0_ids.sql";
     PERSON = "desired/1_person.sql";
     DESIRED_ACCOUNT = "desired/2_account.sql";
@@ -236,6 +237,7 @@ pub const MIGRATIONS: &[&str] = &[
     SCHEMA_REWRITTEN,
     SCHEMA_CLEAR_KEYS,
     SCHEMA_KEY_TEAMS,
+    SCHEMA_MODEL_TAGS,
 ];
 
 /// The functions of [`VIEWS`].

@@ -68,8 +68,8 @@ pub enum Place<'a> {
 type ListKey = (Option<String>, bool, Vec<String>);
 
 impl KnownModels {
-    /// `others` are names known without a row: from `/v1/models` and from the policy.
-    pub fn new(deployments: &[Deployment], others: &[String]) -> Self {
+    /// `others` are names known without a row, from `/v1/models` and from the policy, with the access groups they are tagged with.
+    pub fn new(deployments: &[Deployment], others: &[(String, Vec<String>)]) -> Self {
         // The stored name of a team's model is nobody's to ask for, and the name the team calls it by is the team's: LiteLLM lists
         // both to whoever may see everything.
         let internal: HashSet<&str> = deployments
@@ -92,7 +92,7 @@ impl KnownModels {
                 _ => {}
             }
         }
-        for name in others {
+        for (name, _) in others {
             if is_name(name) && !internal.contains(name.as_str()) && !blocked.contains(name.as_str()) {
                 served.insert((None, name));
             }
@@ -122,12 +122,12 @@ impl KnownModels {
                 }
             }
         }
-        known_models.tag(deployments);
+        known_models.tag(deployments, others);
         known_models
     }
 
     /// A name has the tags of its deployments; one without a row of its own has those of the patterns that serve it.
-    fn tag(&mut self, deployments: &[Deployment]) {
+    fn tag(&mut self, deployments: &[Deployment], others: &[(String, Vec<String>)]) {
         let none = Bits::none(self.names.len());
         let mut has_row = Bits::none(self.names.len());
         for deployment in deployments.iter().filter(|deployment| !deployment.blocked) {
@@ -144,6 +144,12 @@ impl KnownModels {
                         self.team_tags.entry(key).or_insert(none.clone()).insert(place);
                     }
                 }
+            }
+        }
+        for (name, tags) in others {
+            let Some(place) = self.place(name).filter(|place| self.common.contains(*place)) else { continue };
+            for tag in tags {
+                self.tags.entry(tag.clone()).or_insert(none.clone()).insert(place);
             }
         }
         let patterns = deployments
@@ -322,6 +328,11 @@ fn compile(pattern: &str) -> Pattern {
     }
 }
 
+/// Whether `pattern` has a `*` and serves `name`, as LiteLLM understands it.
+pub fn fits(pattern: &str, name: &str) -> bool {
+    pattern.contains('*') && matches!(compile(pattern), Pattern::Fits(pattern) if pattern.is_match(name))
+}
+
 /// What became of a pattern.
 enum Pattern {
     Fits(Regex),
@@ -359,7 +370,7 @@ mod tests {
             scoped("t", "claude-3"),
         ];
         let others = ["openai/o1", "off", "model_name_t_1", "all-team-models", "poll*", "gpt-4"];
-        KnownModels::new(&rows, &others.map(str::to_owned))
+        KnownModels::new(&rows, &others.map(|name| (name.to_owned(), Vec::new())))
     }
 
     fn allowed(list: &[&str], place: Place<'_>) -> String {
@@ -379,6 +390,7 @@ mod tests {
         assert_eq!(known_models.named(&known_models.served(Place::Team("t"))).len(), 4);
         assert_eq!(known_models.named(&known_models.served(Place::Team("u"))).len(), 3);
         let odd = ["a".repeat(513), "b\u{7}".to_owned(), String::new(), "fine".to_owned()];
+        let odd: Vec<(String, Vec<String>)> = odd.iter().map(|name| (name.clone(), Vec::new())).collect();
         assert_eq!(KnownModels::new(&[], &odd).names(), ["fine"]);
     }
 
@@ -389,7 +401,7 @@ mod tests {
             team: Some(("t".to_owned(), "private".to_owned())),
             ..Deployment::default()
         };
-        let heard = ["private".to_owned(), "model_name_t_1".to_owned(), "gpt-4".to_owned()];
+        let heard = ["private", "model_name_t_1", "gpt-4"].map(|name| (name.to_owned(), Vec::new()));
         let known_models = KnownModels::new(&[own], &heard);
         assert_eq!(known_models.named(&known_models.served(Place::Anywhere)), ["gpt-4"]);
         assert_eq!(known_models.named(&known_models.served(Place::Team("t"))), ["gpt-4", "private"]);

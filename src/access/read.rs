@@ -33,14 +33,14 @@ pub async fn known_models(target: &Target) -> Result<KnownModels> {
     let action = "read which models LiteLLM serves";
     let rows =
         target.prepare("select model_name, model_info::text, blocked from litellm_proxy_model", &[]).await?;
-    let others = target.prepare("select distinct name from other_model", &[]).await?;
+    let others = target.prepare("select name, tags from other_model", &[]).await?;
     let (rows, others) =
         tokio::join!(target.query(action, SLOW, &rows, &[]), target.query(action, SLOW, &others, &[]));
     let deployments: Vec<Deployment> = rows?
         .iter()
         .map(|row| deployment(row.get(0), row.get(1), row.get::<_, Option<&str>>(2) == Some("t")))
         .collect();
-    let others: Vec<String> = others?.iter().map(|row| row.get(0)).collect();
+    let others: Vec<(String, Vec<String>)> = others?.iter().map(|row| (row.get(0), row.get(1))).collect();
     Ok(KnownModels::new(&deployments, &others))
 }
 

@@ -1,4 +1,4 @@
-//! What the daemon hears of models outside of the stream: the last answer of `/v1/models`.
+//! What the daemon hears of models outside of the stream: the last answer of LiteLLM itself.
 
 use std::sync::Arc;
 
@@ -40,16 +40,15 @@ impl Applier {
     /// Keeps the new answer and gives everybody the models that follow from it.
     pub(super) async fn models_answered(&mut self) -> Result<()> {
         let Some(answer) = self.polled.answers.borrow_and_update().clone() else { return Ok(()) };
-        let names: Vec<&str> = answer.iter().map(String::as_str).collect();
         let target = &self.target;
         policy::prepare_polled(target).await?;
         target.begin("begin with an answer").await?;
         self.begin_own().await?;
-        let changed = policy::store_polled(target, &names).await?;
+        let changed = policy::store_polled(target, &answer).await?;
         if changed == 0 {
             return target.roll_back("end without news").await;
         }
-        tracing::info!(models = names.len(), changed, "LiteLLM serves other models than before");
+        tracing::info!(models = answer.len(), changed, "LiteLLM serves other models than before");
         let stamp = self.stamp(self.end_lsn);
         let touched = Touched { all_rights: true, ..Touched::default() };
         let outcome = match &self.projection {

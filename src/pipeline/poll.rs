@@ -1,25 +1,27 @@
-//! Asks LiteLLM's `/v1/models` which models it serves: those of its config.yaml are nowhere else.
+//! Asks LiteLLM which models it serves: those of its config.yaml are in none of its tables. `/v1/models` has their names, and
+//! `/v1/model/info` the access groups they are tagged with.
 //!
 //! Owns the request: its time, its size, and what counts as an answer. Knows no database. A failure is logged and counted,
 //! and whatever was last heard stays true.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::header::{ACCEPT, AUTHORIZATION, HOST, HeaderValue};
-use hyper::{Request, Uri};
+use hyper::{Request, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
+use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, watch};
 use tokio_rustls::TlsConnector;
 use tokio_util::sync::CancellationToken;
 
-use crate::access::lists::is_name;
+use crate::access::lists::{fits, is_name};
 use crate::config::ModelsApi;
 use crate::observe::metrics::Metrics;
 use crate::postgres;
@@ -31,8 +33,11 @@ const NAMES_MAX: usize = 20_000;
 /// Changes of LiteLLM's rows ask for a fresh answer, but not more often than this.
 const CALM: Duration = Duration::from_secs(2);
 
-/// The names of the last answer.
-pub type Answer = Option<Arc<BTreeSet<String>>>;
+/// Names of models, and the access groups each is tagged with.
+pub type Models = BTreeMap<String, BTreeSet<String>>;
+
+/// The last answer.
+pub type Answer = Option<Arc<Models>>;
 
 /// What is wrong with an answer. Never the answer itself, nor the key.
 #[derive(Debug, thiserror::Error)]
@@ -46,7 +51,7 @@ enum Failure {
     #[error("the exchange failed: {0}")]
     Http(#[from] hyper::Error),
     #[error("it answered {0}")]
-    Status(hyper::StatusCode),
+    Status(StatusCode),
     #[error("the answer is too large, or was cut off")]
     Size,
     #[error("the answer is no list of models")]
@@ -67,16 +72,16 @@ pub async fn run(
     let mut failing = false;
     loop {
         match tokio::time::timeout(PATIENCE, ask(&api)).await.unwrap_or(Err(Failure::Silent)) {
-            Ok(names) => {
+            Ok(models) => {
                 if failing {
-                    tracing::info!(models = names.len(), "LiteLLM's /v1/models answers again");
+                    tracing::info!(models = models.len(), "LiteLLM's /v1/models answers again");
                 }
                 failing = false;
                 metrics.model_polls.with_label_values(&["ok"]).inc();
                 answers.send_if_modified(|last| {
-                    let is_news = last.as_deref() != Some(&names);
+                    let is_news = last.as_deref() != Some(&models);
                     if is_news {
-                        *last = Some(Arc::new(names));
+                        *last = Some(Arc::new(models));
                     }
                     is_news
                 });
@@ -98,37 +103,49 @@ pub async fn run(
 }
 
 /// Asks once. The error is for people.
-pub async fn once(api: &ModelsApi) -> Result<BTreeSet<String>, String> {
+pub async fn once(api: &ModelsApi) -> Result<Models, String> {
     let answer = tokio::time::timeout(PATIENCE, ask(api)).await.unwrap_or(Err(Failure::Silent));
     answer.map_err(|error| error.to_string())
 }
 
-async fn ask(api: &ModelsApi) -> Result<BTreeSet<String>, Failure> {
+async fn ask(api: &ModelsApi) -> Result<Models, Failure> {
+    let names = names(&get(api, "/v1/models").await?)?;
+    match get(api, "/v1/model/info").await {
+        Ok(body) => Ok(tagged(names, &body)?),
+        // A key that may only list, or a LiteLLM that does not know the question: there are names, and no groups.
+        Err(Failure::Status(status)) if status.is_client_error() => Ok(tagged(names, b"{\"data\":[]}")?),
+        Err(error) => Err(error),
+    }
+}
+
+/// What LiteLLM answers to one question.
+async fn get(api: &ModelsApi, question: &str) -> Result<Bytes, Failure> {
     let uri = &api.url;
     let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']').to_owned();
     let is_tls = uri.scheme_str() == Some("https");
     let port = uri.port_u16().unwrap_or(if is_tls { 443 } else { 80 });
     let stream = TcpStream::connect((host.as_str(), port)).await.map_err(Failure::Connect)?;
     if !is_tls {
-        return exchange(api, uri, stream).await;
+        return exchange(api, uri, question, stream).await;
     }
     let config =
         postgres::https_config(api.ca_file.as_deref()).map_err(|error| Failure::Tls(error.to_string()))?;
     let name = ServerName::try_from(host).map_err(|error| Failure::Tls(error.to_string()))?;
     let stream =
         TlsConnector::from(Arc::new(config)).connect(name, stream).await.map_err(Failure::Connect)?;
-    exchange(api, uri, stream).await
+    exchange(api, uri, question, stream).await
 }
 
 async fn exchange(
     api: &ModelsApi,
     uri: &Uri,
+    question: &str,
     stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
-) -> Result<BTreeSet<String>, Failure> {
+) -> Result<Bytes, Failure> {
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     // Ends with the sender.
     let connection = tokio::spawn(connection);
-    let path = format!("{}/v1/models", uri.path().trim_end_matches('/').trim_end_matches("/v1"));
+    let path = format!("{}{question}", uri.path().trim_end_matches('/').trim_end_matches("/v1"));
     let mut key =
         HeaderValue::try_from(format!("Bearer {}", api.key.expose())).map_err(|_| Failure::Content)?;
     key.set_sensitive(true);
@@ -146,17 +163,13 @@ async fn exchange(
         Limited::new(response.into_body(), BODY_MAX_BYTES).collect().await.map_err(|_| Failure::Size)?;
     drop(sender);
     connection.abort();
-    names(&body.to_bytes())
+    Ok(body.to_bytes())
 }
 
 /// The names in an answer. One without any is taken for a LiteLLM that has not read its configuration yet, or for a key that
 /// lists no more than "all its team's" or a pattern: everybody would lose everything.
 fn names(body: &[u8]) -> Result<BTreeSet<String>, Failure> {
-    let answer: serde_json::Value = serde_json::from_slice(body).map_err(|_| Failure::Content)?;
-    let models = answer.get("data").and_then(serde_json::Value::as_array).ok_or(Failure::Content)?;
-    if models.len() > NAMES_MAX {
-        return Err(Failure::Size);
-    }
+    let models = data(body)?;
     let names: BTreeSet<String> = models
         .iter()
         .filter_map(|model| model.get("id")?.as_str())
@@ -166,9 +179,70 @@ fn names(body: &[u8]) -> Result<BTreeSet<String>, Failure> {
     if names.is_empty() { Err(Failure::Nothing) } else { Ok(names) }
 }
 
+fn data(body: &[u8]) -> Result<Vec<Value>, Failure> {
+    let answer: Value = serde_json::from_slice(body).map_err(|_| Failure::Content)?;
+    match answer {
+        Value::Object(mut answer) => match answer.remove("data") {
+            Some(Value::Array(data)) if data.len() > NAMES_MAX => Err(Failure::Size),
+            Some(Value::Array(data)) => Ok(data),
+            _ => Err(Failure::Content),
+        },
+        _ => Err(Failure::Content),
+    }
+}
+
+/// These names with the access groups that an answer of `/v1/model/info` tags them with. What is a row of LiteLLM's database is left out: its
+/// tags are read there, and it may be one team's alone. A name that no deployment has is served by patterns, and has their groups.
+fn tagged(names: BTreeSet<String>, body: &[u8]) -> Result<Models, Failure> {
+    let mut own: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for deployment in data(body)? {
+        let (Some(name), info) =
+            (deployment.get("model_name").and_then(Value::as_str), &deployment["model_info"])
+        else {
+            continue;
+        };
+        if info["db_model"] == true || info["team_id"].as_str().is_some_and(|team| !team.is_empty()) {
+            continue;
+        }
+        let groups = info["access_groups"].as_array().into_iter().flatten().filter_map(Value::as_str);
+        own.entry(name.to_owned()).or_default().extend(groups.map(str::to_owned));
+    }
+    let of_patterns = |name: &str| {
+        let fitting = own.iter().filter(|(pattern, groups)| !groups.is_empty() && fits(pattern, name));
+        fitting.flat_map(|(_, groups)| groups.iter().cloned()).collect()
+    };
+    let with_groups = |name: String| {
+        let groups = own.get(&name).cloned().unwrap_or_else(|| of_patterns(&name));
+        (name, groups)
+    };
+    Ok(names.into_iter().map(with_groups).collect())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_model_has_the_groups_of_its_deployments_or_of_the_patterns_that_serve_it() {
+        let answer = br#"{"data":[
+            {"model_name":"a","model_info":{"access_groups":["beta"]}},
+            {"model_name":"a","model_info":{"access_groups":["gamma",7],"db_model":false}},
+            {"model_name":"x/*","model_info":{"access_groups":["wild"]}},
+            {"model_name":"x/own","model_info":{}},
+            {"model_name":"row","model_info":{"access_groups":["beta"],"db_model":true}},
+            {"model_name":"b","model_info":{"access_groups":["theirs"],"team_id":"t"}},
+            {"model_name":7},{}]}"#;
+        let names = ["a", "b", "row", "x/1", "x/own"].map(str::to_owned).into();
+        let groups = |name: &str| -> Vec<String> {
+            tagged(BTreeSet::clone(&names), answer).unwrap()[name].iter().cloned().collect()
+        };
+        assert_eq!(groups("a"), ["beta", "gamma"]);
+        assert_eq!(groups("x/1"), ["wild"]);
+        for without in ["b", "row", "x/own"] {
+            assert!(groups(without).is_empty(), "{without}");
+        }
+        assert!(tagged(names, b"{}").is_err());
+    }
 
     #[test]
     fn only_a_list_of_models_is_an_answer() {

@@ -3,6 +3,8 @@
 //! Owns the tables `policy` and `other_model`. Knows what each setting is called there, and not what it means: that is
 //! in `sql/desired/` and [`crate::access`].
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use tokio_postgres::types::Type;
 
 use crate::config::Config;
@@ -49,12 +51,18 @@ pub async fn write_models(target: &Target, prefix: &str, group_min: i32) -> Resu
 
 /// Prepares [`store_polled`], so that its transaction is short.
 pub async fn prepare_polled(target: &Target) -> Result<()> {
-    target.prepare(sql::STORE_POLLED, &[Type::TEXT_ARRAY]).await.map(|_| ())
+    target.prepare(sql::STORE_POLLED, POLLED).await.map(|_| ())
 }
 
-/// Keeps the last answer of LiteLLM's `/v1/models`, in the open transaction. Gives how many names came or went.
-pub async fn store_polled(target: &Target, names: &[&str]) -> Result<i64> {
-    let statement = target.prepare(sql::STORE_POLLED, &[Type::TEXT_ARRAY]).await?;
-    let rows = target.query("keep the models LiteLLM named", SLOW, &statement, &[&names]).await?;
+const POLLED: &[Type] = &[Type::TEXT_ARRAY, Type::TEXT_ARRAY];
+
+/// Keeps what LiteLLM last said it serves, and in which access groups that is, in the open transaction. Gives how many names came, went
+/// or changed.
+pub async fn store_polled(target: &Target, models: &BTreeMap<String, BTreeSet<String>>) -> Result<i64> {
+    let statement = target.prepare(sql::STORE_POLLED, POLLED).await?;
+    let names: Vec<&str> = models.keys().map(String::as_str).collect();
+    let tags: Vec<String> =
+        models.values().map(|tags| serde_json::Value::from_iter(tags.iter().cloned()).to_string()).collect();
+    let rows = target.query("keep the models LiteLLM named", SLOW, &statement, &[&names, &tags]).await?;
     Ok(rows.first().map_or(0, |row| row.get("changed")))
 }

@@ -17,10 +17,11 @@ async fn sees(pair: &Pair, account: &str) -> String {
     shown.into_iter().collect::<Vec<_>>().join(" ")
 }
 
-/// LiteLLM's `/v1/models`: answers with what it is told, and remembers what it was asked.
+/// LiteLLM's `/v1/models` and `/v1/model/info`: answers with what it is told, and remembers what it was asked.
 struct Api {
     address: SocketAddr,
     answer: Arc<Mutex<(u16, String)>>,
+    info: Arc<Mutex<(u16, String)>>,
     asked: Arc<Mutex<Vec<String>>>,
 }
 
@@ -29,15 +30,18 @@ impl Api {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let address = listener.local_addr().unwrap();
         let answer = Arc::new(Mutex::new((200, String::new())));
+        let info = Arc::new(Mutex::new((403, String::new())));
         let asked = Arc::new(Mutex::new(Vec::new()));
-        let (answers, questions) = (Arc::clone(&answer), Arc::clone(&asked));
+        let (answers, infos, questions) = (Arc::clone(&answer), Arc::clone(&info), Arc::clone(&asked));
         std::thread::spawn(move || {
             for stream in listener.incoming() {
                 let mut stream = stream.unwrap();
                 let mut head = [0; 4096];
                 let read = stream.read(&mut head).unwrap_or_default();
-                questions.lock().unwrap().push(String::from_utf8_lossy(&head[..read]).into_owned());
-                let (code, body) = answers.lock().unwrap().clone();
+                let question = String::from_utf8_lossy(&head[..read]).into_owned();
+                let told = if question.starts_with("GET /v1/model/info ") { &infos } else { &answers };
+                let (code, body) = told.lock().unwrap().clone();
+                questions.lock().unwrap().push(question);
                 let length = body.len();
                 let _ = write!(
                     stream,
@@ -45,7 +49,7 @@ impl Api {
                 );
             }
         });
-        Self { address, answer, asked }
+        Self { address, answer, info, asked }
     }
 
     fn serves(&self, models: &[&str]) {
@@ -61,8 +65,8 @@ impl Api {
 
     async fn asked_again(&self) {
         let before = self.asked.lock().unwrap().len();
-        // Twice, so that the first of them saw the present answer.
-        eventually("another question", || async { self.asked.lock().unwrap().len() > before + 1 }).await;
+        // Twice, so that the first of them saw the present answer. Where the first question is answered, there is a second.
+        eventually("another question", || async { self.asked.lock().unwrap().len() > before + 3 }).await;
     }
 }
 
@@ -116,6 +120,42 @@ async fn models_of_a_config_file_come_and_go_with_what_litellm_answers() {
     let _daemon = Daemon::with(&pair, &options);
     pair.settle().await;
     assert_eq!(sees(&pair, "usr_c").await, "from-config other");
+}
+
+#[tokio::test]
+async fn an_access_group_of_a_config_file_stands_for_its_models() {
+    let pair = Pair::new().await;
+    pair.litellm(&[person("a", "a@x.test"), change("a", "models = '{premium}'")].concat()).await;
+    let api = Api::start();
+    api.serves(&["big", "small"]);
+    let options = DaemonOptions {
+        policy: Some("[models]\npoll_seconds = 1\n".to_owned()),
+        environment: vec![
+            ("LITELLM_WEBUI_SYNC_LITELLM_URL", format!("http://{}", api.address)),
+            ("LITELLM_WEBUI_SYNC_LITELLM_KEY", "sk-list".to_owned()),
+        ],
+        ..DaemonOptions::default()
+    };
+    let _daemon = Daemon::with(&pair, &options);
+    pair.settle().await;
+    // The key may not ask: there are names, and no groups.
+    let known = "select count(*) from litellm_webui_sync.other_model";
+    eventually("the names", || async { pair.ask(known).await == "2" }).await;
+    assert_eq!(sees(&pair, "usr_a").await, "");
+    let info = |groups: &str| {
+        let data = format!(
+            "{{\"data\": [{{\"model_name\": \"big\", \"model_info\": {{\"access_groups\": {groups}}}}}]}}"
+        );
+        *api.info.lock().unwrap() = (200, data);
+    };
+    info("[\"premium\"]");
+    eventually("the group's model", || async { sees(&pair, "usr_a").await == "big" }).await;
+    // What is no answer changes nothing.
+    *api.info.lock().unwrap() = (500, String::new());
+    api.asked_again().await;
+    assert_eq!(sees(&pair, "usr_a").await, "big");
+    info("[]");
+    eventually("no model", || async { sees(&pair, "usr_a").await.is_empty() }).await;
 }
 
 #[tokio::test]

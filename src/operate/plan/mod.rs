@@ -15,7 +15,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use tokio_postgres::types::{Json, ToSql, Type};
+use tokio_postgres::types::{Json, ToSql};
 
 use crate::catalog::TableId;
 use crate::config::Config;
@@ -260,8 +260,8 @@ async fn copy(config: &Config, source: &Source, target: &Target, plan: &mut Plan
 /// What LiteLLM's `/v1/models` names, where `run` would ask it.
 async fn ask_for_models(config: &Config, target: &Target, plan: &mut Plan) -> Result<()> {
     let Some(api) = &config.models_api else { return Ok(()) };
-    let names = match poll::once(api).await {
-        Ok(names) => names,
+    let models = match poll::once(api).await {
+        Ok(models) => models,
         Err(reason) => {
             plan.notes.push(format!(
                 "LiteLLM's /v1/models gave no answer ({reason}): models that are only in its config.yaml are missing here"
@@ -269,9 +269,7 @@ async fn ask_for_models(config: &Config, target: &Target, plan: &mut Plan) -> Re
             return Ok(());
         }
     };
-    let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    let statement = target.prepare(sql::STORE_POLLED, &[Type::TEXT_ARRAY]).await?;
-    target.query("keep the models LiteLLM named", SLOW, &statement, &[&names]).await?;
+    policy::store_polled(target, &models).await?;
     Ok(())
 }
 
