@@ -167,6 +167,8 @@ files! {
     FAILURES_RETRY = "target/failures_retry.sql";
     FAILURES_DISCARD = "target/failures_discard.sql";
     FAILURES_HISTORY = "target/failures_history.sql";
+    INHERITED_GROUPS = "layout/inherited_groups.sql";
+    CHILD_GROUPS = "observe/child_groups.sql";
     SHARED_EMAILS = "observe/shared_emails.sql";
     DOCTOR_API_KEYS = "operate/doctor/api_keys.sql";
     DOCTOR_SIGN_IN_GROUPS = "operate/doctor/sign_in_groups.sql";

@@ -16,6 +16,8 @@ select (select coalesce(sum(abs(case when jsonb_typeof(t.members_with_roles) = '
                                 - (select count(*) from team_roster r where r.team_id = t.team_id))), 0)::bigint
           from roster join litellm_team t using (team_id))
      + (select count(*) from (select from team join team_roster r using (team_id) limit $5) as members)
+     + (select count(*) from (select from team join litellm_key k using (team_id)
+                               where k.user_id is not null and k.team_id <> 'litellm-dashboard' limit $5) as owners)
      + (select count(*) from (select from unnest($4::text[]) as given(id)
                                 join litellm_organization_membership m on m.organization_id = given.id
                                limit $5) as joined)

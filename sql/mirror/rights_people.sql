@@ -12,7 +12,8 @@ union
 select 'rights', u.user_id from team join team_roster r using (team_id) join litellm_user u on u.email = r.email
 union
 -- A key may be for a team whose roster does not name its owner.
-select 'rights', k.user_id from team join litellm_key k using (team_id) where k.user_id is not null
+select 'rights', k.user_id from team join litellm_key k using (team_id)
+ where k.user_id is not null and k.team_id <> 'litellm-dashboard'
 union
 select 'rights', m.user_id from organization join litellm_organization_membership m using (organization_id)
 union

@@ -3,7 +3,7 @@
 //! Owns the known models and the semantics of one list (LiteLLM 1.109.1, `proxy/auth/auth_checks.py`): empty, `*` and
 //! `all-proxy-models` are no limit; `all-team-models` is one only where a team is meant; the name of an access group
 //! that a deployment is tagged with stands for what that deployment serves; anything with a `*` is a pattern; the rest are
-//! names. A list never makes a model known: a person types the lists of their own keys.
+//! names, and come last. A list never makes a model known: a person types the lists of their own keys.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,6 +11,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use regex::{Regex, RegexBuilder};
 
 use super::bits::Bits;
+
+/// A NULL in a list. No text of Postgres holds this.
+pub const NULL: &str = "\0";
 
 /// Names that mean something in a list and are never models.
 const SENTINELS: &[&str] = &["all-proxy-models", "all-team-models", "no-default-models"];
@@ -218,12 +221,13 @@ impl KnownModels {
         self.lists.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Tags, then patterns one after the other, then everything else, as LiteLLM looks at them. What it stumbles over on the way, a
+    /// pattern that is none or a NULL, is the end of it: it refuses whatever was not allowed until there.
     fn resolve(&self, list: &[String], place: Place<'_>) -> Bits {
-        if is_no_limit(list, place) {
+        if list.is_empty() {
             return self.all();
         }
         let mut bits = self.none();
-        let mut patterns = 0;
         for item in list {
             if let Some(tagged) = self.tags.get(item) {
                 bits.widen(tagged);
@@ -233,25 +237,38 @@ impl KnownModels {
             {
                 bits.widen(tagged);
             }
-            if item.contains('*') {
-                patterns += 1;
-                if patterns > PATTERNS_OF_A_LIST {
-                    continue;
-                }
-                let pattern = match compile(item) {
-                    Pattern::Fits(pattern) => pattern,
-                    Pattern::TooMuch => continue,
-                    // LiteLLM fails at it, and refuses whatever is asked for.
-                    Pattern::Broken => return self.none(),
-                };
-                for (at, name) in self.names.iter().enumerate() {
-                    if pattern.is_match(name) {
-                        bits.insert(at);
-                    }
-                }
-            } else if let Some(at) = self.place(item) {
-                bits.insert(at);
+        }
+        let mut patterns = 0;
+        for item in list {
+            if item == NULL {
+                return bits;
             }
+            if item == "*" {
+                return self.all();
+            }
+            if !item.contains('*') {
+                continue;
+            }
+            patterns += 1;
+            if patterns > PATTERNS_OF_A_LIST {
+                continue;
+            }
+            let pattern = match compile(item) {
+                Pattern::Fits(pattern) => pattern,
+                Pattern::TooMuch => continue,
+                Pattern::Broken => return bits,
+            };
+            for (at, name) in self.names.iter().enumerate() {
+                if pattern.is_match(name) {
+                    bits.insert(at);
+                }
+            }
+        }
+        if is_no_limit(list, place) {
+            return self.all();
+        }
+        for at in list.iter().filter_map(|item| self.place(item)) {
+            bits.insert(at);
         }
         bits
     }
@@ -261,12 +278,19 @@ impl KnownModels {
         if let Some(at) = self.place(name) {
             return self.allowed(list, place).contains(at);
         }
-        is_no_limit(list, place)
-            || list.iter().any(|item| {
-                item == name
-                    || item.contains('*')
-                        && matches!(compile(item), Pattern::Fits(pattern) if pattern.is_match(name))
-            })
+        // The same order.
+        for item in list {
+            if item == "*" {
+                return true;
+            }
+            match item.contains('*').then(|| compile(item)) {
+                Some(Pattern::Fits(pattern)) if pattern.is_match(name) => return true,
+                Some(Pattern::Broken) => return false,
+                _ if item == NULL => return false,
+                _ => {}
+            }
+        }
+        is_no_limit(list, place) || list.iter().any(|item| item == name)
     }
 
     /// The place of a known model.
@@ -303,9 +327,7 @@ fn is_usable(name: &str) -> bool {
 fn is_no_limit(list: &[String], place: Place<'_>) -> bool {
     list.is_empty()
         || list.iter().any(|item| {
-            item == "*"
-                || item == "all-proxy-models"
-                || item == "all-team-models" && matches!(place, Place::Team(_))
+            item == "all-proxy-models" || item == "all-team-models" && matches!(place, Place::Team(_))
         })
 }
 

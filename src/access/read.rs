@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 use tokio_postgres::Row;
 use tokio_postgres::types::{ToSql, Type};
 
-use super::lists::{Deployment, KnownModels};
+use super::lists::{Deployment, KnownModels, NULL};
 use super::person::{Key, Organization, Person, Project, Team, fits_for_chat};
 use crate::error::{Result, Side, on};
 use crate::json;
@@ -143,12 +143,11 @@ impl Answers {
     }
 }
 
-/// NULL is the same as empty, and no limit. A NULL in a list is an element, as it is to LiteLLM: one that is no model's name,
-/// so that a list of nothing else allows nothing.
+/// NULL is the same as empty, and no limit. A NULL in a list is an element, as it is to LiteLLM.
 fn list(row: &Row, column: &str) -> Result<Vec<String>> {
     let models: Option<Vec<Option<String>>> =
         row.try_get(column).map_err(on(Side::Target, "read a list of models"))?;
-    Ok(models.unwrap_or_default().into_iter().map(Option::unwrap_or_default).collect())
+    Ok(models.unwrap_or_default().into_iter().map(|model| model.unwrap_or_else(|| NULL.to_owned())).collect())
 }
 
 /// An object of names, which LiteLLM sometimes keeps as JSON inside a JSON string.

@@ -193,7 +193,7 @@ enum Standing {
 
 /// The models an account sees by its rows, and through what.
 async fn shown(target: &Target, layout: &Layout, webui_id: &str) -> Result<BTreeMap<String, Vec<String>>> {
-    let text = fill(layout.model_access.sees, ":groups", layout.group_members.groups_of);
+    let text = fill(layout.model_access.sees, ":groups", &layout.groups_of());
     let statement = target.prepare(&text, &[Type::TEXT]).await?;
     let rows = target.query("look at what Open WebUI shows", QUICK, &statement, &[&webui_id]).await?;
     let mut shown: BTreeMap<String, Vec<String>> = BTreeMap::new();

@@ -196,15 +196,14 @@ fn data(body: &[u8]) -> Result<Vec<Value>, Failure> {
 fn tagged(names: BTreeSet<String>, body: &[u8]) -> Result<Models, Failure> {
     let mut own: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for deployment in data(body)? {
-        let (Some(name), info) =
-            (deployment.get("model_name").and_then(Value::as_str), &deployment["model_info"])
-        else {
-            continue;
-        };
-        if info["db_model"] == true || info["team_id"].as_str().is_some_and(|team| !team.is_empty()) {
+        let Some(name) = deployment.get("model_name").and_then(Value::as_str) else { continue };
+        let info = |field: &str| deployment.get("model_info").and_then(|info| info.get(field));
+        let team = info("team_id").and_then(Value::as_str).unwrap_or_default();
+        if info("db_model").and_then(Value::as_bool) == Some(true) || !team.is_empty() {
             continue;
         }
-        let groups = info["access_groups"].as_array().into_iter().flatten().filter_map(Value::as_str);
+        let groups = info("access_groups").and_then(Value::as_array).into_iter().flatten();
+        let groups = groups.filter_map(Value::as_str);
         own.entry(name.to_owned()).or_default().extend(groups.map(str::to_owned));
     }
     let of_patterns = |name: &str| {

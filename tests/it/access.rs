@@ -60,7 +60,8 @@ fn list(words: &[&str]) -> String {
         ["NULL"] => "null".to_owned(),
         ["[]"] => "'{}'".to_owned(),
         words => {
-            let items: Vec<String> = words.iter().map(|word| quote(word)).collect();
+            let item = |word: &&str| if *word == "null" { "null".to_owned() } else { quote(word) };
+            let items: Vec<String> = words.iter().map(item).collect();
             format!("array[{}]::text[]", items.join(", "))
         }
     }
@@ -449,4 +450,31 @@ async fn access_says_who_is_an_admin_locked_or_without_an_account() {
     pair.webui("update \"user\" set role = 'user' where id = 'usr_boss'").await;
     let (code, out, _) = run(&pair, &["access", "boss@x.test", "gpt-4"]);
     assert!(code == 3 && out.contains("not yet one of Open WebUI"), "{out}");
+}
+
+#[tokio::test]
+async fn a_group_under_an_access_group_is_named_and_counted() {
+    use crate::support::daemon::run;
+    let pair = Pair::new().await;
+    let narrow = "update \"LiteLLM_UserTable\" set models = '{gpt-4}' where user_id like 'a%'";
+    pair.litellm(
+        &[served(), crate::support::people("a", 6), person("eve", "eve@x.test"), narrow.to_owned()].concat(),
+    )
+    .await;
+    pair.litellm("update \"LiteLLM_UserTable\" set models = '{claude-3}' where user_id = 'eve'").await;
+    let _daemon = Daemon::start(&pair);
+    pair.settle().await;
+    assert_eq!(run(&pair, &["access", "eve@x.test"]).0, 0);
+    pair.webui(
+        "insert into \"group\" (id, user_id, name, description, created_at, updated_at, parent_group_id)
+         select 'child', '', 'Child', '', 1, 1, id from \"group\" where name like 'Models: gpt-4%';
+         insert into group_member (id, group_id, user_id) values ('m', 'child', 'usr_eve')",
+    )
+    .await;
+    let (code, out, _) = run(&pair, &["access", "eve@x.test", "gpt-4"]);
+    assert!(code == 3 && out.contains("may not use it, sees it"), "{out}");
+    let (_, out, _) = run(&pair, &["status"]);
+    assert!(out.contains("Child: it stands under an access group"), "{out}");
+    let (_, out, _) = run(&pair, &["doctor"]);
+    assert!(out.contains("groups under access groups"), "{out}");
 }

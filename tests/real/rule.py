@@ -45,22 +45,18 @@ class Rule:
         return [m for i in ids or [] if i in self.groups for m in self.groups[i]['access_model_names']]
 
     def key_of(self, user):
-        """The keys of somebody that could chat: no sessions of LiteLLM's own pages."""
+        """The keys of somebody: no sessions of LiteLLM's own pages."""
+        return [k for k in self.keys if k['user_id'] == user['user_id'] and k['team_id'] != 'litellm-dashboard']
+
+    def chats(self, key):
         chat = {'llm_api_routes', '/chat/completions', '/v1/*'}
-        return [
-            k
-            for k in self.keys
-            if k['user_id'] == user['user_id']
-            and k['team_id'] != 'litellm-dashboard'
-            and k['key_type'] not in ('management', 'read_only')
-            and (not k['allowed_routes'] or chat & set(k['allowed_routes']))
-        ]
+        return key['key_type'] not in ('management', 'read_only') and (not key['allowed_routes'] or chat & set(key['allowed_routes']))
 
     def alive(self, key):
         return not key['blocked'] and (key['expires'] is None or key['expires'] >= self.now)
 
     def usable(self, key):
-        return self.alive(key) and not (self.projects.get(key['project_id']) or {}).get('blocked')
+        return self.alive(key) and self.chats(key) and not (self.projects.get(key['project_id']) or {}).get('blocked')
 
     def key_allows(self, key, model, team_aliases, team):
         project = self.projects.get(key['project_id']) or {}
@@ -122,7 +118,7 @@ class Rule:
 
     def personal_path(self, user, model):
         keys = [k for k in self.key_of(user) if not k['team_id']]
-        if self.teams_of(user) and not any(map(self.usable, keys)):
+        if (self.teams_of(user) or self.key_of(user)) and not any(map(self.usable, keys)):
             return False
         if 'no-default-models' in (user['models'] or []) or not any(n == model and owner is None for n, owner, _ in self.served):
             return False
@@ -136,7 +132,11 @@ class Rule:
         )
 
     def may(self, user, model):
-        return any(self.team_path(user, t, model) for t in self.teams_of(user)) or self.personal_path(user, model)
+        # Besides the teams they are in, those they only have a key for.
+        by_key = {k['team_id'] for k in self.key_of(user)}
+        teams = self.teams_of(user)
+        teams += [t for t in self.teams.values() if t['team_id'] in by_key and t not in teams]
+        return any(self.team_path(user, t, model) for t in teams) or self.personal_path(user, model)
 
     def people(self, withdrawn):
         """Who has an account, and the models each of them sees. An administrator sees all but what LiteLLM served once."""

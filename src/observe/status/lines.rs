@@ -41,13 +41,21 @@ impl StatusReport {
         line("accounts", format!("{} active, {} locked", self.accounts_active, self.accounts_locked));
         line("groups", format!("{} with {} members", self.groups, self.members));
         if let Some(models) = &self.models {
-            let ModelsReport { known, people, sets, access_groups, grants, public } = models;
+            let ModelsReport { known, people, sets, access_groups, grants, public, inheriting } = models;
             line(
                 "models",
                 format!(
                     "{known}; {people} people have {sets} sets of them: {access_groups} access groups, {grants} grants"
                 ),
             );
+            for group in inheriting {
+                line(
+                    "group",
+                    format!(
+                        "{group}: it stands under an access group, and its members have that one's models"
+                    ),
+                );
+            }
             for model in public {
                 line("public model", format!("{model}: everybody sees it, although LiteLLM limits it"));
             }

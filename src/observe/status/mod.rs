@@ -152,6 +152,8 @@ pub struct ModelsReport {
     pub grants: i64,
     /// Models that everybody sees in Open WebUI although LiteLLM limits them.
     pub public: Vec<String>,
+    /// Groups of Open WebUI's own under our access groups: their members have models LiteLLM does not give them.
+    pub inheriting: Vec<String>,
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -275,7 +277,9 @@ pub async fn models(target: &Target, layout: &Layout) -> Result<ModelsReport> {
     let row = target.slow().query_one(text, &[]).await.map_err(on(Side::Target, action))?;
     let public =
         target.slow().query(layout.model_access.public, &[]).await.map_err(on(Side::Target, action))?;
+    let inheriting = if layout.has_parents() { ask(target, sql::CHILD_GROUPS).await? } else { Vec::new() };
     Ok(ModelsReport {
+        inheriting: inheriting.iter().map(|row| row.get(0)).collect(),
         known: row.get(0),
         people: row.get(1),
         sets: row.get(2),

@@ -5,7 +5,7 @@
 use super::{Check, Verdict, finding, fine};
 use crate::config::Config;
 use crate::error::{Result, Side, on};
-use crate::observe::status;
+use crate::observe::status::{self, ModelsReport};
 use crate::sql;
 use crate::target::Target;
 use crate::target::layout;
@@ -14,7 +14,9 @@ pub(super) async fn examine(target: &Target, config: &Config, checks: &mut Vec<C
     let row = target.slow().query_one(sql::DOCTOR_BOOKS, &[]).await;
     let row = row.map_err(on(Side::Target, "read our books"))?;
     let count = |name: &str| row.get::<_, i64>(name);
-    checks.extend(public_models(target, config).await);
+    let models = models(target, config).await;
+    checks.extend(models.as_ref().and_then(public_models));
+    checks.extend(models.as_ref().and_then(inheriting));
     checks.extend(critical(count("critical")));
     checks.extend(last_admins(count("last_admins")));
     checks.extend(email_conflicts(count("email_conflicts")));
@@ -25,9 +27,24 @@ pub(super) async fn examine(target: &Target, config: &Config, checks: &mut Vec<C
 }
 
 /// Books of an older release have no models yet.
-async fn public_models(target: &Target, config: &Config) -> Option<Check> {
+async fn models(target: &Target, config: &Config) -> Option<ModelsReport> {
     let layout = layout::find(target, config).await.ok()?;
-    let models = status::models(target, &layout).await.ok()?;
+    status::models(target, &layout).await.ok()
+}
+
+fn inheriting(models: &ModelsReport) -> Option<Check> {
+    (!models.inheriting.is_empty()).then(|| {
+        finding(
+            Verdict::Problem,
+            "groups under access groups",
+            models.inheriting.join(", "),
+            "a group has the models of the one it stands under, so its members have more than LiteLLM gives them",
+            "in Open WebUI: Admin Panel, Users, Groups: take these groups out from under the ones called \"Models: …\"",
+        )
+    })
+}
+
+fn public_models(models: &ModelsReport) -> Option<Check> {
     (!models.public.is_empty()).then(|| {
         finding(
             Verdict::Warning,

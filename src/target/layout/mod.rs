@@ -11,7 +11,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use crate::config::Config;
 use crate::error::{Error, Result, Side};
 use crate::postgres::quote_ident;
-use crate::sql;
+use crate::sql::{self, fill};
 use crate::target::{QUICK, Target, within};
 
 use shapes::{AccountEmail, ApiKeys, GroupMembers, ModelAccess, Settings, Shape};
@@ -72,6 +72,17 @@ impl Layout {
 
     fn written(&self) -> [&'static Shape; 3] {
         [&self.model_access.shape, &self.group_members.shape, &self.api_keys.shape]
+    }
+
+    /// The groups whose grants account $1 has, as a query.
+    pub fn groups_of(&self) -> String {
+        let direct = self.group_members.groups_of;
+        if self.parent_group { fill(sql::INHERITED_GROUPS, ":direct", direct) } else { direct.to_owned() }
+    }
+
+    /// Whether a group may stand under another, whose grants it has then.
+    pub fn has_parents(&self) -> bool {
+        self.parent_group
     }
 
     /// What else in Open WebUI may refer to the group `c.webui_id`, as a condition.

@@ -143,17 +143,25 @@ impl LiteLlm {
             return true;
         }
         let tags = self.tags(model, team);
-        let is_open = |item: &String| {
-            item == "*" || item == "all-proxy-models" || item == "all-team-models" && team.is_some()
-        };
-        // LiteLLM fails at a pattern that is none.
-        if !list.iter().any(is_open) && list.iter().any(|item| item.contains('*') && is_broken(item)) {
-            return false;
+        if list.iter().any(|item| tags.contains(item)) {
+            return true;
+        }
+        // Patterns come next, in their order. LiteLLM fails at one that is none, and at a NULL.
+        for item in list {
+            if item == "*" {
+                return true;
+            }
+            if item == NULL || item.contains('*') && is_broken(item) {
+                return false;
+            }
+            if item.contains('*') && fits(item, model) {
+                return true;
+            }
         }
         list.iter().any(|item| match item.as_str() {
-            "*" | "all-proxy-models" => true,
+            "all-proxy-models" => true,
             "all-team-models" if team.is_some() => true,
-            item => item == model || tags.contains(item) || (item.contains('*') && fits(item, model)),
+            item => item == model,
         })
     }
 
@@ -463,6 +471,8 @@ fn roster(team: &Value) -> (BTreeSet<String>, BTreeSet<String>) {
 }
 
 /// `*` is anything, `.` is any one character; nothing else is special in the tests' patterns.
+const NULL: &str = "\0";
+
 fn may_chat(key: &Value) -> bool {
     const ROUTES: [&str; 8] = [
         "llm_api_routes",
@@ -507,7 +517,11 @@ fn text(value: &Value) -> Option<String> {
 fn strings(value: &Value) -> Vec<String> {
     value
         .as_array()
-        .map(|all| all.iter().filter_map(Value::as_str).map(str::to_owned).collect())
+        .map(|all| {
+            let text =
+                |item: &Value| if item.is_null() { Some(NULL) } else { item.as_str() }.map(str::to_owned);
+            all.iter().filter_map(text).collect()
+        })
         .unwrap_or_default()
 }
 
