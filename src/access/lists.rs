@@ -324,6 +324,19 @@ fn is_usable(name: &str) -> bool {
     !name.is_empty() && name.len() <= NAME_MAX_BYTES && !name.contains(char::is_control)
 }
 
+/// Whether LiteLLM fails at a list for whatever its tags and patterns do not allow until there: then no other list is asked.
+pub fn is_spoiled(list: &[String]) -> bool {
+    for item in list {
+        if item == "*" {
+            return false;
+        }
+        if item == NULL || item.contains('*') && matches!(compile(item), Pattern::Broken) {
+            return true;
+        }
+    }
+    false
+}
+
 fn is_no_limit(list: &[String], place: Place<'_>) -> bool {
     list.is_empty()
         || list.iter().any(|item| {

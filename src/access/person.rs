@@ -12,7 +12,7 @@
 use std::collections::HashMap;
 
 use super::bits::Bits;
-use super::lists::{KnownModels, Place};
+use super::lists::{KnownModels, Place, is_spoiled};
 
 /// What of LiteLLM decides over one person.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -261,9 +261,9 @@ fn key_level<'a>(
     by_team: Option<&Bits>,
 ) -> KeyLevel<'a> {
     let place = team.map_or(Place::Anywhere, |team| Place::Team(&team.id));
-    let own = own_lists(known_models, key, place);
+    let own = own_lists(known_models, team, key, place);
     let mut by_team = by_team.cloned().unwrap_or_else(|| known_models.all());
-    if !key.override_models.is_empty() {
+    if !key.override_models.is_empty() && !team.is_some_and(|team| is_spoiled(&team.models)) {
         by_team.widen(&known_models.allowed(&key.override_models, place));
     }
     let project = key.project.as_ref().filter(|project| !project.models.is_empty());
@@ -279,21 +279,26 @@ fn key_level<'a>(
 
 /// The key's own list and that of its access groups. An alias grants nothing: Open WebUI's shared key does not know it, and whoever
 /// asks for its name gets the real model. Where the key itself would be refused because of where the alias leads, so is its owner.
-fn own_lists(known_models: &KnownModels, key: &Key, place: Place<'_>) -> Bits {
-    if key.models.iter().any(|model| model == "all-team-models") {
-        return known_models.all();
-    }
-    let mut own = (*known_models.allowed(&key.models, place)).clone();
-    if !key.group_models.is_empty() {
+fn own_lists(known_models: &KnownModels, team: Option<&Team>, key: &Key, place: Place<'_>) -> Bits {
+    let inherits = key.models.iter().any(|model| model == "all-team-models");
+    // Where LiteLLM fails at the first list, it does not ask the second.
+    let has_groups = !key.group_models.is_empty() && !is_spoiled(&key.models);
+    let mut own =
+        if inherits { known_models.all() } else { (*known_models.allowed(&key.models, place)).clone() };
+    if has_groups {
         own.widen(&known_models.allowed(&key.group_models, place));
     }
     if key.aliases.is_empty() {
         return own;
     }
+    // What a key without a list of its own may use is its team's.
+    let by_list = |target: &str| match team {
+        Some(team) if inherits => known_models.allows(&team_list(team), target, place),
+        _ => inherits || known_models.allows(&key.models, target, place),
+    };
     let leads_somewhere_allowed = |name: &String| {
         key.aliases.get(name).is_none_or(|target| {
-            known_models.allows(&key.models, target, place)
-                || !key.group_models.is_empty() && known_models.allows(&key.group_models, target, place)
+            by_list(target) || has_groups && known_models.allows(&key.group_models, target, place)
         })
     };
     let mut judged = known_models.none();

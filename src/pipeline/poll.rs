@@ -28,7 +28,8 @@ use crate::postgres;
 
 /// How long one request may take, from the look-up of the name to the last byte.
 const PATIENCE: Duration = Duration::from_secs(10);
-const BODY_MAX_BYTES: usize = 4 * 1024 * 1024;
+/// `/v1/model/info` has prices and more of each model.
+const BODY_MAX_BYTES: usize = 16 * 1024 * 1024;
 const NAMES_MAX: usize = 20_000;
 /// Changes of LiteLLM's rows ask for a fresh answer, but not more often than this.
 const CALM: Duration = Duration::from_secs(2);
@@ -112,8 +113,14 @@ async fn ask(api: &ModelsApi) -> Result<Models, Failure> {
     let names = names(&get(api, "/v1/models").await?)?;
     match get(api, "/v1/model/info").await {
         Ok(body) => Ok(tagged(names, &body)?),
-        // A key that may only list, or a LiteLLM that does not know the question: there are names, and no groups.
-        Err(Failure::Status(status)) if status.is_client_error() => Ok(tagged(names, b"{\"data\":[]}")?),
+        // A key that may only list, or a LiteLLM that does not know the question: there are names, and no groups. Any other
+        // failure says nothing about the groups, so what was last heard of all of it stays true.
+        Err(Failure::Status(
+            StatusCode::UNAUTHORIZED
+            | StatusCode::FORBIDDEN
+            | StatusCode::NOT_FOUND
+            | StatusCode::METHOD_NOT_ALLOWED,
+        )) => Ok(tagged(names, b"{\"data\":[]}")?),
         Err(error) => Err(error),
     }
 }
@@ -192,14 +199,21 @@ fn data(body: &[u8]) -> Result<Vec<Value>, Failure> {
 }
 
 /// These names with the access groups that an answer of `/v1/model/info` tags them with. What is a row of LiteLLM's database is left out: its
-/// tags are read there, and it may be one team's alone. A name that no deployment has is served by patterns, and has their groups.
+/// tags are read there. A name that only some team's own deployments have is not everybody's, and is dropped. A name that no deployment has is served by patterns, and has their groups.
 fn tagged(names: BTreeSet<String>, body: &[u8]) -> Result<Models, Failure> {
     let mut own: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    let (mut of_teams, mut of_all) = (BTreeSet::new(), BTreeSet::new());
     for deployment in data(body)? {
         let Some(name) = deployment.get("model_name").and_then(Value::as_str) else { continue };
         let info = |field: &str| deployment.get("model_info").and_then(|info| info.get(field));
         let team = info("team_id").and_then(Value::as_str).unwrap_or_default();
-        if info("db_model").and_then(Value::as_bool) == Some(true) || !team.is_empty() {
+        if !team.is_empty() {
+            of_teams.insert(name.to_owned());
+            of_teams.extend(info("team_public_model_name").and_then(Value::as_str).map(str::to_owned));
+            continue;
+        }
+        of_all.insert(name.to_owned());
+        if info("db_model").and_then(Value::as_bool) == Some(true) {
             continue;
         }
         let groups = info("access_groups").and_then(Value::as_array).into_iter().flatten();
@@ -214,7 +228,8 @@ fn tagged(names: BTreeSet<String>, body: &[u8]) -> Result<Models, Failure> {
         let groups = own.get(&name).cloned().unwrap_or_else(|| of_patterns(&name));
         (name, groups)
     };
-    Ok(names.into_iter().map(with_groups).collect())
+    let is_common = |name: &String| !of_teams.contains(name) || of_all.contains(name);
+    Ok(names.into_iter().filter(is_common).map(with_groups).collect())
 }
 
 #[cfg(test)]
@@ -237,9 +252,10 @@ mod tests {
         };
         assert_eq!(groups("a"), ["beta", "gamma"]);
         assert_eq!(groups("x/1"), ["wild"]);
-        for without in ["b", "row", "x/own"] {
+        for without in ["row", "x/own"] {
             assert!(groups(without).is_empty(), "{without}");
         }
+        assert!(!tagged(BTreeSet::clone(&names), answer).unwrap().contains_key("b"));
         assert!(tagged(names, b"{}").is_err());
     }
 

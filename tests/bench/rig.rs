@@ -36,8 +36,8 @@ impl Rig {
         let options = ClusterOptions { settings: all, durable: true, ..ClusterOptions::default() };
         let rig = Self { source: Cluster::start(options.clone())?, target: Cluster::start(options)? };
         for (cluster, name, schema) in [
-            (&rig.source, "litellm", Schema::LiteLlm1_109_1),
-            (&rig.target, "litellm", Schema::LiteLlm1_109_1),
+            (&rig.source, "litellm", Schema::LiteLlm1_110_2),
+            (&rig.target, "litellm", Schema::LiteLlm1_110_2),
             (&rig.target, "webui", Schema::OpenWebUi0_12_4),
         ] {
             let url = cluster.create_database(name).await?;
@@ -53,7 +53,7 @@ impl Rig {
         format!(
             "PostgreSQL {}, {} and {}, {} cores, two durable clusters",
             self.source.binaries().version(),
-            Schema::LiteLlm1_109_1,
+            Schema::LiteLlm1_110_2,
             Schema::OpenWebUi0_12_4,
             std::thread::available_parallelism().map_or(0, std::num::NonZero::get),
         )

@@ -43,6 +43,7 @@ mod page;
 mod passwords;
 mod plan;
 mod projection;
+mod recordings;
 mod resnapshot;
 mod scenarios;
 mod setup;

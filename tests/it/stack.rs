@@ -60,7 +60,7 @@ async fn the_roles_of_the_compose_file_are_enough_and_no_more_than_the_printed_o
     assert_eq!(psql(&cluster, "stack/postgres/init.sql"), (0, String::new()));
     // Both products make their tables with roles of their own.
     let owned = |name: &str| cluster.url(name).replace("postgres@", &format!("{name}@"));
-    load(&owned("litellm"), Schema::LiteLlm1_109_1).await.unwrap();
+    load(&owned("litellm"), Schema::LiteLlm1_110_2).await.unwrap();
     load(&owned("webui"), Schema::OpenWebUi0_12_4).await.unwrap();
     open_webui_admin(&owned("webui")).await.unwrap();
     for time in ["first", "second"] {

@@ -83,7 +83,7 @@ async fn perform(
     let cluster = servers::start(screen).await?;
     let Stage { cluster, daemon } = stage.insert(Stage { cluster, daemon: None });
     let config = servers::prepare(cluster).await?;
-    screen.line("Two databases, made by LiteLLM 1.109.1 and Open WebUI 0.12.4, and LiteLLM's people.");
+    screen.line("Two databases, made by LiteLLM 1.110.2 and Open WebUI 0.12.4, and LiteLLM's people.");
 
     let mut show = Show::new(screen, cluster, config).await?;
     let running = daemon.insert(tokio::spawn(run::serve(show.config.clone(), cancel.clone())));

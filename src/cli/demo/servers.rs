@@ -29,7 +29,7 @@ pub(super) async fn start(screen: &Screen) -> Result<Cluster> {
 pub(super) async fn prepare(cluster: &Cluster) -> Result<Config> {
     let litellm = cluster.create_database("litellm").await?;
     let webui = cluster.create_database("webui").await?;
-    testbed::load(&litellm, Schema::LiteLlm1_109_1).await?;
+    testbed::load(&litellm, Schema::LiteLlm1_110_2).await?;
     testbed::load(&webui, Schema::OpenWebUi0_12_4).await?;
     testbed::open_webui_admin(&webui).await?;
     testbed::demo_people(&litellm).await?;

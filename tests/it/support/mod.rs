@@ -42,7 +42,7 @@ pub(crate) struct PairOptions {
 
 impl Default for PairOptions {
     fn default() -> Self {
-        Self { litellm: Schema::LiteLlm1_109_1, webui: Schema::OpenWebUi0_12_4, admin: true }
+        Self { litellm: Schema::LiteLlm1_110_2, webui: Schema::OpenWebUi0_12_4, admin: true }
     }
 }
 

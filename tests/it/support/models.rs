@@ -206,22 +206,29 @@ impl LiteLlm {
             !names.is_empty() && self.list(&names, model, team_id.as_deref())
         };
         // An alias grants nothing, and may lead to what the key's lists deny.
+        let inherits = list.iter().any(|item| item == "all-team-models");
         let lists = |name: &str| {
-            self.list(&list, name, team_id.as_deref())
-                || through_groups(self.group_names(&ids, |_| true), name)
+            let by_list = match team {
+                Some(team) if inherits && name != model => self.team_lets(team, name),
+                _ => inherits || self.list(&list, name, team_id.as_deref()),
+            };
+            by_list || !is_spoiled(&list) && through_groups(self.group_names(&ids, |_| true), name)
         };
-        let own = list.iter().any(|item| item == "all-team-models") || lists(model) && lists(asked);
+        let own = lists(model) && lists(asked);
         let by_team = team.is_none_or(|team| {
             self.team_lets(team, model)
-                || through_groups(
-                    self.group_names(&ids, |group| {
-                        strings(&group["assigned_team_ids"]).iter().any(|id| team["team_id"] == id.as_str())
-                            || strings(&group["assigned_key_ids"])
+                || !is_spoiled(&strings(&team["models"]))
+                    && through_groups(
+                        self.group_names(&ids, |group| {
+                            strings(&group["assigned_team_ids"])
                                 .iter()
-                                .any(|id| *id == token || super::compare::sha256(id) == token)
-                    }),
-                    model,
-                )
+                                .any(|id| team["team_id"] == id.as_str())
+                                || strings(&group["assigned_key_ids"])
+                                    .iter()
+                                    .any(|id| *id == token || super::compare::sha256(id) == token)
+                        }),
+                        model,
+                    )
         });
         own && by_team
     }
@@ -488,6 +495,12 @@ fn may_chat(key: &Value) -> bool {
     key["key_type"] != "management"
         && key["key_type"] != "read_only"
         && (routes.is_empty() || routes.iter().any(|route| ROUTES.contains(&route.as_str())))
+}
+
+/// LiteLLM fails at it, and asks no other list.
+fn is_spoiled(list: &[String]) -> bool {
+    let fails = |item: &String| item == NULL || item.contains('*') && is_broken(item);
+    list.iter().take_while(|item| *item != "*").any(fails)
 }
 
 fn is_broken(pattern: &str) -> bool {

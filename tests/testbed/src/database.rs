@@ -87,7 +87,7 @@ macro_rules! schemas {
 
 schemas! {
     LiteLlm1_77_3 = "LiteLLM 1.77.3", "litellm-1.77.3.sql";
-    LiteLlm1_109_1 = "LiteLLM 1.109.1", "litellm-1.109.1.sql";
+    LiteLlm1_110_2 = "LiteLLM 1.110.2", "litellm-1.110.2.sql";
     OpenWebUi0_6_30 = "Open WebUI 0.6.30", "open-webui-0.6.30.sql";
     OpenWebUi0_6_43 = "Open WebUI 0.6.43", "open-webui-0.6.43.sql";
     OpenWebUi0_7_2 = "Open WebUI 0.7.2", "open-webui-0.7.2.sql";
@@ -103,7 +103,7 @@ schemas! {
 impl Schema {
     /// Whether it is one of LiteLLM's, the source; the others are Open WebUI's, the target.
     pub fn is_litellm(self) -> bool {
-        matches!(self, Self::LiteLlm1_77_3 | Self::LiteLlm1_109_1)
+        matches!(self, Self::LiteLlm1_77_3 | Self::LiteLlm1_110_2)
     }
 
     /// Open WebUI's releases, oldest first.

@@ -1,4 +1,4 @@
-//! Made-up people for the demo, and the changes it shows live. Plain SQL, LiteLLM 1.109.1.
+//! Made-up people for the demo, and the changes it shows live. Plain SQL, LiteLLM 1.110.2.
 
 use anyhow::{Context, Result};
 
@@ -7,7 +7,7 @@ use crate::database::{connect, execute};
 const PEOPLE: &str = include_str!("../workload/demo-people.sql");
 const LIVE: &str = include_str!("../workload/demo-live.sql");
 
-/// Fills an empty LiteLLM 1.109.1 database with 3 organizations, 6 teams and 40 people.
+/// Fills an empty LiteLLM 1.110.2 database with 3 organizations, 6 teams and 40 people.
 pub async fn demo_people(url: &str) -> Result<()> {
     execute(url, PEOPLE).await.context("could not add the people of the demo")
 }

@@ -1,11 +1,11 @@
-//! Many people with lists of models at every level, for figures about model access. Plain SQL, LiteLLM 1.109.1.
+//! Many people with lists of models at every level, for figures about model access. Plain SQL, LiteLLM 1.110.2.
 
 /// How many people there are.
 pub const PEOPLE: u32 = 20_000;
 /// How many of them are in team `t1`.
 pub const BIG_TEAM: u32 = 5_000;
 
-/// SQL for an empty LiteLLM 1.109.1: [`PEOPLE`] people, 400 teams (`t1` with [`BIG_TEAM`] of them), 40 organizations,
+/// SQL for an empty LiteLLM 1.110.2: [`PEOPLE`] people, 400 teams (`t1` with [`BIG_TEAM`] of them), 40 organizations,
 /// 40 models, three keys each, and lists at every level.
 pub fn many_with_lists() -> String {
     format!(

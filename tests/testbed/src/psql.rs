@@ -1,6 +1,6 @@
 //! Runs the workload scripts, which need psql for its variables, `\if` and `\gset`.
 //!
-//! They fit LiteLLM 1.109.1 only.
+//! They fit LiteLLM 1.110.2 only.
 
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -14,7 +14,7 @@ use crate::binaries::candidates;
 const SEED: &str = include_str!("../workload/litellm-seed.sql");
 const CHURN: &str = include_str!("../workload/litellm-churn.sql");
 
-/// Fills an empty LiteLLM 1.109.1 database, awkward rows included. Deterministic: the same
+/// Fills an empty LiteLLM 1.110.2 database, awkward rows included. Deterministic: the same
 /// numbers give the same ids, e-mails and tokens.
 pub async fn seed(url: &str, users: u32, teams: u32, orgs: u32, keys: u32) -> Result<()> {
     let variables = [("users", users), ("teams", teams), ("orgs", orgs), ("keys", keys)];

@@ -147,7 +147,7 @@ async fn every_schema_loads_and_leaves_later_sessions_alone() {
 #[tokio::test]
 async fn seed_and_churn_run_and_a_failure_is_told() {
     let url = shared().create_database("seeded").await.unwrap();
-    load(&url, Schema::LiteLlm1_109_1).await.unwrap();
+    load(&url, Schema::LiteLlm1_110_2).await.unwrap();
     seed(&url, 200, 12, 4, 300).await.unwrap();
     assert!(number(&url, "select count(*) from \"LiteLLM_UserTable\"").await >= 200);
     for round in 1..=2 {
@@ -163,7 +163,7 @@ async fn seed_and_churn_run_and_a_failure_is_told() {
 #[tokio::test]
 async fn the_demo_fits_together() {
     let url = shared().create_database("demo").await.unwrap();
-    load(&url, Schema::LiteLlm1_109_1).await.unwrap();
+    load(&url, Schema::LiteLlm1_110_2).await.unwrap();
     demo_people(&url).await.unwrap();
     let rows = |table| format!("select count(*) from \"LiteLLM_{table}\"");
     assert_eq!(number(&url, &rows("UserTable")).await, 40);

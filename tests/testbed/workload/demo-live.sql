@@ -1,5 +1,5 @@
 -- What happens in LiteLLM while the demo runs. Runs on: source, after demo-people.sql. Plain SQL; psql runs it as it stands.
--- Each statement is one LiteLLM 1.109.1 sends. A blank line ends a transaction; "change:" starts the next title.
+-- Each statement is one LiteLLM 1.110.2 sends. A blank line ends a transaction; "change:" starts the next title.
 
 -- change: Nora Whitfield is hired and joins Platform
 insert into public."LiteLLM_UserTable" (user_id, user_alias, user_email, user_role, models, teams, metadata, spend, created_at, updated_at) values ('demo-user-41', 'Nora Whitfield', 'Nora.Whitfield@northwind.example', 'internal_user', '{}', '{}', '{}', 0, timezone('UTC', now()), timezone('UTC', now()));

@@ -1,4 +1,4 @@
--- People for the demo: 3 organizations, 6 teams, 40 people, 8 keys. Runs on: source, LiteLLM 1.109.1, an empty database.
+-- People for the demo: 3 organizations, 6 teams, 40 people, 8 keys. Runs on: source, LiteLLM 1.110.2, an empty database.
 -- Plain SQL. Key N is the string sk-demo-N, its row holds the sha256 of that. Everyone and every address is made up.
 --
 -- Awkward on purpose: addresses in mixed case (3, 12, 27), people without one (18, 31), two accounts with one address

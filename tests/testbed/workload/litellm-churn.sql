@@ -1,4 +1,4 @@
--- litellm-churn.sql : one round of what the LiteLLM 1.109.1 endpoints and background jobs write, after litellm-seed.sql.
+-- litellm-churn.sql : one round of what the LiteLLM 1.110.2 endpoints and background jobs write, after litellm-seed.sql.
 --
 --   for r in $(seq 1 100); do psql -d litellm -v round=$r -v flush_keys=500 -v flushes=3 -f litellm-churn.sql; done
 --
