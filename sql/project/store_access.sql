@@ -1,7 +1,8 @@
 -- Writes which set of models each of some people has, and says what follows for Open WebUI. Runs on: target, after the
 -- accounts. $1 now (timestamptz), $2 end of the batch (pg_lsn), $3 one audit row per person (boolean; else a summary),
 -- $4 user ids and $5 their sets (text[], NULL: no model), $6 every one of these sets with $7 its name and $8 its models, a
--- JSON array (text[]), $9 how many people make a group (integer), $10 every set, and no account (boolean; else what changed).
+-- JSON array (text[]), $9 how many people make a group (integer), $10 what is answered (text):
+-- 'changed' what this changes, 'sets' every set and no account, 'stripped' nothing but who loses their last model.
 -- Returns (kind, id, wants, has, hash): 'set': a set, whether it should have a group and has one; 'person': an account whose
 -- grants or membership may differ; 'stripped': an account that loses its last model, as a hash.
 with decided as materialized (
@@ -53,7 +54,7 @@ with decided as materialized (
       from (select hash, people from counted
              union all
             select m.hash, m.people from model_set m
-             where $10 and m.hash not in (select hash from delta)) c
+             where $10 = 'sets' and m.hash not in (select hash from delta)) c
       left join access_group g on g.set_hash = c.hash
 ), principal as (
     -- Also of those who keep their set: they are only given where what they have in Open WebUI is in doubt.
@@ -78,9 +79,9 @@ with decided as materialized (
     select 'SYNC_MODELS', null, 'SUCCESS', null, jsonb_build_object('people', count(*)), $1, $2
       from changed where not $3 having count(*) > 0
 )
-select 'set' as kind, hash as id, wants, has, null::bigint as hash from judged
+select 'set' as kind, hash as id, wants, has, null::bigint as hash from judged where $10 <> 'stripped'
 union all
-select 'person', id, null, null, null from principal where not $10
+select 'person', id, null, null, null from principal where $10 = 'changed'
 union all
 select 'stripped', '', null, null, hashtextextended(old_id, 0) from changed c
  where new_hash is null and old_hash is not null and active

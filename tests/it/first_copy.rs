@@ -61,7 +61,7 @@ async fn an_old_litellm_is_copied_and_followed() {
     let _daemon = Daemon::start(&pair);
     pair.settle().await;
     assert_in_step(&pair).await;
-    assert_eq!(pair.account("ann@x.test").await, "usr_ann|Team\nüne-Ann\\ \"A\"\t|admin|active");
+    assert_eq!(pair.account("ann@x.test").await, "usr_ann|Team\nüne-Ann\\ \"A\"|admin|active");
     // Foreign keys carry a new organization id into the person's row.
     pair.litellm("update \"LiteLLM_OrganizationTable\" set organization_id = 'o2'").await;
     pair.litellm(&person("dora", "dora@x.test")).await;

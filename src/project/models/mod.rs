@@ -7,15 +7,16 @@
 //! [`Rules::group_min`] people share is granted to them directly.
 
 mod people;
+mod store;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio_postgres::Row;
 use tokio_postgres::types::{ToSql, Type};
 
 use people::{People, is_everybody, next_of_all, next_touched, people};
+use store::{Asked, Follows, store};
 
 use super::touched::Touched;
 use super::{Outcome, Scope, Stamp, bury, only, prefix, within_budget};
@@ -159,18 +160,6 @@ impl Texts {
     }
 }
 
-/// What `store_access.sql` says follows.
-#[derive(Debug, Default)]
-struct Follows {
-    people: Vec<String>,
-    /// Sets that have a group from now on, and those of them that are new; sets that have none.
-    grouped: Vec<String>,
-    new_groups: Vec<String>,
-    ungrouped: Vec<String>,
-    former_groups: Vec<String>,
-    stripped: Vec<i64>,
-}
-
 impl Access {
     pub(super) fn new(layout: &Layout, rules: Rules) -> Self {
         Self { rules, texts: Texts::new(layout), known_models: Mutex::default() }
@@ -295,10 +284,12 @@ impl Access {
             let decided = self.decide(target, known_models, &next, stamp).await?;
             drop(next);
             people += decided.len();
-            stripped.append(&mut self.store(target, &decided, true, stamp).await?.stripped);
+            stripped.append(
+                &mut store(target, &decided, self.rules.group_min, Asked::Stripped, stamp).await?.stripped,
+            );
             next = next_of_all(target, &last).await?;
         }
-        let follows = self.store(target, &[], true, stamp).await?;
+        let follows = store(target, &[], self.rules.group_min, Asked::Sets, stamp).await?;
         let people = i64::try_from(people).unwrap_or(i64::MAX);
         let changes = Changes { people, ..self.write_rows(target, &follows, true, SLOW, stamp).await? };
         Ok((changes, stripped))
@@ -461,7 +452,7 @@ impl Access {
     /// Stores what people are to have, and brings Open WebUI in line with it. Gives what it changed, and who lost their last
     /// model.
     async fn write(&self, target: &Target, decided: &[Decided], stamp: Stamp) -> Result<(Changes, Vec<i64>)> {
-        let mut follows = self.store(target, decided, false, stamp).await?;
+        let mut follows = store(target, decided, self.rules.group_min, Asked::Changed, stamp).await?;
         let stripped = std::mem::take(&mut follows.stripped);
         let mut changes = Changes::default();
         if !follows.people.is_empty() {
@@ -526,65 +517,6 @@ impl Access {
         changes.grants_removed = grants.get(1);
         Ok(changes)
     }
-
-    async fn store(
-        &self,
-        target: &Target,
-        decided: &[Decided],
-        everybody: bool,
-        stamp: Stamp,
-    ) -> Result<Follows> {
-        let types = [
-            Type::TIMESTAMPTZ,
-            Type::PG_LSN,
-            Type::BOOL,
-            Type::TEXT_ARRAY,
-            Type::TEXT_ARRAY,
-            Type::TEXT_ARRAY,
-            Type::TEXT_ARRAY,
-            Type::TEXT_ARRAY,
-            Type::INT4,
-            Type::BOOL,
-        ];
-        let statement = target.prepare(sql::STORE_ACCESS, &types).await?;
-        let users: Vec<&str> = decided.iter().map(|(user, _)| user.as_str()).collect();
-        let hashes: Vec<Option<&str>> =
-            decided.iter().map(|(_, set)| set.as_ref().map(|set| set.hash.as_str())).collect();
-        let sets: BTreeSet<&ModelSet> = decided.iter().filter_map(|(_, set)| set.as_deref()).collect();
-        let set_hashes: Vec<&str> = sets.iter().map(|set| set.hash.as_str()).collect();
-        let names: Vec<String> = sets.iter().map(|set| set.name()).collect();
-        let models: Vec<String> =
-            sets.iter().map(|set| serde_json::Value::from(set.models.as_slice()).to_string()).collect();
-        let Stamp { now, lsn, audit_each, .. } = stamp;
-        let group_min = self.rules.group_min;
-        let parameters: &[&(dyn ToSql + Sync)] =
-            &[&now, &lsn, &audit_each, &users, &hashes, &set_hashes, &names, &models, &group_min, &everybody];
-        let patience = if decided.len() > MANY || everybody { SLOW } else { QUICK };
-        let rows = target.query("store who may use what", patience, &statement, parameters).await?;
-        Ok(follows(&rows))
-    }
-}
-
-fn follows(rows: &[Row]) -> Follows {
-    let mut follows = Follows::default();
-    for row in rows {
-        let id: String = row.get(1);
-        match row.get(0) {
-            "person" => follows.people.push(id),
-            "stripped" => follows.stripped.extend(row.get::<_, Option<i64>>(4)),
-            _ => {
-                let (wants, has): (bool, bool) = (row.get(2), row.get(3));
-                if wants && !has {
-                    follows.new_groups.push(id.clone());
-                }
-                if has && !wants {
-                    follows.former_groups.push(id.clone());
-                }
-                if wants { follows.grouped.push(id) } else { follows.ungrouped.push(id) }
-            }
-        }
-    }
-    follows
 }
 
 async fn go_back(target: &Target) -> Result<()> {
