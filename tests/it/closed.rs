@@ -125,7 +125,8 @@ async fn lists_of_any_dimension_are_read_and_a_list_of_nulls_allows_nothing() {
     for user in 1..=5 {
         seen.push(sees(&pair, &format!("usr_a{user}")).await);
     }
-    assert_eq!(seen, ["claude gpt-4o", "claude gpt-4o", "", "claude", "gpt-4o"], "{}", daemon.log());
+    // What stands beside a NULL goes with it: LiteLLM fails at it before it looks at names.
+    assert_eq!(seen, ["claude gpt-4o", "claude gpt-4o", "", "", ""], "{}", daemon.log());
     assert!(!daemon.log().contains("panicked"), "{}", daemon.log());
 }
 
