@@ -86,7 +86,7 @@ pub async fn copy(
             // What is there of it takes room, and room may be what was missing.
             for table in concerned.into_iter().map(TableId::table) {
                 let text = format!("drop table if exists stage_{}", table.mirror);
-                if let Err(error) = target.execute("clean up after the copy", &text).await {
+                if let Err(error) = target.execute_quick("clean up after the copy", &text).await {
                     tracing::warn!(error = error_chain(&error), "a staging table stays for now");
                 }
             }
@@ -262,7 +262,9 @@ async fn merge_at(
         checkpoint::commit(target, known.epoch, end, &known.projected_with).await?;
     }
     for table in TableId::all().filter(|id| copied.request.concerns(*id)).map(TableId::table) {
-        target.execute("clean up after the copy", &format!("drop table stage_{}", table.mirror)).await?;
+        target
+            .execute_quick("clean up after the copy", &format!("drop table stage_{}", table.mirror))
+            .await?;
     }
     Ok(drifts)
 }

@@ -199,6 +199,12 @@ impl Target {
         within(Side::Target, action, SLOW, run).await
     }
 
+    /// The same of what is done at once, whatever there is: a link that was cut meanwhile is noticed soon.
+    pub async fn execute_quick(&self, action: &'static str, text: &str) -> Result<()> {
+        let text = self.text(text);
+        within(Side::Target, action, QUICK, self.connection.client.batch_execute(&text)).await
+    }
+
     fn text<'a>(&self, text: &'a str) -> Cow<'a, str> {
         if self.temporary { Cow::Owned(sql::among_temporary(text)) } else { Cow::Borrowed(text) }
     }
@@ -279,7 +285,7 @@ impl Target {
 
     async fn end(&self, action: &'static str, text: &str) -> Result<()> {
         self.is_large.store(false, Ordering::Relaxed);
-        self.execute(action, text).await
+        within(Side::Target, action, END, self.connection.client.batch_execute(text)).await
     }
 
     /// Begins a transaction that is written in many pieces: look-ups still, but planned for what each of them holds.
@@ -300,7 +306,7 @@ impl Target {
     pub async fn plan_large(&self) -> Result<()> {
         self.prepared.lock().unwrap_or_else(PoisonError::into_inner).retain(|(is_large, _), _| !is_large);
         self.is_large.store(true, Ordering::Relaxed);
-        self.execute(
+        self.execute_quick(
             "plan for many rows",
             "set local plan_cache_mode = auto; set local enable_nestloop = on; set local enable_seqscan = on;
              set local enable_hashjoin = on; set local enable_mergejoin = on; set local enable_material = on;
@@ -312,7 +318,7 @@ impl Target {
     /// From here to the next [`Self::plan_large`], statements are planned for all there is: nothing of it is looked up one by one, few
     /// as the planner may expect of it.
     pub async fn plan_everything(&self) -> Result<()> {
-        self.execute("plan for everything", "set local enable_nestloop = off").await
+        self.execute_quick("plan for everything", "set local enable_nestloop = off").await
     }
 
     /// Renews the statistics of our own tables, also within a transaction that changed much of them: what it plans next would
@@ -344,7 +350,7 @@ impl Target {
     /// From here on, statements are planned as ever again: undoes [`Self::plan_large`].
     pub async fn plan_small(&self) -> Result<()> {
         self.is_large.store(false, Ordering::Relaxed);
-        self.execute(
+        self.execute_quick(
             "plan for few rows",
             "set local plan_cache_mode to default; set local enable_seqscan to default;
              set local enable_hashjoin to default; set local enable_mergejoin to default;
@@ -362,6 +368,9 @@ const LEASE_TRIES: u32 = 20;
 /// How long a statement of a small batch may take before the connection counts as dead: a link that was cut
 /// silently never answers.
 pub const QUICK: Duration = Duration::from_secs(15);
+/// The same for the end of a transaction of any size: nearly all of what is to be flushed was written before. What became of one
+/// whose answer is lost, the checkpoint says.
+const END: Duration = Duration::from_secs(60);
 /// The same for statements over everything there is.
 pub const SLOW: Duration = Duration::from_secs(900);
 
