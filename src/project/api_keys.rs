@@ -41,7 +41,7 @@ impl KeyTexts {
             TouchedFrom::Arrays => "unnest($4::text[])",
             // Whoever is new waits for a key as well.
             TouchedFrom::Table | TouchedFrom::Remaining => {
-                "(select id from touched where kind in ('rights', 'user') and id in (select user_id from key_concern))"
+                "(select distinct id from touched where kind in ('rights', 'user') and id in (select user_id from key_concern))"
             }
             TouchedFrom::Everything => "(select user_id as id from key_concern)",
         };
