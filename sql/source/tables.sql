@@ -1,8 +1,8 @@
 -- LiteLLM's tables as they are: a row for each column. Runs on: source; reads catalogs only, so that nobody's lock is waited for.
 -- $1 schema, $2 table names (text[]). Returns (table_name, table_oid, filenode, column_name, attnum, type), in column order, and by
 -- what UPDATE and DELETE tell a row once the table is published: identity (relreplident) and identified_by, the columns of
--- the primary key, or of the index that was chosen instead; NULL where there is none. published: whether publication $3 holds it; rows: how many
--- the planner takes it to have, 0 where it does not know.
+-- the primary key, or of the index that was chosen instead; NULL where there is none. published: whether publication $3 holds it;
+-- rows: how many the planner takes it to have, 0 where it does not know.
 select c.relname::text as table_name, c.oid as table_oid, c.relfilenode as filenode, a.attname::text as column_name, a.attnum,
        format_type(a.atttypid, a.atttypmod) as type, c.relreplident::text as identity,
        (select array_agg(k.attname::text order by k.attname)

@@ -55,7 +55,16 @@ pub struct KnownModels {
     /// What a tag stands for, and what it stands for in a team besides.
     tags: HashMap<String, Bits>,
     team_tags: HashMap<(String, String), Bits>,
-    lists: Mutex<HashMap<ListKey, Arc<Bits>>>,
+    lists: Mutex<HashMap<ListKey, Meaning>>,
+}
+
+/// What a list comes to.
+#[derive(Debug, Clone)]
+pub struct Meaning {
+    /// What it allows of all known models, whether or not they are served there.
+    pub allowed: Arc<Bits>,
+    /// LiteLLM fails at it for everything else: then it asks no other list.
+    pub is_spoiled: bool,
 }
 
 /// Where a list stands: it decides what `all-team-models` and team-scoped tags mean.
@@ -200,32 +209,37 @@ impl KnownModels {
 
     /// What a list allows of all known models, whether or not they are served there.
     pub fn allowed(&self, list: &[String], place: Place<'_>) -> Arc<Bits> {
+        self.meaning(list, place).allowed
+    }
+
+    /// What a list comes to.
+    pub fn meaning(&self, list: &[String], place: Place<'_>) -> Meaning {
         let team = match place {
             Place::Team(team) if self.of_team.contains_key(team) => Some(team.to_owned()),
             Place::Team(_) | Place::Anywhere => None,
         };
         let key = (team, matches!(place, Place::Team(_)), list.to_vec());
         if let Some(known) = self.lists().get(&key) {
-            return Arc::clone(known);
+            return known.clone();
         }
-        let bits = Arc::new(self.resolve(list, place));
+        let meaning = self.resolve(list, place);
         let mut lists = self.lists();
         if lists.len() >= KEPT_LISTS {
             lists.clear();
         }
-        lists.insert(key, Arc::clone(&bits));
-        bits
+        lists.insert(key, meaning.clone());
+        meaning
     }
 
-    fn lists(&self) -> std::sync::MutexGuard<'_, HashMap<ListKey, Arc<Bits>>> {
+    fn lists(&self) -> std::sync::MutexGuard<'_, HashMap<ListKey, Meaning>> {
         self.lists.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Tags, then patterns one after the other, then everything else, as LiteLLM looks at them. What it stumbles over on the way, a
-    /// pattern that is none or a NULL, is the end of it: it refuses whatever was not allowed until there.
-    fn resolve(&self, list: &[String], place: Place<'_>) -> Bits {
-        if list.is_empty() {
-            return self.all();
+    /// Tags, then patterns, then everything else, as LiteLLM looks at them.
+    fn resolve(&self, list: &[String], place: Place<'_>) -> Meaning {
+        let (patterns, end) = patterns(list);
+        if end == End::Open || end == End::Through && is_no_limit(list, place) {
+            return Meaning { allowed: Arc::new(self.all()), is_spoiled: false };
         }
         let mut bits = self.none();
         for item in list {
@@ -238,39 +252,19 @@ impl KnownModels {
                 bits.widen(tagged);
             }
         }
-        let mut patterns = 0;
-        for item in list {
-            if item == NULL {
-                return bits;
-            }
-            if item == "*" {
-                return self.all();
-            }
-            if !item.contains('*') {
-                continue;
-            }
-            patterns += 1;
-            if patterns > PATTERNS_OF_A_LIST {
-                continue;
-            }
-            let pattern = match compile(item) {
-                Pattern::Fits(pattern) => pattern,
-                Pattern::TooMuch => continue,
-                Pattern::Broken => return bits,
-            };
+        for pattern in &patterns {
             for (at, name) in self.names.iter().enumerate() {
                 if pattern.is_match(name) {
                     bits.insert(at);
                 }
             }
         }
-        if is_no_limit(list, place) {
-            return self.all();
+        if end == End::Through {
+            for at in list.iter().filter_map(|item| self.place(item)) {
+                bits.insert(at);
+            }
         }
-        for at in list.iter().filter_map(|item| self.place(item)) {
-            bits.insert(at);
-        }
-        bits
+        Meaning { allowed: Arc::new(bits), is_spoiled: end == End::Spoiled }
     }
 
     /// Whether a list allows one name, known or not: what an alias of a key points to.
@@ -278,19 +272,10 @@ impl KnownModels {
         if let Some(at) = self.place(name) {
             return self.allowed(list, place).contains(at);
         }
-        // The same order.
-        for item in list {
-            if item == "*" {
-                return true;
-            }
-            match item.contains('*').then(|| compile(item)) {
-                Some(Pattern::Fits(pattern)) if pattern.is_match(name) => return true,
-                Some(Pattern::Broken) => return false,
-                _ if item == NULL => return false,
-                _ => {}
-            }
-        }
-        is_no_limit(list, place) || list.iter().any(|item| item == name)
+        let (patterns, end) = patterns(list);
+        end == End::Open
+            || patterns.iter().any(|pattern| pattern.is_match(name))
+            || end == End::Through && (is_no_limit(list, place) || list.iter().any(|item| item == name))
     }
 
     /// The place of a known model.
@@ -324,17 +309,41 @@ fn is_usable(name: &str) -> bool {
     !name.is_empty() && name.len() <= NAME_MAX_BYTES && !name.contains(char::is_control)
 }
 
-/// Whether LiteLLM fails at a list for whatever its tags and patterns do not allow until there: then no other list is asked.
-pub fn is_spoiled(list: &[String]) -> bool {
+/// How looking at the patterns of a list ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// At a bare `*`: everything is allowed.
+    Open,
+    /// At what LiteLLM stumbles over, a pattern that is none or a NULL: whatever was not allowed until there is refused.
+    Spoiled,
+    /// At the end of the list: names come next.
+    Through,
+}
+
+/// The patterns of a list in their order, as far as LiteLLM comes with them.
+fn patterns(list: &[String]) -> (Vec<Regex>, End) {
+    let (mut found, mut seen) = (Vec::new(), 0);
     for item in list {
-        if item == "*" {
-            return false;
+        if item == NULL {
+            return (found, End::Spoiled);
         }
-        if item == NULL || item.contains('*') && matches!(compile(item), Pattern::Broken) {
-            return true;
+        if item == "*" {
+            return (found, End::Open);
+        }
+        if !item.contains('*') {
+            continue;
+        }
+        seen += 1;
+        if seen > PATTERNS_OF_A_LIST {
+            continue;
+        }
+        match compile(item) {
+            Pattern::Fits(pattern) => found.push(pattern),
+            Pattern::TooMuch => {}
+            Pattern::Broken => return (found, End::Spoiled),
         }
     }
-    false
+    (found, End::Through)
 }
 
 fn is_no_limit(list: &[String], place: Place<'_>) -> bool {
@@ -363,9 +372,12 @@ fn compile(pattern: &str) -> Pattern {
     }
 }
 
-/// Whether `pattern` has a `*` and serves `name`, as LiteLLM understands it.
-pub fn fits(pattern: &str, name: &str) -> bool {
-    pattern.contains('*') && matches!(compile(pattern), Pattern::Fits(pattern) if pattern.is_match(name))
+/// What serves names as LiteLLM understands it, if `pattern` is one: with a `*`, and a regular expression that we take.
+pub fn pattern(pattern: &str) -> Option<Regex> {
+    match compile(pattern) {
+        Pattern::Fits(compiled) if pattern.contains('*') => Some(compiled),
+        _ => None,
+    }
 }
 
 /// What became of a pattern.

@@ -12,7 +12,7 @@
 use std::collections::HashMap;
 
 use super::bits::Bits;
-use super::lists::{KnownModels, Place, is_spoiled};
+use super::lists::{KnownModels, Place};
 
 /// What of LiteLLM decides over one person.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -263,7 +263,9 @@ fn key_level<'a>(
     let place = team.map_or(Place::Anywhere, |team| Place::Team(&team.id));
     let own = own_lists(known_models, team, key, place);
     let mut by_team = by_team.cloned().unwrap_or_else(|| known_models.all());
-    if !key.override_models.is_empty() && !team.is_some_and(|team| is_spoiled(&team.models)) {
+    if !key.override_models.is_empty()
+        && !team.is_some_and(|team| known_models.meaning(&team.models, place).is_spoiled)
+    {
         by_team.widen(&known_models.allowed(&key.override_models, place));
     }
     let project = key.project.as_ref().filter(|project| !project.models.is_empty());
@@ -282,7 +284,7 @@ fn key_level<'a>(
 fn own_lists(known_models: &KnownModels, team: Option<&Team>, key: &Key, place: Place<'_>) -> Bits {
     let inherits = key.models.iter().any(|model| model == "all-team-models");
     // Where LiteLLM fails at the first list, it does not ask the second.
-    let has_groups = !key.group_models.is_empty() && !is_spoiled(&key.models);
+    let has_groups = !key.group_models.is_empty() && !known_models.meaning(&key.models, place).is_spoiled;
     let mut own =
         if inherits { known_models.all() } else { (*known_models.allowed(&key.models, place)).clone() };
     if has_groups {

@@ -10,14 +10,14 @@ use std::time::{Duration, SystemTime};
 use tokio_postgres::types::Type;
 
 use crate::copy::verify::{self, Difference};
-use crate::error::{Result, Side, on};
+use crate::error::Result;
 use crate::mirror;
 use crate::position::Lsn;
 use crate::project::touched::Touched;
 use crate::project::{Outcome, Projection, Scope, Stamp};
 use crate::sql::{self, TouchedFrom};
 use crate::stage::Part;
-use crate::target::{QUICK, Target};
+use crate::target::{QUICK, Target, open_webui};
 
 /// People of one slice: what the applier does for as many takes a fraction of a tenth of a second.
 const PEOPLE: i64 = 200;
@@ -167,16 +167,17 @@ impl<'a> Sweep<'a> {
 
     /// E-mails that several accounts have: nothing of ours to mend, and nobody's accounts are told apart by them any more.
     pub async fn shared_emails(&self) -> Result<Slice> {
-        let row = self.target.slow().query_one(sql::SHARED_EMAILS, &[]).await;
-        let emails: i64 = row.map_err(on(Side::Target, "look for shared e-mails"))?.get("emails");
-        let one = |_| Difference {
-            operation: "SHARED_EMAIL".to_owned(),
-            record_id: None,
-            result: "FAILED".to_owned(),
-            old_data: None,
-            new_data: Some(format!("{{\"count\": {emails}}}")),
-        };
-        let differences = (emails > 0).then_some(()).map(one).into_iter().collect();
+        let emails = open_webui::shared_emails(self.target).await?;
+        let mut differences = Vec::new();
+        if emails > 0 {
+            differences.push(Difference {
+                operation: "SHARED_EMAIL".to_owned(),
+                record_id: None,
+                result: "FAILED".to_owned(),
+                old_data: None,
+                new_data: Some(format!("{{\"count\": {emails}}}")),
+            });
+        }
         Ok(Slice { touched: Touched::default(), differences, outcome: Outcome::default() })
     }
 

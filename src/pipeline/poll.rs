@@ -21,7 +21,7 @@ use tokio::sync::{Notify, watch};
 use tokio_rustls::TlsConnector;
 use tokio_util::sync::CancellationToken;
 
-use crate::access::lists::{fits, is_name};
+use crate::access::lists::{is_name, pattern};
 use crate::config::ModelsApi;
 use crate::observe::metrics::Metrics;
 use crate::postgres;
@@ -220,8 +220,14 @@ fn tagged(names: BTreeSet<String>, body: &[u8]) -> Result<Models, Failure> {
         let groups = groups.filter_map(Value::as_str);
         own.entry(name.to_owned()).or_default().extend(groups.map(str::to_owned));
     }
+    // Each of them once, and not for each name.
+    let patterns: Vec<_> = own
+        .iter()
+        .filter(|(_, groups)| !groups.is_empty())
+        .filter_map(|(name, groups)| Some((pattern(name)?, groups)))
+        .collect();
     let of_patterns = |name: &str| {
-        let fitting = own.iter().filter(|(pattern, groups)| !groups.is_empty() && fits(pattern, name));
+        let fitting = patterns.iter().filter(|(pattern, _)| pattern.is_match(name));
         fitting.flat_map(|(_, groups)| groups.iter().cloned()).collect()
     };
     let with_groups = |name: String| {

@@ -1,6 +1,7 @@
 -- Writes minted keys to table api_key (Open WebUI 0.6.43 and newer). Runs on: target, after key_difference.sql.
 -- $1 now (timestamptz), $2 end of the batch (pg_lsn), $3 one audit row per person (boolean). :waiting gives
--- Open WebUI's id, user id and newest of each: the temporary table minting, or three arrays of one length, $4 to $6 (text[]). :new_key makes a key. Returns one row: minted.
+-- Open WebUI's id, user id and newest of each: the temporary table minting, or three arrays of one length, $4 to $6
+-- (text[]). :new_key makes a key. Returns one row: minted.
 with minted as materialized (
     select id, user_id, newest, :new_key as key
       from :waiting as m(id, user_id, newest)

@@ -16,6 +16,7 @@ use crate::source::{Leader, SlotState, Source};
 use crate::sql;
 use crate::target::heartbeat::{self, Place, Said};
 use crate::target::layout::{self, Layout};
+use crate::target::open_webui;
 use crate::target::pause;
 use crate::target::{QUICK, Target};
 
@@ -257,7 +258,7 @@ pub async fn report(config: &Config) -> Result<StatusReport> {
     report.count(&target).await?;
     report.models = match layout::find(&target, config).await {
         Ok(layout) => {
-            report.shared_emails = shared_emails(&target).await?;
+            report.shared_emails = open_webui::shared_emails(&target).await?;
             Some(models(&target, &layout).await?)
         }
         Err(Error::NoOpenWebUi { .. } | Error::UnknownLayout { .. }) => None,
@@ -287,12 +288,6 @@ pub async fn models(target: &Target, layout: &Layout) -> Result<ModelsReport> {
         grants: row.get(4),
         public: public.iter().map(|row| row.get(0)).collect(),
     })
-}
-
-/// How many e-mails several accounts of Open WebUI have. Reads all of its users.
-pub async fn shared_emails(target: &Target) -> Result<i64> {
-    let row = target.slow().query_one(sql::SHARED_EMAILS, &[]).await;
-    Ok(row.map_err(on(Side::Target, "look for shared e-mails"))?.get("emails"))
 }
 
 async fn counted(target: &Target, text: &str) -> Result<Vec<Counted>> {

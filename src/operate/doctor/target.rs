@@ -7,10 +7,10 @@ use super::{books, bridge, server};
 use crate::config::Config;
 use crate::config::policy::ApiKeys;
 use crate::error::{Result, Side, on};
-use crate::observe::status;
 use crate::sql;
 use crate::target::Target;
 use crate::target::layout;
+use crate::target::open_webui;
 
 pub(super) async fn examine(config: &Config, checks: &mut Vec<Check>) -> Result<()> {
     let target = Target::open(config).await?;
@@ -148,7 +148,7 @@ fn judge_api_keys(enabled: Option<&str>, permitted: Option<&str>, by_group: bool
 
 /// Where they cannot be read, another finding says so.
 async fn shared_emails(target: &Target) -> Option<Check> {
-    judge_shared_emails(status::shared_emails(target).await.ok()?)
+    judge_shared_emails(open_webui::shared_emails(target).await.ok()?)
 }
 
 fn judge_shared_emails(count: i64) -> Option<Check> {
