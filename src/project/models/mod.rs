@@ -88,6 +88,8 @@ impl Changes {
 
 /// A person and what they are to have.
 type Decided = (String, Option<Arc<ModelSet>>);
+/// The sets met so far, each made once.
+type Sets = HashMap<Bits, Option<Arc<ModelSet>>>;
 
 /// More people than this are planned for like everybody.
 const MANY: usize = 300;
@@ -323,40 +325,51 @@ impl Access {
         people: &People,
         stamp: Stamp,
     ) -> Result<Vec<Decided>> {
-        let mut sets: HashMap<Bits, Option<Arc<ModelSet>>> = HashMap::new();
-        let mut decided = Vec::new();
-        let mut chunks = people.ids.chunks(CHUNK);
+        let (mut sets, mut decided) = (Sets::new(), Vec::new());
         let mut answers = Answers::default();
-        loop {
-            // The server looks up the next of them while these are decided.
+        // The server looks up the next of them while those before are decided: one turn more than there are parts.
+        for chunk in people.ids.chunks(CHUNK).map(Some).chain([None]) {
             let next = async {
-                match chunks.next() {
-                    Some(chunk) => Answers::about(target, chunk, stamp.now).await.map(Some),
-                    None => Ok(None),
+                match chunk {
+                    Some(chunk) => Answers::about(target, chunk, stamp.now).await,
+                    None => Ok(Answers::default()),
                 }
             };
-            let (next, known) = tokio::join!(next, async { answers.read() });
-            for (id, known) in known? {
-                let set = match &known.webui_id {
-                    Some(_) => {
-                        let may = decide(known_models, &known.person, self.rules.keys);
-                        sets.entry(may)
-                            .or_insert_with_key(|may| self.set(known_models, may).map(Arc::new))
-                            .clone()
-                    }
-                    None => None,
-                };
-                let has = known.has.as_ref().map(|(hash, account)| (hash, account));
-                let wants = set.as_ref().map(|set| &set.hash).zip(known.webui_id.as_ref());
-                if people.closely || has != wants || known.failed {
-                    decided.push((id, set));
-                }
-            }
-            let Some(next) = next? else { break };
-            answers = next;
+            let judged =
+                async { self.judge(known_models, &answers, people.closely, &mut sets, &mut decided) };
+            let (next, judged) = tokio::join!(next, judged);
+            judged?;
+            answers = next?;
         }
         decided.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
         Ok(decided)
+    }
+
+    fn judge(
+        &self,
+        known_models: &KnownModels,
+        answers: &Answers,
+        closely: bool,
+        sets: &mut Sets,
+        decided: &mut Vec<Decided>,
+    ) -> Result<()> {
+        for (id, known) in answers.read()? {
+            let set = match &known.webui_id {
+                Some(_) => {
+                    let may = decide(known_models, &known.person, self.rules.keys);
+                    sets.entry(may)
+                        .or_insert_with_key(|may| self.set(known_models, may).map(Arc::new))
+                        .clone()
+                }
+                None => None,
+            };
+            let has = known.has.as_ref().map(|(hash, account)| (hash, account));
+            let wants = set.as_ref().map(|set| &set.hash).zip(known.webui_id.as_ref());
+            if closely || has != wants || known.failed {
+                decided.push((id, set));
+            }
+        }
+        Ok(())
     }
 
     fn set(&self, known_models: &KnownModels, may: &Bits) -> Option<ModelSet> {
