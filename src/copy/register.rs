@@ -108,7 +108,7 @@ impl Copy {
     }
 
     /// About how long it still takes, guessed from how fast it was so far and from what usually follows. `None` where nothing can be
-    /// said yet.
+    /// said yet, or no more: it takes longer than that.
     pub fn left(&self) -> Option<Duration> {
         let elapsed = self.started.elapsed();
         let copying = match (self.phase, self.copied_in) {
@@ -125,7 +125,7 @@ impl Copy {
             CopyKind::First => 10.0,
             CopyKind::Again | CopyKind::Resnapshot | CopyKind::Verify => 3.0,
         };
-        Some(copying.mul_f64(1.0 + then).saturating_sub(elapsed))
+        copying.mul_f64(1.0 + then).checked_sub(elapsed)
     }
 
     /// For how long the stream has waited for this one, if it does: most looks at everything are made beside it.
