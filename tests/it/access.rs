@@ -411,6 +411,17 @@ async fn what_happens_to_a_team_reaches_who_is_not_in_it_and_has_a_key_for_it() 
         ("update \"LiteLLM_TeamTable\" set blocked = true", vec![]),
         ("update \"LiteLLM_TeamTable\" set blocked = false, models = '{claude-3}'", vec!["claude-3"]),
         ("delete from \"LiteLLM_TeamTable\"", vec![]),
+        ("insert into \"LiteLLM_TeamTable\" (team_id, models, members_with_roles) values ('t', '{gpt-4o}', '[]')", vec!["gpt-4o"]),
+        (
+            "insert into \"LiteLLM_AccessGroupTable\" (access_group_id, access_group_name, access_model_names) values ('g', 'G', '{claude-3}');
+             update \"LiteLLM_TeamTable\" set access_group_ids = '{g}'",
+            vec!["claude-3", "gpt-4o"],
+        ),
+        ("update \"LiteLLM_AccessGroupTable\" set access_model_names = '{dall-e-3}'", vec!["dall-e-3", "gpt-4o"]),
+        ("update \"LiteLLM_VerificationToken\" set team_id = 'elsewhere'", vec![]),
+        ("update \"LiteLLM_VerificationToken\" set team_id = 't', key_type = 'management'", vec![]),
+        ("update \"LiteLLM_VerificationToken\" set key_type = 'llm_api'", vec!["dall-e-3", "gpt-4o"]),
+        ("update \"LiteLLM_VerificationToken\" set blocked = true", vec![]),
     ] {
         pair.litellm(change).await;
         pair.settle().await;
