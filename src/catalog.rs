@@ -69,7 +69,7 @@ pub struct Table {
     pub source: &'static str,
     /// Every LiteLLM has it, as [`Column::always`].
     pub always: bool,
-    /// Our name, in our schema on the target.
+    /// Our name, in our schema on the target. Empty: published and read, and not kept ([`Table::is_mirrored`]).
     pub mirror: &'static str,
     /// How many of the first `columns` are LiteLLM's primary key. The Relation message's key flags are
     /// not used: `REPLICA IDENTITY FULL`, which LiteLLM can switch on, flags every column.
@@ -86,6 +86,12 @@ pub struct Table {
 }
 
 impl Table {
+    /// Whether it has a table in our mirror. One that has none is only read for [`crate::budgets`]: of such rows there may be
+    /// many more than people.
+    pub fn is_mirrored(&self) -> bool {
+        !self.mirror.is_empty()
+    }
+
     pub fn key(&self) -> &'static [Column] {
         self.columns.get(..self.key_len).unwrap_or_default()
     }
@@ -109,11 +115,16 @@ impl TableId {
     pub fn all() -> impl Iterator<Item = Self> {
         (0..TABLES.len()).map(Self)
     }
+
+    /// Those that are mirrored: what a copy and a look at everything are about.
+    pub fn mirrored() -> impl Iterator<Item = Self> {
+        Self::all().filter(|id| id.table().is_mirrored())
+    }
 }
 
 use Kind::{Array, Email, Fields, Json, Roster, Text, Token, Tokens};
 
-/// Every published and mirrored table. SpendLogs and the daily tables are deliberately absent:
+/// Every published table. SpendLogs and the daily tables are deliberately absent:
 /// nothing in them decides who may do what, and they are the bulk of LiteLLM's writes.
 pub const TABLES: &[Table] = &[
     Table {
@@ -134,7 +145,7 @@ pub const TABLES: &[Table] = &[
             column("metadata", Fields(&["scim_active"])),
             column("created_at", Text),
         ],
-        spending: &["spend", "max_budget", "budget_reset_at"],
+        spending: &["spend", "max_budget", "budget_reset_at", "user_email"],
         // A freed e-mail lets others in: somebody may have been waiting for it. A new name alone is nothing to anybody's
         // API key or models, which spares a batch of such changes the look at them.
         touches: "select 'user', k_user_id from changed
@@ -164,7 +175,7 @@ pub const TABLES: &[Table] = &[
             newer("access_group_ids", Array),
             column("metadata", Fields(&["team_member_budget_id"])),
         ],
-        spending: &["spend", "max_budget", "soft_budget", "budget_reset_at", "metadata"],
+        spending: &["spend", "max_budget", "soft_budget", "budget_reset_at", "metadata", "budget_limits"],
         // `roster`: the roster is compared entry by entry (sql/mirror/team_roster.sql).
         // `team_people`: everybody in it, because their names or organization groups follow.
         // `team_rights`: everybody in it, because of the models.
@@ -238,7 +249,7 @@ pub const TABLES: &[Table] = &[
             column("metadata", Fields(&["service_account_id"])),
             column("created_at", Text),
         ],
-        spending: &["spend", "max_budget", "budget_duration", "budget_reset_at", "budget_id", "metadata"],
+        spending: &["spend", "max_budget", "budget_duration", "budget_reset_at", "budget_id", "metadata", "budget_limits"],
         // Every mirrored column but two matters, and spend is none of them.
         touches: "select 'rights', o_user_id from changed where o_user_id is not null
                   union all
@@ -311,6 +322,25 @@ pub const TABLES: &[Table] = &[
         spending: &[],
         touches: "select 'rights', k.user_id from changed join litellm_key k on k.project_id = k_project_id
                    where k.user_id is not null",
+    },
+    Table {
+        source: "LiteLLM_EndUserTable",
+        always: false,
+        mirror: "",
+        key_len: 1,
+        columns: &[column("user_id", Text)],
+        spending: &["spend", "budget_id", "blocked"],
+        touches: "",
+    },
+    Table {
+        // What was spent in each window of `budget_limits`, since LiteLLM 1.109.
+        source: "LiteLLM_BudgetWindowSpend",
+        always: false,
+        mirror: "",
+        key_len: 3,
+        columns: &[column("entity_type", Text), column("entity_id", Text), column("window_duration", Text)],
+        spending: &["window_start", "spend"],
+        touches: "",
     },
 ];
 

@@ -103,7 +103,7 @@ pub enum Error {
     #[error("our schema was made by an older release (version {found}, this program needs {known})")]
     OlderSchema { found: i32, known: i32 },
     #[error(
-        "held back: {people} of {active} active people would be locked out, or lose groups or keys, at once (brake {id})"
+        "held back: {people} of {active} active people would be locked out, or lose groups, models or keys, at once (brake {id})"
     )]
     Brake { id: i64, people: i64, active: i64 },
     #[error("paused since {since}{}", .reason.as_deref().map(|text| format!(": {text}")).unwrap_or_default())]

@@ -22,6 +22,7 @@ files! {
     SCHEMA_CLEAR_KEYS = "schema/0007_clear_keys.sql";
     SCHEMA_KEY_TEAMS = "schema/0008_key_teams.sql";
     SCHEMA_MODEL_TAGS = "schema/0009_model_tags.sql";
+    SCHEMA_BUDGETS = "schema/0010_budgets.sql";
     IDS = "desired/0_ids.sql";
     PERSON = "desired/1_person.sql";
     DESIRED_ACCOUNT = "desired/2_account.sql";
@@ -29,6 +30,7 @@ files! {
     DESIRED_MEMBER = "desired/4_member.sql";
     KEY = "desired/5_key.sql";
     ACCESS_VIEWS = "desired/6_access.sql";
+    BUDGET_VIEWS = "desired/7_budget.sql";
     ACCESS_OF_EMAIL = "operate/access/of_email.sql";
     ACCESS_IS_UNUSED = "project/access_is_unused.sql";
     ACCESS_OF_PEOPLE = "access/of_people.sql";
@@ -40,6 +42,11 @@ files! {
     TEAM_NAMES = "budgets/team_names.sql";
     ORGANIZATION_NAMES = "budgets/organization_names.sql";
     MEMBER_NAMES = "budgets/member_names.sql";
+    CUSTOMER_NAMES = "budgets/customer_names.sql";
+    STORE_BUDGETS = "mirror/store_budgets.sql";
+    STORE_CHATS = "mirror/store_chats.sql";
+    STORED_BUDGETS = "mirror/stored_budgets.sql";
+    STORED_CHATS = "mirror/stored_chats.sql";
     REACH = "mirror/reach.sql";
     TEAM_ROSTER = "mirror/team_roster.sql";
     TEAM_PEOPLE = "mirror/team_people.sql";
@@ -227,7 +234,8 @@ files! {
 
 /// The views and functions, in the order they depend on each other. Installed whenever their text
 /// differs from what the target has.
-pub const VIEWS: &[&str] = &[IDS, PERSON, DESIRED_ACCOUNT, DESIRED_GROUP, DESIRED_MEMBER, KEY, ACCESS_VIEWS];
+pub const VIEWS: &[&str] =
+    &[IDS, PERSON, DESIRED_ACCOUNT, DESIRED_GROUP, DESIRED_MEMBER, KEY, ACCESS_VIEWS, BUDGET_VIEWS];
 
 /// Migrations of our own schema, in order. A released one is never edited.
 pub const MIGRATIONS: &[&str] = &[
@@ -240,6 +248,7 @@ pub const MIGRATIONS: &[&str] = &[
     SCHEMA_CLEAR_KEYS,
     SCHEMA_KEY_TEAMS,
     SCHEMA_MODEL_TAGS,
+    SCHEMA_BUDGETS,
 ];
 
 /// The functions of [`VIEWS`].

@@ -2,7 +2,7 @@
 -- 0 or 1 row each; webui_id is NULL for those who are to have none. failed: they must be written whatever they have, because
 -- a dead letter says that they could not be, or because their account was somebody else's. Looked up one by one, however many
 -- they are ("offset 0"): the planner would read everybody for a part of them.
-select k.id as user_id, p.models, p.webui_id, e.set_hash, e.webui_id as had_id,
+select k.id as user_id, p.models, p.webui_id, coalesce(p.budget_closed, false) as budget_closed, e.set_hash, e.webui_id as had_id,
        l.key is not null
            or exists (select from effective_access o where o.webui_id = p.webui_id and o.user_id <> k.id collate "C") as failed
   from unnest($1::text[]) k(id)

@@ -12,16 +12,18 @@ $$;
 -- Everybody whose models we look after. LiteLLM's admins become Open WebUI's, who see everything anyway; only people with
 -- an account can be granted anything.
 create or replace view access_person as
-select u.user_id, u.models, coalesce(a.webui_id, 'usr_' || a.user_id) as webui_id
+select u.user_id, u.models, coalesce(a.webui_id, 'usr_' || a.user_id) as webui_id,
+       exists (select from budget_closed c where c.kind = 'user' and c.id = u.user_id and c.team_id = '')
+           or exists (select from budget_closed c where c.email = u.email and c.kind = 'customer') as budget_closed
   from litellm_user u join account a using (user_id)
  where u.user_role is distinct from 'proxy_admin';
 
 -- The person's own organizations: the personal path.
 create or replace view access_organization as
-select m.user_id, o.organization_id, o.models
+select m.user_id, o.organization_id, o.models, exists (select from budget_closed c where c.kind = 'organization' and c.id = o.organization_id and c.team_id = '') as budget_closed
   from litellm_organization_membership m join litellm_organization o using (organization_id)
 union all
-select u.user_id, o.organization_id, o.models
+select u.user_id, o.organization_id, o.models, exists (select from budget_closed c where c.kind = 'organization' and c.id = o.organization_id and c.team_id = '')
   from litellm_user u join litellm_organization o using (organization_id)
  where not exists (select from litellm_organization_membership m
                     where m.user_id = u.user_id and m.organization_id = u.organization_id);
@@ -31,7 +33,10 @@ create or replace view access_team as
 select p.user_id, t.team_id, p.in_roster, coalesce(t.blocked = 't', false) as blocked, t.models,
        case when cardinality(t.access_group_ids) > 0 then access_group_models(t.access_group_ids) end as group_models,
        o.organization_id, o.models as organization_models,
-       b.allowed_models as member_models
+       b.allowed_models as member_models,
+       exists (select from budget_closed c where c.kind = 'team' and c.id = t.team_id and c.team_id = '') as budget_closed,
+       exists (select from budget_closed c where c.kind = 'organization' and c.id = o.organization_id and c.team_id = '') as organization_closed,
+       exists (select from budget_closed c where c.kind = 'team_member' and c.id = p.user_id and c.team_id = p.team_id) as member_closed
   from (select user_id, team_id, bool_or(in_roster) as in_roster
           from (select user_id, team_id, true as in_roster from team_person
                  union all
@@ -53,7 +58,8 @@ select k.user_id, k.token, nullif(k.team_id, '') as team_id, k.models, k.aliases
            access_group_models(array(select g.access_group_id from litellm_access_group g
                                       where g.access_group_id = any (k.access_group_ids)
                                         and (k.team_id = any (g.assigned_team_ids) or k.token = any (g.assigned_key_ids))))
-       end as override_models
+       end as override_models,
+       exists (select from budget_closed c where c.kind = 'key' and c.id = k.token and c.team_id = '') as budget_closed
   from litellm_key k left join litellm_project p using (project_id)
  where k.user_id is not null and k.team_id is distinct from 'litellm-dashboard';
 

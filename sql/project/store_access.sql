@@ -4,7 +4,8 @@
 -- JSON array (text[]), $9 how many people make a group (integer), $10 what is answered (text):
 -- 'changed' what this changes, 'sets' every set and no account, 'stripped' nothing but who loses their last model.
 -- Returns (kind, id, wants, has, hash): 'set': a set, whether it should have a group and has one; 'person': an account whose
--- grants or membership may differ; 'stripped': an account that loses its last model, as a hash.
+-- grants or membership may differ; 'stripped': an account that loses its last model, as a hash, and (wants) whether a used-up budget
+-- takes some from its owner.
 with decided as materialized (
     select user_id collate "C" as user_id, hash collate "C" as hash from unnest($4::text[], $5::text[]) g(user_id, hash)
 ), given as materialized (
@@ -83,6 +84,7 @@ select 'set' as kind, hash as id, wants, has, null::bigint as hash from judged w
 union all
 select 'person', id, null, null, null from principal where $10 = 'changed'
 union all
-select 'stripped', '', null, null, hashtextextended(old_id, 0) from changed c
+select 'stripped', '', exists (select from budget_person b where b.user_id = c.user_id), null, hashtextextended(old_id, 0)
+  from changed c
  where new_hash is null and old_hash is not null and active
    and exists (select from person p where p.user_id = c.user_id and p.unusable_because is null)

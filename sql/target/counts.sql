@@ -1,3 +1,5 @@
--- The counts that gauges show. Runs on: target. Returns dead letters, the critical ones, skipped people, active accounts.
+-- The counts that gauges show. Runs on: target. Returns dead letters, the critical ones, skipped people, active accounts,
+-- people whom a used-up budget takes models from.
 select (select count(*) from dead_letter), (select count(*) from dead_letter where critical),
-       (select count(*) from skipped), (select count(*) from account where active)
+       (select count(*) from skipped), (select count(*) from account where active),
+       (select count(distinct user_id) from budget_person join account using (user_id) where active)

@@ -6,6 +6,9 @@
 //! keys:            where u has keys on a path, it counts only through a usable one, narrowed by its lists
 //! ```
 //!
+//! A used-up budget closes what it is for: the person every path, a team, its organization and the person's own budget in it the
+//! team's path, a key itself; an organization on the personal path is as if it was not theirs.
+//!
 //! A person may use what some path allows. A level that is not there does not narrow. A key that opens nothing, because it is for a
 //! team that is gone or must not chat, still is a key: its owner is not somebody without one, whom no key limits.
 
@@ -21,12 +24,16 @@ pub struct Person {
     pub organizations: Vec<Organization>,
     pub teams: Vec<Team>,
     pub keys: Vec<Key>,
+    /// Their own budget is used up.
+    pub budget_closed: bool,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Organization {
     pub id: String,
     pub models: Vec<String>,
+    /// Its budget is used up.
+    pub budget_closed: bool,
 }
 
 /// A team whose roster names the person, or that one of their keys is for.
@@ -42,6 +49,10 @@ pub struct Team {
     pub organization: Option<Organization>,
     /// The person's own budget in the team: `allowed_models`.
     pub member_models: Vec<String>,
+    /// Its budget is used up.
+    pub budget_closed: bool,
+    /// The person's own budget in it is used up.
+    pub member_closed: bool,
 }
 
 /// A key of the person that is no UI session.
@@ -60,6 +71,8 @@ pub struct Key {
     pub override_models: Vec<String>,
     pub aliases: HashMap<String, String>,
     pub project: Option<Project>,
+    /// Its budget is used up.
+    pub budget_closed: bool,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -126,6 +139,7 @@ pub struct KeyLevel<'a> {
 }
 
 const NO_DEFAULT: &str = "no-default-models";
+const USED_UP: &str = "the person's budget is used up";
 
 /// What the person may use.
 pub fn decide(known_models: &KnownModels, person: &Person, rule: KeyRule) -> Bits {
@@ -145,7 +159,13 @@ pub fn paths<'a>(known_models: &KnownModels, person: &'a Person, rule: KeyRule) 
 
 fn personal_path<'a>(known_models: &KnownModels, person: &'a Person, rule: KeyRule) -> Path<'a> {
     let keys: Vec<&Key> = person.keys.iter().filter(|key| key.team.is_none()).collect();
-    let closed = if person.models.iter().any(|model| model == NO_DEFAULT) {
+    let all_organizations_closed = !person.organizations.is_empty()
+        && person.organizations.iter().all(|organization| organization.budget_closed);
+    let closed = if person.budget_closed {
+        Some(USED_UP)
+    } else if all_organizations_closed {
+        Some("the budget of every organization is used up")
+    } else if person.models.iter().any(|model| model == NO_DEFAULT) {
         Some("the user's models say no-default-models")
     } else if person.teams.iter().any(|team| team.in_roster)
         && !keys.iter().any(|key| why_unusable(key).is_none())
@@ -158,7 +178,7 @@ fn personal_path<'a>(known_models: &KnownModels, person: &'a Person, rule: KeyRu
     };
     let anywhere = Place::Anywhere;
     let mut levels = vec![level(What::Served, "", &[], known_models.served(anywhere))];
-    for organization in &person.organizations {
+    for organization in person.organizations.iter().filter(|organization| !organization.budget_closed) {
         let allowed = known_models.allowed(&organization.models, anywhere);
         levels.push(level(What::Organization, &organization.id, &organization.models, (*allowed).clone()));
     }
@@ -182,7 +202,19 @@ fn personal_path<'a>(known_models: &KnownModels, person: &'a Person, rule: KeyRu
 
 fn team_path<'a>(known_models: &KnownModels, person: &'a Person, team: &'a Team, rule: KeyRule) -> Path<'a> {
     let (place, anywhere) = (Place::Team(&team.id), Place::Anywhere);
-    let closed = team.blocked.then_some("the team is blocked");
+    let closed = if team.blocked {
+        Some("the team is blocked")
+    } else if person.budget_closed {
+        Some(USED_UP)
+    } else if team.budget_closed {
+        Some("the team's budget is used up")
+    } else if team.organization.as_ref().is_some_and(|organization| organization.budget_closed) {
+        Some("the budget of the team's organization is used up")
+    } else if team.member_closed {
+        Some("the budget of this member of the team is used up")
+    } else {
+        None
+    };
     let mut levels = vec![level(What::Served, "", &[], known_models.served(place))];
     if let Some(organization) = &team.organization {
         let allowed = known_models.allowed(&organization.models, anywhere);
@@ -245,6 +277,8 @@ fn finish<'a>(known_models: &KnownModels, mut path: Path<'a>, keys: &[&'a Key], 
 fn why_unusable(key: &Key) -> Option<&'static str> {
     if !key.usable {
         Some("blocked or expired")
+    } else if key.budget_closed {
+        Some("its budget is used up")
     } else if !key.fits {
         Some("its key_type or allowed_routes do not let it chat")
     } else if key.project.as_ref().is_some_and(|project| project.blocked) {

@@ -95,7 +95,8 @@ impl Answers {
             .people
             .iter()
             .map(|row| {
-                let person = Person { models: list(row, "models")?, ..Person::default() };
+                let budget_closed = row.get("budget_closed");
+                let person = Person { models: list(row, "models")?, budget_closed, ..Person::default() };
                 let has = row.get::<_, Option<String>>("set_hash").zip(row.get("had_id"));
                 let (webui_id, failed) = (row.get("webui_id"), row.get("failed"));
                 Ok((row.get("user_id"), Known { person, webui_id, has, failed }))
@@ -104,14 +105,18 @@ impl Answers {
         for row in &self.organizations {
             if let Some(known) = known.get_mut(row.get::<_, &str>("user_id")) {
                 let models = list(row, "models")?;
-                known.person.organizations.push(Organization { id: row.get("organization_id"), models });
+                let (id, budget_closed) = (row.get("organization_id"), row.get("budget_closed"));
+                known.person.organizations.push(Organization { id, models, budget_closed });
             }
         }
         for row in &self.teams {
             let Some(known) = known.get_mut(row.get::<_, &str>("user_id")) else { continue };
-            let models = list(row, "organization_models")?;
-            let organization =
-                row.get::<_, Option<String>>("organization_id").map(|id| Organization { id, models });
+            let (models, budget_closed) = (list(row, "organization_models")?, row.get("organization_closed"));
+            let organization = row.get::<_, Option<String>>("organization_id").map(|id| Organization {
+                id,
+                models,
+                budget_closed,
+            });
             known.person.teams.push(Team {
                 id: row.get("team_id"),
                 in_roster: row.get("in_roster"),
@@ -120,6 +125,8 @@ impl Answers {
                 group_models: list(row, "group_models")?,
                 organization,
                 member_models: list(row, "member_models")?,
+                budget_closed: row.get("budget_closed"),
+                member_closed: row.get("member_closed"),
             });
         }
         for row in &self.keys {
@@ -137,6 +144,7 @@ impl Answers {
                 override_models: list(row, "override_models")?,
                 aliases: aliases(row.get("aliases")),
                 project,
+                budget_closed: row.get("budget_closed"),
             });
         }
         Ok(known)

@@ -10,27 +10,65 @@ use std::collections::hash_map::Entry;
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
+use super::chats::{Chat, Chats};
 use super::rules::{self, Increase, Kind, Micros, Standing};
 use crate::catalog::TableId;
 use crate::decode::message::TupleValue;
-use crate::decode::{Change, Row, RowKey};
+use crate::decode::{Row, RowKey, reduce};
 use crate::json;
 use crate::postgres::lossy;
+
+/// Whose standing a change may have changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Touch {
+    Nobody,
+    One(Kind, Hash),
+    /// From its old key to its new one.
+    Moved(Kind, Hash, Hash),
+    Everybody,
+}
 
 /// 16 bytes of the SHA-256 of an id; the parts of a member's are joined by NUL.
 pub type Hash = [u8; 16];
 
 /// Never a moment: `None` in one word.
-const NEVER: Micros = Micros::MIN;
+pub(super) const NEVER: Micros = Micros::MIN;
 /// No budget row.
 const NO_LINK: u32 = 0;
+/// Nothing that reads like an e-mail.
+pub(super) const NO_EMAIL: u64 = 0;
 
 #[derive(Debug, Clone, Copy)]
-struct User {
-    spend: f64,
+pub(super) struct User {
+    pub(super) spend: f64,
     /// NaN: none, here and below; LiteLLM reads it so as well.
+    pub(super) limit: f64,
+    pub(super) reset: Micros,
+    /// The beginning of the e-mail's hash; [`NO_EMAIL`]: none.
+    pub(super) email: u64,
+}
+
+/// A row of LiteLLM_EndUserTable: whoever an application says it asks for.
+#[derive(Debug, Clone, Copy)]
+struct Customer {
+    spend: f64,
+    /// Of somebody whose chats count: what was spent before the window they count in.
+    before: f64,
+    /// As of a [`User`]: of what the customer is called.
+    email: u64,
+    link: u32,
+    blocked: bool,
+}
+
+/// One of `budget_limits`: more than one limit at once, each with a window of its own. What was spent in it is a row of
+/// LiteLLM_BudgetWindowSpend.
+#[derive(Debug, Clone)]
+struct Window {
     limit: f64,
     reset: Micros,
+    /// When it began at the earliest: what was spent in one that began before is of another.
+    from: Micros,
+    spent: Hash,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -85,6 +123,14 @@ pub struct Book {
     increases: HashMap<Hash, Increase>,
     /// The budget row of a team's members who have none, by the beginning of the team's hash: few teams have one.
     member_defaults: HashMap<u64, u32>,
+    /// Whoever has spent, or is limited; of the others there may be millions.
+    customers: HashMap<Hash, Customer>,
+    /// By the key's or the team's hash: few have any.
+    windows: HashMap<(Kind, Hash), Vec<Window>>,
+    /// Since when, and what was spent.
+    window_spend: HashMap<Hash, (Micros, f64)>,
+    /// Whose chats count for whom, where they do.
+    chats: Option<Chats>,
     /// Budget rows by number, 1 and up; numbers are never given back, since rows come and go with people.
     rows: Vec<Option<BudgetRow>>,
     numbers: HashMap<Hash, u32>,
@@ -115,46 +161,42 @@ fn beginning(hash: &Hash) -> u64 {
 }
 
 impl Book {
-    /// Takes in one change of the stream.
-    pub fn change(&mut self, change: &Change<'_>) {
-        match change {
-            Change::Insert { table, row } => self.row(*table, None, row),
-            Change::Update { table, old_key, row } => self.row(*table, old_key.as_ref(), row),
-            Change::Delete { table, key } => self.delete(*table, &hash_of_key(key)),
-            Change::Truncate { tables, .. } => tables.iter().for_each(|table| self.truncate(*table)),
-            Change::Other | Change::Nothing => {}
-        }
+    /// An empty one. `chats`: what people's e-mails spent as customers counts for them.
+    pub fn new(chats: bool) -> Self {
+        Self { chats: chats.then(Chats::default), ..Self::default() }
     }
 
     /// Takes in one row. `old`: the key it had before.
     ///
     /// A stream that begins before the copy this book was made of repeats what the copy has. Then a row may move to where
     /// the copy has it already, and what is there knows more than a move can say.
-    pub fn row(&mut self, table: TableId, old: Option<&RowKey>, row: &Row<'_>) {
+    pub fn row(&mut self, table: TableId, old: Option<&RowKey>, row: &Row<'_>) -> Touch {
         if row.spending().is_empty() {
-            return;
+            return Touch::Nobody;
         }
         let hash = hash(row.key_parts());
-        let old = old.map(hash_of_key);
-        match *row.spending() {
-            [spend, limit, reset] => {
-                let user =
-                    entry(&mut self.users, old, hash, User { spend: 0.0, limit: f64::NAN, reset: NEVER });
-                set_number(&mut user.spend, spend, 0.0);
-                set_number(&mut user.limit, limit, f64::NAN);
-                set_moment(&mut user.reset, reset);
-                // Whoever has neither spent nor been limited is nowhere to be seen, and of them there may be millions.
-                if user.spend == 0.0 && user.limit.is_nan() {
-                    self.users.remove(&hash);
-                }
+        let old = old.map(hash_of_key).filter(|old| *old != hash);
+        let touched = |kind| match old {
+            Some(old) => Touch::Moved(kind, old, hash),
+            None => Touch::One(kind, hash),
+        };
+        match (table.table().source, row.spending()) {
+            ("LiteLLM_UserTable", &[spend, limit, reset, email]) => {
+                self.user(hash, old, [spend, limit, reset], email);
+                touched(Kind::User)
             }
-            [spend, limit, duration, reset, budget, metadata] => {
+            ("LiteLLM_VerificationToken", &[spend, limit, duration, reset, budget, metadata, limits]) => {
                 self.key(hash, old, [spend, limit, duration, reset, budget], metadata);
+                self.set_windows(Kind::Key, row.key_parts().next().as_deref(), (old, hash), limits);
+                touched(Kind::Key)
             }
-            [first, second, third, fourth, fifth] if table.table().source == "LiteLLM_TeamTable" => {
-                self.team(hash, old, [first, second, third, fourth], fifth);
+            ("LiteLLM_TeamTable", &[spend, limit, soft, reset, metadata, limits]) => {
+                let members_default = self.team(hash, old, [spend, limit, soft, reset], metadata);
+                self.set_windows(Kind::Team, row.key_parts().next().as_deref(), (old, hash), limits);
+                if members_default { Touch::Everybody } else { touched(Kind::Team) }
             }
-            [limit, soft, reset, amount, expiry] => {
+            ("LiteLLM_BudgetTable", &[limit, soft, reset, amount, expiry]) => {
+                let is_known = self.numbers.contains_key(&hash);
                 let number = self.number(hash);
                 let amount = number_of(amount);
                 let increase =
@@ -170,15 +212,17 @@ impl Book {
                 }
                 debug_assert_ne!(number, NO_LINK);
                 self.set_row(hash, Some(row));
+                if is_known || old.is_some() { Touch::Everybody } else { Touch::Nobody }
             }
-            [spend, budget] if table.table().source == "LiteLLM_OrganizationTable" => {
+            ("LiteLLM_OrganizationTable", &[spend, budget]) => {
                 let link = self.link(budget);
                 let new = Organization { spend: 0.0, link: NO_LINK };
                 let organization = entry(&mut self.organizations, old, hash, new);
                 set_number(&mut organization.spend, spend, 0.0);
                 organization.link = link.unwrap_or(organization.link);
+                touched(Kind::Organization)
             }
-            [spend, budget] => {
+            ("LiteLLM_TeamMembership", &[spend, budget]) => {
                 let link = self.link(budget);
                 // The second part of its key.
                 let team = row.key_parts().nth(1).map_or(0, |team| beginning(&self::hash([team])));
@@ -186,8 +230,115 @@ impl Book {
                 set_number(&mut member.spend, spend, 0.0);
                 member.team = team;
                 member.link = link.unwrap_or(member.link);
+                touched(Kind::TeamMember)
             }
-            _ => {}
+            ("LiteLLM_EndUserTable", &[spend, budget, blocked]) => {
+                self.customer(hash, old, row.key_parts().next().as_deref(), [spend, budget, blocked]);
+                touched(Kind::Customer)
+            }
+            ("LiteLLM_BudgetWindowSpend", &[start, spend]) => {
+                let parts: Vec<_> = row.key_parts().collect();
+                let [kind, id, duration] = parts.as_slice() else { return Touch::Nobody };
+                let spent = window_hash(kind, id, duration);
+                let (mut from, mut amount) = self.window_spend.get(&spent).copied().unwrap_or((NEVER, 0.0));
+                set_moment(&mut from, start);
+                set_number(&mut amount, spend, 0.0);
+                self.window_spend.insert(spent, (from, amount));
+                whose_window(kind, id)
+            }
+            _ => Touch::Nobody,
+        }
+    }
+
+    fn user(
+        &mut self,
+        hash: Hash,
+        old: Option<Hash>,
+        [spend, limit, reset]: [TupleValue<'_>; 3],
+        email: TupleValue<'_>,
+    ) {
+        let was = self.users.get(&old.unwrap_or(hash)).copied();
+        let new = User { spend: 0.0, limit: f64::NAN, reset: NEVER, email: NO_EMAIL };
+        let user = entry(&mut self.users, old, hash, new);
+        set_number(&mut user.spend, spend, 0.0);
+        set_number(&mut user.limit, limit, f64::NAN);
+        set_moment(&mut user.reset, reset);
+        match email {
+            TupleValue::Unchanged => {}
+            TupleValue::Null => user.email = NO_EMAIL,
+            TupleValue::Text(bytes) => user.email = email_place(&lossy::text(bytes)),
+        }
+        let is = *user;
+        if let Some(chats) = &mut self.chats {
+            chats.user_changed(old.unwrap_or(hash), hash, was, is);
+        }
+        // Whoever has neither spent nor been limited is nowhere to be seen, and of them there may be millions.
+        if is.spend == 0.0 && is.limit.is_nan() {
+            self.users.remove(&hash);
+        }
+    }
+
+    fn customer(
+        &mut self,
+        hash: Hash,
+        old: Option<Hash>,
+        id: Option<&str>,
+        [spend, budget, blocked]: [TupleValue<'_>; 3],
+    ) {
+        let link = self.link(budget);
+        let email = id.map_or(NO_EMAIL, email_place);
+        let new = Customer { spend: 0.0, before: 0.0, email, link: NO_LINK, blocked: false };
+        let was = self.customers.get(&old.unwrap_or(hash)).map_or(NO_EMAIL, |customer| customer.email);
+        let customer = entry(&mut self.customers, old, hash, new);
+        customer.email = email;
+        set_number(&mut customer.spend, spend, 0.0);
+        customer.link = link.unwrap_or(customer.link);
+        match blocked {
+            TupleValue::Unchanged => {}
+            TupleValue::Null => customer.blocked = false,
+            TupleValue::Text(bytes) => customer.blocked = bytes == b"t",
+        }
+        let is = *customer;
+        // Of what is less than before, nothing was spent earlier.
+        if is.spend < is.before {
+            customer.before = is.spend.max(0.0);
+        }
+        let is_nobody = is.spend == 0.0 && is.link == NO_LINK && !is.blocked;
+        if let Some(chats) = &mut self.chats {
+            chats.customer_changed(
+                (old.unwrap_or(hash), was),
+                (hash, if is_nobody { NO_EMAIL } else { email }),
+            );
+        }
+        if is_nobody {
+            self.customers.remove(&hash);
+        }
+    }
+
+    /// Takes in `budget_limits` of a key or a team.
+    fn set_windows(
+        &mut self,
+        kind: Kind,
+        id: Option<&str>,
+        (old, hash): (Option<Hash>, Hash),
+        sent: TupleValue<'_>,
+    ) {
+        let known = old.and_then(|old| self.windows.remove(&(kind, old)));
+        match sent {
+            TupleValue::Unchanged => {
+                if let Some(known) = known {
+                    self.windows.entry((kind, hash)).or_insert(known);
+                }
+            }
+            TupleValue::Null => drop(self.windows.remove(&(kind, hash))),
+            TupleValue::Text(bytes) => {
+                let windows = windows_of(kind, id.unwrap_or_default(), bytes);
+                if windows.is_empty() {
+                    self.windows.remove(&(kind, hash));
+                } else {
+                    self.windows.insert((kind, hash), windows);
+                }
+            }
         }
     }
 
@@ -229,15 +380,17 @@ impl Book {
         }
     }
 
+    /// Gives whether another budget row is its members' by now.
     fn team(
         &mut self,
         hash: Hash,
         old: Option<Hash>,
         [spend, limit, soft, reset]: [TupleValue<'_>; 4],
         metadata: TupleValue<'_>,
-    ) {
+    ) -> bool {
         let place = beginning(&hash);
-        if let Some(default) = old.and_then(|old| self.member_defaults.remove(&beginning(&old)))
+        let moved = old.and_then(|old| self.member_defaults.remove(&beginning(&old)));
+        if let Some(default) = moved
             && !self.teams.contains_key(&hash)
         {
             self.member_defaults.insert(place, default);
@@ -249,53 +402,104 @@ impl Book {
         set_number(&mut team.soft, soft, f64::NAN);
         set_moment(&mut team.reset, reset);
         let default = match metadata {
-            TupleValue::Unchanged => return,
+            TupleValue::Unchanged => return moved.is_some(),
             TupleValue::Null => None,
             TupleValue::Text(bytes) => member(bytes, "team_member_budget_id").and_then(|id| json::text(&id)),
         };
-        match default {
-            Some(id) => {
-                let number = self.number(self::hash([id]));
-                self.member_defaults.insert(place, number);
-            }
-            None => drop(self.member_defaults.remove(&place)),
-        }
+        let number = default.map(|id| self.number(self::hash([id])));
+        let before = match number {
+            Some(number) => self.member_defaults.insert(place, number),
+            None => self.member_defaults.remove(&place),
+        };
+        moved.is_some() || before != number
     }
 
-    fn delete(&mut self, table: TableId, hash: &Hash) {
+    /// Takes a row out.
+    pub fn delete(&mut self, table: TableId, key: &RowKey) -> Touch {
+        let hash = &hash_of_key(key);
         match table.table().source {
-            "LiteLLM_UserTable" => drop(self.users.remove(hash)),
+            "LiteLLM_UserTable" => {
+                let was = self.users.remove(hash);
+                if let (Some(chats), Some(was)) = (&mut self.chats, was) {
+                    chats.user_gone(*hash, was);
+                }
+                Touch::One(Kind::User, *hash)
+            }
             "LiteLLM_VerificationToken" => {
                 self.keys.remove(hash);
                 self.increases.remove(hash);
+                self.windows.remove(&(Kind::Key, *hash));
+                Touch::One(Kind::Key, *hash)
             }
             "LiteLLM_TeamTable" => {
                 self.teams.remove(hash);
-                self.member_defaults.remove(&beginning(hash));
+                self.windows.remove(&(Kind::Team, *hash));
+                let had_default = self.member_defaults.remove(&beginning(hash)).is_some();
+                if had_default { Touch::Everybody } else { Touch::One(Kind::Team, *hash) }
             }
-            "LiteLLM_OrganizationTable" => drop(self.organizations.remove(hash)),
-            "LiteLLM_TeamMembership" => drop(self.members.remove(hash)),
-            "LiteLLM_BudgetTable" => self.set_row(*hash, None),
-            _ => {}
+            "LiteLLM_OrganizationTable" => {
+                self.organizations.remove(hash);
+                Touch::One(Kind::Organization, *hash)
+            }
+            "LiteLLM_TeamMembership" => {
+                self.members.remove(hash);
+                Touch::One(Kind::TeamMember, *hash)
+            }
+            "LiteLLM_BudgetTable" => {
+                self.set_row(*hash, None);
+                Touch::Everybody
+            }
+            "LiteLLM_EndUserTable" => {
+                let was = self.customers.remove(hash);
+                if let (Some(chats), Some(was)) = (&mut self.chats, was) {
+                    chats.customer_changed((*hash, was.email), (*hash, NO_EMAIL));
+                }
+                Touch::One(Kind::Customer, *hash)
+            }
+            "LiteLLM_BudgetWindowSpend" => {
+                let parts: Vec<&str> = key.parts().collect();
+                let [kind, id, duration] = parts.as_slice() else { return Touch::Nobody };
+                self.window_spend.remove(&window_hash(kind, id, duration));
+                whose_window(kind, id)
+            }
+            _ => Touch::Nobody,
         }
     }
 
-    fn truncate(&mut self, table: TableId) {
+    /// Takes all rows of a table out.
+    pub fn truncate(&mut self, table: TableId) -> Touch {
         match table.table().source {
-            "LiteLLM_UserTable" => self.users.clear(),
+            "LiteLLM_UserTable" => {
+                self.users.clear();
+                if let Some(chats) = &mut self.chats {
+                    chats.users_gone();
+                }
+            }
             "LiteLLM_VerificationToken" => {
                 self.keys.clear();
                 self.increases.clear();
+                self.windows.retain(|(kind, _), _| *kind != Kind::Key);
             }
             "LiteLLM_TeamTable" => {
                 self.teams.clear();
                 self.member_defaults.clear();
+                self.windows.retain(|(kind, _), _| *kind != Kind::Team);
             }
             "LiteLLM_OrganizationTable" => self.organizations.clear(),
             "LiteLLM_TeamMembership" => self.members.clear(),
             "LiteLLM_BudgetTable" => self.rows.fill(None),
-            _ => {}
+            "LiteLLM_EndUserTable" => {
+                if let Some(chats) = &mut self.chats {
+                    for (hash, was) in &self.customers {
+                        chats.customer_changed((*hash, was.email), (*hash, NO_EMAIL));
+                    }
+                }
+                self.customers.clear();
+            }
+            "LiteLLM_BudgetWindowSpend" => self.window_spend.clear(),
+            _ => return Touch::Nobody,
         }
+        Touch::Everybody
     }
 
     /// The number of the budget row with this hash: rows of other tables may come before it.
@@ -334,7 +538,8 @@ impl Book {
 
     /// How many entities are known.
     pub fn len(&self) -> usize {
-        self.users.len() + self.keys.len() + self.teams.len() + self.organizations.len() + self.members.len()
+        let people = self.users.len() + self.members.len() + self.customers.len();
+        people + self.keys.len() + self.teams.len() + self.organizations.len()
     }
 
     pub fn is_empty(&self) -> bool {
@@ -343,56 +548,204 @@ impl Book {
 
     /// Where everybody of a kind stands at `now`.
     pub fn each(&self, kind: Kind, now: Micros, mut f: impl FnMut(&Hash, Standing)) {
-        let new = |spend, limit, soft, reset: Micros| Standing {
-            kind,
-            spend,
-            limit: rules::limit(limit),
-            soft,
-            reset: (reset != NEVER).then_some(reset),
-        };
         match kind {
-            Kind::User => {
-                for (hash, user) in &self.users {
-                    f(hash, new(user.spend, Some(user.limit), None, user.reset));
-                }
-            }
-            Kind::Key => {
-                for (hash, key) in &self.keys {
-                    let budget = self.budget(key.link);
-                    let increase = Increase::at(self.increases.get(hash).copied(), now);
-                    // A linked budget row warns and resets; its limit is not enforced.
-                    let soft = rules::soft(budget.and_then(|budget| budget.soft));
-                    let reset = match budget {
-                        Some(budget) if !key.own_window => budget.reset.unwrap_or(NEVER),
-                        _ => key.reset,
-                    };
-                    f(hash, new(key.spend, Some(key.limit + increase), soft, reset));
-                }
-            }
-            Kind::Team => {
-                for (hash, team) in &self.teams {
-                    f(hash, new(team.spend, Some(team.limit), rules::limit(Some(team.soft)), team.reset));
-                }
-            }
+            Kind::User => self.users.iter().for_each(|(hash, user)| f(hash, self.of_user(user))),
+            Kind::Key => self.keys.iter().for_each(|(hash, key)| f(hash, self.of_key(hash, key, now))),
+            Kind::Team => self.teams.iter().for_each(|(hash, team)| f(hash, self.of_team(hash, team))),
             Kind::Organization => {
-                for (hash, organization) in &self.organizations {
-                    let budget = self.budget(organization.link);
-                    let soft = rules::soft(budget.and_then(|budget| budget.soft));
-                    let reset = budget.and_then(|budget| budget.reset).unwrap_or(NEVER);
-                    f(hash, new(organization.spend, budget.and_then(|budget| budget.limit), soft, reset));
-                }
+                self.organizations.iter().for_each(|(hash, one)| f(hash, self.of_organization(one)));
             }
             Kind::TeamMember => {
-                for (hash, member) in &self.members {
-                    let own = self.budget(member.link);
-                    let default = self.member_defaults.get(&member.team).and_then(|link| self.budget(*link));
-                    let (limit, soft) = member_limit(own, default, now);
-                    let reset = own.and_then(|budget| budget.reset).unwrap_or(NEVER);
-                    f(hash, new(member.spend, limit, soft, reset));
-                }
+                self.members.iter().for_each(|(hash, member)| f(hash, self.of_member(member, now)));
+            }
+            Kind::Customer => {
+                self.customers.iter().for_each(|(hash, customer)| f(hash, self.of_customer(customer)));
             }
         }
     }
+
+    /// Where one stands at `now`. `None`: nobody knows them.
+    pub fn standing(&self, kind: Kind, hash: &Hash, now: Micros) -> Option<Standing> {
+        match kind {
+            Kind::User => self.users.get(hash).map(|user| self.of_user(user)),
+            Kind::Key => self.keys.get(hash).map(|key| self.of_key(hash, key, now)),
+            Kind::Team => self.teams.get(hash).map(|team| self.of_team(hash, team)),
+            Kind::Organization => self.organizations.get(hash).map(|one| self.of_organization(one)),
+            Kind::TeamMember => self.members.get(hash).map(|member| self.of_member(member, now)),
+            Kind::Customer => self.customers.get(hash).map(|customer| self.of_customer(customer)),
+        }
+    }
+
+    fn of_user(&self, user: &User) -> Standing {
+        let chats = self.chats.as_ref().map_or(0.0, |chats| {
+            let counted =
+                |hash: &Hash| self.customers.get(hash).map_or(0.0, |one| (one.spend - one.before).max(0.0));
+            chats.customers_of(user.email).iter().map(counted).sum()
+        });
+        standing(Kind::User, user.spend + chats, Some(user.limit), None, user.reset)
+    }
+
+    fn of_key(&self, hash: &Hash, key: &ApiKey, now: Micros) -> Standing {
+        let budget = self.budget(key.link);
+        let increase = Increase::at(self.increases.get(hash).copied(), now);
+        // A linked budget row warns and resets; its limit is not enforced.
+        let soft = rules::soft(budget.and_then(|budget| budget.soft));
+        let reset = match budget {
+            Some(budget) if !key.own_window => budget.reset.unwrap_or(NEVER),
+            _ => key.reset,
+        };
+        let own = standing(Kind::Key, key.spend, Some(key.limit + increase), soft, reset);
+        self.or_window(own, (Kind::Key, *hash))
+    }
+
+    fn of_team(&self, hash: &Hash, team: &Team) -> Standing {
+        let own =
+            standing(Kind::Team, team.spend, Some(team.limit), rules::limit(Some(team.soft)), team.reset);
+        self.or_window(own, (Kind::Team, *hash))
+    }
+
+    fn of_organization(&self, organization: &Organization) -> Standing {
+        let budget = self.budget(organization.link);
+        let soft = rules::soft(budget.and_then(|budget| budget.soft));
+        let reset = budget.and_then(|budget| budget.reset).unwrap_or(NEVER);
+        standing(Kind::Organization, organization.spend, budget.and_then(|budget| budget.limit), soft, reset)
+    }
+
+    fn of_member(&self, member: &Member, now: Micros) -> Standing {
+        let own = self.budget(member.link);
+        let default = self.member_defaults.get(&member.team).and_then(|link| self.budget(*link));
+        let (limit, soft) = member_limit(own, default, now);
+        let reset = own.and_then(|budget| budget.reset).unwrap_or(NEVER);
+        standing(Kind::TeamMember, member.spend, limit, soft, reset)
+    }
+
+    fn of_customer(&self, customer: &Customer) -> Standing {
+        let budget = self.budget(customer.link);
+        let soft = rules::soft(budget.and_then(|budget| budget.soft));
+        let reset = budget.and_then(|budget| budget.reset).unwrap_or(NEVER);
+        let limit = budget.and_then(|budget| budget.limit);
+        let standing = standing(Kind::Customer, customer.spend, limit, soft, reset);
+        Standing { is_blocked: customer.blocked, ..standing }
+    }
+
+    /// The window that is used up, where one is and the budget itself is not.
+    fn or_window(&self, own: Standing, whose: (Kind, Hash)) -> Standing {
+        if self.windows.is_empty() || own.is_exceeded() {
+            return own;
+        }
+        let spent = |window: &Window| {
+            let spent = self.window_spend.get(&window.spent).filter(|(start, _)| *start >= window.from);
+            spent.map_or(0.0, |(_, spend)| *spend)
+        };
+        let mut windows = self.windows.get(&whose).into_iter().flatten().map(|window| {
+            let of_window = standing(own.kind, spent(window), Some(window.limit), None, window.reset);
+            Standing { is_window: true, ..of_window }
+        });
+        windows.find(Standing::is_exceeded).unwrap_or(own)
+    }
+
+    /// When next somebody's standing changes by itself: the end of a temporary increase.
+    pub fn next_moment(&self, now: Micros) -> Option<Micros> {
+        let of_rows = self.rows.iter().flatten().filter_map(|row| row.increase);
+        self.increases
+            .values()
+            .copied()
+            .chain(of_rows)
+            .map(|one| one.expiry)
+            .filter(|expiry| *expiry > now)
+            .min()
+    }
+
+    /// Everybody's chats, as they were stored with the checkpoint that the stream begins at. `in_order`: the stream repeats what
+    /// came after it; otherwise this book's numbers are of after a gap, and a window that ended in it is over.
+    pub fn recall(&mut self, stored: &[Chat], in_order: bool, now: Micros) {
+        for chat in stored {
+            let (hash, email) = (hash([&chat.customer]), email_place(&chat.customer));
+            let users: Vec<Hash> =
+                self.chats.as_ref().map(|chats| chats.limited(email).to_vec()).unwrap_or_default();
+            let ended = !in_order
+                && chat.resets_at.is_some_and(|reset| {
+                    let moved = |user: &Hash| self.users.get(user).is_some_and(|user| user.reset > reset);
+                    reset <= now && users.iter().any(moved)
+                });
+            let Some(customer) = self.customers.get_mut(&hash) else {
+                if in_order {
+                    let is = Customer {
+                        spend: chat.spend,
+                        before: chat.before,
+                        email,
+                        link: NO_LINK,
+                        blocked: false,
+                    };
+                    self.customers.insert(hash, is);
+                    if let Some(chats) = &mut self.chats {
+                        chats.customer_changed((hash, NO_EMAIL), (hash, email));
+                    }
+                }
+                continue;
+            };
+            // What was spent in a gap counts in the window after it.
+            customer.before = if ended { chat.spend } else { chat.before };
+            if in_order {
+                customer.spend = chat.spend;
+                for user in users {
+                    if let Some(user) = self.users.get_mut(&user) {
+                        user.reset = chat.resets_at.unwrap_or(NEVER);
+                    }
+                }
+            }
+            if customer.spend < customer.before {
+                customer.before = customer.spend.max(0.0);
+            }
+        }
+    }
+
+    /// The transaction that was taken in last was committed at this time. Gives whose chats are to be stored, with the users they
+    /// count for.
+    pub fn committed(&mut self, at: Micros) -> (Vec<Hash>, Vec<Hash>) {
+        let Some(chats) = &mut self.chats else { return Default::default() };
+        for email in chats.windows_that_ended(at) {
+            for hash in chats.customers_of(email) {
+                if let Some(customer) = self.customers.get_mut(hash) {
+                    customer.before = customer.spend;
+                }
+            }
+        }
+        chats.take_touched()
+    }
+
+    /// What is to be stored of a customer's chats. `None`: they count for nobody.
+    pub fn chat(&self, hash: &Hash) -> Option<(f64, f64, Option<Micros>)> {
+        let customer = self.customers.get(hash)?;
+        let users = self.chats.as_ref()?.limited(customer.email);
+        let resets = users.iter().filter_map(|user| self.users.get(user)).map(|user| user.reset).max()?;
+        Some((customer.spend, customer.before, (resets != NEVER).then_some(resets)))
+    }
+
+    /// Every customer whose chats count for somebody.
+    pub fn chatting(&self) -> Vec<Hash> {
+        self.customers.keys().filter(|hash| self.chat(hash).is_some()).copied().collect()
+    }
+
+    /// Whether somebody's standing follows from other rows than their own, or from the time.
+    pub fn is_indirect(&self, kind: Kind, hash: &Hash) -> bool {
+        match kind {
+            Kind::Organization | Kind::TeamMember => true,
+            Kind::Key => self.increases.contains_key(hash) || self.windows.contains_key(&(kind, *hash)),
+            Kind::Team => self.windows.contains_key(&(kind, *hash)),
+            Kind::User => {
+                self.chats.is_some() && self.users.get(hash).is_some_and(|user| !user.limit.is_nan())
+            }
+            Kind::Customer => {
+                self.chats.is_some() && self.customers.get(hash).is_some_and(|one| one.email != NO_EMAIL)
+            }
+        }
+    }
+}
+
+fn standing(kind: Kind, spend: f64, limit: Option<f64>, soft: Option<f64>, reset: Micros) -> Standing {
+    let (limit, reset) = (rules::limit(limit), (reset != NEVER).then_some(reset));
+    Standing { kind, spend, limit, soft, reset, is_window: false, is_blocked: false }
 }
 
 /// A member's own limit, or else the team's for its members, of which 0 is none. A temporary increase of the member's own
@@ -417,6 +770,25 @@ fn member_limit(
 fn entry<V: Copy>(map: &mut HashMap<Hash, V>, old: Option<Hash>, hash: Hash, new: V) -> &mut V {
     let moved = old.filter(|old| *old != hash).and_then(|old| map.remove(&old));
     map.entry(hash).or_insert(moved.unwrap_or(new))
+}
+
+/// Where what somebody spent as a customer is looked for.
+fn email_place(text: &str) -> u64 {
+    reduce::email(text).map_or(NO_EMAIL, |email| beginning(&hash([email])).max(NO_EMAIL + 1))
+}
+
+/// Whatever case LiteLLM writes the kind in.
+fn window_hash(kind: &str, id: &str, duration: &str) -> Hash {
+    hash([&kind.to_ascii_lowercase(), id, duration])
+}
+
+/// Whom a row of LiteLLM_BudgetWindowSpend is about.
+fn whose_window(kind: &str, id: &str) -> Touch {
+    match kind.to_ascii_lowercase().as_str() {
+        "key" => Touch::One(Kind::Key, hash([id])),
+        "team" => Touch::One(Kind::Team, hash([id])),
+        _ => Touch::Nobody,
+    }
 }
 
 fn number_of(value: TupleValue<'_>) -> Option<f64> {
@@ -449,6 +821,20 @@ fn set_moment(to: &mut Micros, value: TupleValue<'_>) {
 fn member(metadata: &[u8], name: &str) -> Option<Box<RawValue>> {
     let metadata = std::str::from_utf8(metadata).ok()?;
     if metadata.contains(name) { json::object(metadata)?.remove(name) } else { None }
+}
+
+/// `budget_limits`. One without a moment of reset has no row of what was spent in it, and is left out.
+fn windows_of(kind: Kind, id: &str, sent: &[u8]) -> Vec<Window> {
+    let each = std::str::from_utf8(sent).ok().and_then(json::array).unwrap_or_default();
+    let window = |one: &RawValue| {
+        let fields = json::object(one.get())?;
+        let text = |name: &str| fields.get(name).and_then(|value| json::text(value));
+        let limit: f64 = serde_json::from_str(fields.get("max_budget")?.get()).ok()?;
+        let (duration, reset) = (text("budget_duration")?, rules::moment(&text("reset_at")?)?);
+        let from = reset - rules::duration(&duration)?;
+        Some(Window { limit, reset, from, spent: window_hash(kind.name(), id, &duration) })
+    };
+    each.iter().filter_map(|one| window(one)).collect()
 }
 
 fn increase_of(metadata: &[u8]) -> Option<Increase> {
@@ -497,7 +883,13 @@ pub(super) mod tests {
     #[test]
     fn an_entity_takes_48_bytes_at_most() {
         // One byte of a full table's eighth for each place.
-        for size in [size_of::<User>(), size_of::<ApiKey>(), size_of::<Team>(), size_of::<Member>()] {
+        for size in [
+            size_of::<User>(),
+            size_of::<ApiKey>(),
+            size_of::<Team>(),
+            size_of::<Member>(),
+            size_of::<Customer>(),
+        ] {
             assert!(size + size_of::<Hash>() <= 48, "{size}");
         }
     }
@@ -506,14 +898,14 @@ pub(super) mod tests {
     fn whoever_has_neither_spent_nor_been_limited_takes_no_room() {
         let mut book = Book::default();
         let mut see = |spend, limit| {
-            row(&mut book, USERS, &["u"], &[Some(spend), limit, Some("2030-01-01 00:00:00")]);
+            row(&mut book, USERS, &["u"], &[Some(spend), limit, Some("2030-01-01 00:00:00"), None]);
             book.len()
         };
         assert_eq!([see("0", None), see("0.1", None), see("0", None)], [0, 1, 0]);
         // Nothing is a limit, too.
         assert_eq!([see("0", Some("0")), see("0", None)], [1, 0]);
         // With another id, it is still nobody.
-        let values = [TupleValue::Text(b"0"), TupleValue::Null, TupleValue::Null];
+        let values = [TupleValue::Text(b"0"), TupleValue::Null, TupleValue::Null, TupleValue::Null];
         read(&mut book, USERS, Some("u"), &["v"], &values);
         assert!(book.is_empty());
         assert!(book.users.capacity() < 10);
@@ -525,22 +917,22 @@ pub(super) mod tests {
         let (old, new) = ("a".repeat(64), "b".repeat(64));
         let mut book = Book::default();
         // Read when the key was called `new` already …
-        row(&mut book, KEYS, &[&new], &[Some("3"), Some("10"), None, None, None, Some(increase)]);
+        row(&mut book, KEYS, &[&new], &[Some("3"), Some("10"), None, None, None, Some(increase), None]);
         assert_eq!(keys(&book), [(3.0, Some(15.0))]);
         // … and then the stream tells how it came to be, without the metadata, which never changed.
         let text = |text: &'static str| TupleValue::Text(text.as_bytes());
         let null = TupleValue::Null;
         for spend in ["1", "2"] {
-            let values = [text(spend), text("10"), null, null, null, TupleValue::Unchanged];
+            let values = [text(spend), text("10"), null, null, null, TupleValue::Unchanged, null];
             read(&mut book, KEYS, None, &[&old], &values);
         }
-        let values = [text("3"), text("10"), null, null, null, TupleValue::Unchanged];
+        let values = [text("3"), text("10"), null, null, null, TupleValue::Unchanged, null];
         read(&mut book, KEYS, Some(&old), &[&new], &values);
         assert_eq!(keys(&book), [(3.0, Some(15.0))]);
         // Seen for the first time, a move takes along what is not sent.
         read(&mut book, KEYS, Some(&new), &[&old], &values);
         assert_eq!(keys(&book), [(3.0, Some(15.0))]);
-        book.delete(TableId::of_source(KEYS).unwrap(), &hash([&old]));
+        book.delete(TableId::of_source(KEYS).unwrap(), &RowKey::new(&[&old]));
         assert!(book.is_empty() && book.increases.is_empty());
     }
 
@@ -560,9 +952,14 @@ pub(super) mod tests {
                 &mut book,
                 KEYS,
                 &["plain"],
-                &[Some("x"), Some(""), Some(""), Some("never"), Some("?"), Some(metadata)],
+                &[Some("x"), Some(""), Some(""), Some("never"), Some("?"), Some(metadata), Some(metadata)],
             );
-            row(&mut book, TEAMS, &["t"], &[None, Some("1e999"), Some("-0"), None, Some(metadata)]);
+            row(
+                &mut book,
+                TEAMS,
+                &["t"],
+                &[None, Some("1e999"), Some("-0"), None, Some(metadata), Some(metadata)],
+            );
         }
         assert_eq!(keys(&book), [(0.0, None)]);
         assert_eq!(book.len(), 2);

@@ -12,19 +12,22 @@ use tokio_postgres::Row;
 use tokio_postgres::types::{ToSql, Type};
 
 use super::book::{self, Book, Hash};
+use super::gate::{Gate, Stored, StoredClosed};
 use super::rules::Kind;
-use super::{Budgets, Name};
+use super::{Budgets, Chat, Name};
 use crate::catalog::{Table, TableId};
 use crate::config::Config;
+use crate::config::policy::{BudgetPolicy, Chats};
 use crate::copy::backfill::unescape;
 use crate::decode::message::TupleValue;
 use crate::decode::{self, reduce};
 use crate::error::{Error, Result, Side, on};
+use crate::mirror;
 use crate::postgres::lossy::Text;
 use crate::postgres::quote_ident;
 use crate::source::{Source, SourceTable};
 use crate::sql;
-use crate::target::{QUICK, within};
+use crate::target::{QUICK, Target, within};
 
 /// The snapshot delays LiteLLM's own index builds, and the stream waits: no longer than this.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -33,29 +36,66 @@ const SCAN_SHARE: u32 = 20;
 /// … and known names are looked up again by their ids: somebody may have been renamed.
 const AGAIN_EVERY: Duration = Duration::from_secs(60);
 
+/// Everybody's budget, and what says which are used up where that closes anything or chats are counted.
+pub type Loaded = (Book, Option<Gate>);
+
 /// Every budget, in one read-only transaction on a session beside `source`, at one snapshot. What is committed before this is called is in it.
-pub async fn read(source: &Source, config: &Config, tables: &BTreeMap<String, SourceTable>) -> Result<Book> {
+pub async fn read(
+    source: &Source,
+    config: &Config,
+    tables: &BTreeMap<String, SourceTable>,
+) -> Result<Loaded> {
     let work = async {
         let reader = source.beside().await?;
         reader.begin_reading(config, tables, None, PATIENCE).await?;
-        let mut book = Book::default();
-        let read = async {
-            for id in TableId::all().filter(|id| !id.table().spending.is_empty()) {
-                if let Some(found) = tables.get(id.table().source) {
-                    read_table(&reader, config, id, found, &mut book).await?;
-                }
-            }
-            Ok(())
-        };
-        reader.giving_way(source, read).await?;
-        Ok(book)
+        let mut loaded = nothing(config);
+        reader.giving_way(source, read_at(&reader, config, tables, &mut loaded)).await?;
+        Ok(loaded)
     };
     match tokio::time::timeout(PATIENCE, work).await {
-        Ok(book) => book,
+        Ok(loaded) => loaded,
         Err(_) => {
             Err(Error::Silent { side: Side::Source, action: "read budgets", seconds: PATIENCE.as_secs() })
         }
     }
+}
+
+/// What everything is read into.
+pub fn nothing(config: &Config) -> Loaded {
+    let enforce = config.policy.access.budgets == BudgetPolicy::Enforce;
+    let chats = config.policy.budgets.chats == Chats::Customer;
+    (Book::new(chats), (enforce || chats).then(|| Gate::new(enforce)))
+}
+
+/// The same in a transaction that is open, at the point it looks at.
+pub async fn read_at(
+    reader: &Source,
+    config: &Config,
+    tables: &BTreeMap<String, SourceTable>,
+    loaded: &mut Loaded,
+) -> Result<()> {
+    for id in TableId::all().filter(|id| !id.table().spending.is_empty()) {
+        if let Some(found) = tables.get(id.table().source) {
+            read_table(reader, config, id, found, loaded).await?;
+        }
+    }
+    Ok(())
+}
+
+/// What the target has stored of all this, as of its checkpoint.
+pub async fn stored(target: &Target) -> Result<Stored> {
+    let (closed, chats) = mirror::budgets::stored(target).await?;
+    let closed = closed.into_iter().filter_map(|(kind, id, team, limit, resets_at)| {
+        let kind = Kind::ALL.into_iter().find(|one| one.name() == kind)?;
+        Some(StoredClosed { kind, id, team, limit, resets_at })
+    });
+    let chats = chats.into_iter().map(|(customer, spend, before, resets_at)| Chat {
+        customer,
+        spend,
+        before,
+        resets_at,
+    });
+    Ok(Stored { closed: closed.collect(), chats: chats.collect() })
 }
 
 /// The COPY that reads the key and the spending columns. What this LiteLLM lacks is NULL.
@@ -74,7 +114,7 @@ async fn read_table(
     config: &Config,
     id: TableId,
     found: &SourceTable,
-    book: &mut Book,
+    loaded: &mut Loaded,
 ) -> Result<()> {
     let text = copy_out(id.table(), &config.litellm_schema, found);
     let rows = source.connection.client.copy_out(&text).await.map_err(on(Side::Source, "read budgets"))?;
@@ -84,14 +124,14 @@ async fn read_table(
         line.extend_from_slice(&chunk);
         while let Some(end) = line.iter().position(|byte| *byte == b'\n') {
             let row = line.split_to(end + 1);
-            take_line(id, row.get(..end).unwrap_or_default(), book);
+            take_line(id, row.get(..end).unwrap_or_default(), loaded);
         }
     }
     Ok(())
 }
 
 /// A line as a row of the stream would be: mirrored columns that are no key are not there.
-fn take_line(id: TableId, line: &[u8], book: &mut Book) {
+fn take_line(id: TableId, line: &[u8], (book, gate): &mut Loaded) {
     let table = id.table();
     let fields: Vec<Option<Vec<u8>>> = line.split(|byte| *byte == b'\t').map(unescape).collect();
     let value = |field: &Option<Vec<u8>>| -> bool { field.is_some() };
@@ -103,7 +143,7 @@ fn take_line(id: TableId, line: &[u8], book: &mut Book) {
             *to = TupleValue::Text(bytes);
         }
     }
-    book.row(id, None, &decode::copied_row(id, raw));
+    super::take(book, gate.as_mut(), id, None, &decode::copied_row(id, raw));
 }
 
 /// How names are looked up: the statement, its columns that are the id, as SQL.
@@ -114,6 +154,7 @@ fn statement(kind: Kind) -> (&'static str, &'static [&'static str]) {
         Kind::Team => (sql::TEAM_NAMES, &["t.team_id"]),
         Kind::Organization => (sql::ORGANIZATION_NAMES, &["o.organization_id"]),
         Kind::TeamMember => (sql::MEMBER_NAMES, &["m.user_id", "m.team_id"]),
+        Kind::Customer => (sql::CUSTOMER_NAMES, &["c.user_id"]),
     }
 }
 
@@ -128,7 +169,9 @@ fn hash_sql(kind: Kind, columns: &[&str]) -> String {
                 reduce::CLEAR,
                 as_utf8(column)
             ),
-            Kind::User | Kind::Team | Kind::Organization | Kind::TeamMember => as_utf8(column),
+            Kind::User | Kind::Team | Kind::Organization | Kind::TeamMember | Kind::Customer => {
+                as_utf8(column)
+            }
         })
         .collect();
     format!("substr(sha256({}), 1, 16)", parts.join(" || '\\x00'::bytea || "))

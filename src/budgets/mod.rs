@@ -6,6 +6,8 @@
 //! row. LiteLLM itself decides on counters that are ahead of its rows by up to a flush, some 15 s.
 
 pub mod book;
+mod chats;
+mod gate;
 pub mod load;
 pub mod rules;
 
@@ -14,11 +16,16 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
+use crate::catalog::TableId;
 use crate::config::policy;
-use crate::decode::{Change, reduce};
+use crate::decode::{Change, Row, RowKey, reduce};
 use crate::position::Lsn;
+use crate::stage::budget::Moves;
 use crate::target::checkpoint::Checkpoint;
 use book::{Book, Hash};
+pub use chats::Chat;
+use gate::Gate;
+pub use gate::{Stored, StoredClosed};
 use rules::{Kind, Micros, Standing, State};
 
 /// A ranking is shown again for this long: whoever asks every millisecond gets it at that price.
@@ -178,6 +185,8 @@ pub struct Shown {
 #[derive(Debug, Default)]
 struct Inside {
     book: Book,
+    /// Where used-up budgets close paths, or chats are counted.
+    gate: Option<Gate>,
     /// The generation and timeline the book is of. `None`: nothing was loaded yet.
     source: Option<(uuid::Uuid, i32)>,
     /// Everything up to here was seen.
@@ -211,13 +220,38 @@ impl Budgets {
             && u64::from(checkpoint.end_lsn) <= inside.through
     }
 
-    /// Begins anew with `book`, read after everything up to `checkpoint` was committed.
-    pub fn begin(&self, book: Book, checkpoint: &Checkpoint, timeline: i32) {
+    /// Begins anew with what was read, after everything up to `checkpoint` was committed and before anything after `ahead` was.
+    pub fn begin(
+        &self,
+        (book, gate): (Book, Option<Gate>),
+        checkpoint: &Checkpoint,
+        timeline: i32,
+        ahead: Lsn,
+    ) {
         let mut inside = self.inside();
         inside.book = book;
+        inside.gate = gate;
         inside.source = Some((checkpoint.generation.id, timeline));
-        inside.through = checkpoint.end_lsn.into();
+        inside.through = u64::from(checkpoint.end_lsn).max(ahead.into());
         inside.ranking = None;
+    }
+
+    /// Continues from what is stored with the checkpoint. `in_order`: the stream brings all that came after it; otherwise a copy was made
+    /// in between. Gives what is to be said before anything of the stream: it may already know more than the checkpoint.
+    pub fn resume(&self, stored: &Stored, in_order: bool) -> Moves {
+        let mut inside = self.inside();
+        let Inside { book, gate, through, .. } = &mut *inside;
+        let now = now();
+        let Some(gate) = gate else { return gate::nothing_counts(stored) };
+        gate.resume(book, stored, *through, in_order, now);
+        Moves { crossings: gate.crossings(book, now), chats: Vec::new() }
+    }
+
+    /// What the target was found to have stored is not what was last said: it is said again.
+    pub fn correct(&self, stored: &Stored) {
+        if let Some(gate) = &mut self.inside().gate {
+            gate.correct(stored);
+        }
     }
 
     /// What is here has a gap, and nothing could be read: better none than a wrong one.
@@ -227,15 +261,50 @@ impl Budgets {
 
     /// One change of the stream.
     pub fn change(&self, change: &Change<'_>) {
-        if !matches!(change, Change::Other | Change::Nothing) {
-            self.inside().book.change(change);
+        if matches!(change, Change::Other | Change::Nothing) {
+            return;
+        }
+        let mut inside = self.inside();
+        let Inside { book, gate, .. } = &mut *inside;
+        match change {
+            Change::Insert { table, row } => take(book, gate.as_mut(), *table, None, row),
+            Change::Update { table, old_key, row } => {
+                take(book, gate.as_mut(), *table, old_key.as_ref(), row)
+            }
+            Change::Delete { table, key } => {
+                let touch = book.delete(*table, key);
+                if let Some(gate) = gate {
+                    gate.note(book, touch, None);
+                }
+            }
+            Change::Truncate { tables, .. } => {
+                for table in tables {
+                    let touch = book.truncate(*table);
+                    if let Some(gate) = gate {
+                        gate.note(book, touch, None);
+                    }
+                }
+            }
+            Change::Other | Change::Nothing => {}
         }
     }
 
-    /// Everything of the stream up to here was seen.
-    pub fn passed(&self, lsn: Lsn) {
+    /// A transaction of the stream ended here. Gives what follows.
+    pub fn committed(&self, lsn: Lsn, at: SystemTime) -> Moves {
+        let mut inside = self.inside();
+        if let Inside { book, gate: Some(gate), .. } = &mut *inside {
+            gate.committed(book, micros(at));
+        }
+        drop(inside);
+        self.passed(lsn)
+    }
+
+    /// Everything of the stream up to here was seen, and no transaction is open. Gives what follows.
+    pub fn passed(&self, lsn: Lsn) -> Moves {
         let mut inside = self.inside();
         inside.through = inside.through.max(lsn.into());
+        let Inside { book, gate: Some(gate), .. } = &mut *inside else { return Moves::default() };
+        gate.say(book, lsn.into(), now())
     }
 
     /// Where everybody stands, at most a second ago. `None` while nothing is known.
@@ -290,9 +359,30 @@ fn everybody(ranking: &Ranking) -> impl Iterator<Item = (Kind, Hash)> {
     ranking.kinds.iter().flat_map(|(kind, of_kind)| of_kind.shown.iter().map(|one| (*kind, one.hash)))
 }
 
+/// Takes one row in.
+pub(in crate::budgets) fn take(
+    book: &mut Book,
+    gate: Option<&mut Gate>,
+    table: TableId,
+    old: Option<&RowKey>,
+    row: &Row<'_>,
+) {
+    let touch = book.row(table, old, row);
+    let Some(gate) = gate else { return };
+    // A window's row is about a key or a team, and has neither's id as its key.
+    let is_own = table.table().key_len < 3;
+    let id = is_own.then(|| row.key_parts().collect::<Vec<_>>().join("\0"));
+    gate.note(book, touch, id);
+}
+
 /// The clock, as the rules count.
 pub fn now() -> Micros {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    micros(SystemTime::now())
+}
+
+/// A moment, as the rules count.
+pub fn micros(at: SystemTime) -> Micros {
+    let since = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     Micros::try_from(since.as_micros()).unwrap_or(Micros::MAX)
 }
 
@@ -306,12 +396,12 @@ mod tests {
         let mut book = Book::default();
         for number in 1..=20 {
             let (id, spend) = (format!("u{number}"), number.to_string());
-            row(&mut book, USERS, &[&id], &[Some(&spend), Some("100"), None]);
+            row(&mut book, USERS, &[&id], &[Some(&spend), Some("100"), None, None]);
             // Reached by all but the first four.
-            row(&mut book, TEAMS, &[&id], &[Some(&spend), None, Some("5"), None, Some("{}")]);
+            row(&mut book, TEAMS, &[&id], &[Some(&spend), None, Some("5"), None, Some("{}"), None]);
         }
-        row(&mut book, USERS, &["nan"], &[Some("NaN"), Some("1"), None]);
-        row(&mut book, USERS, &["nobody"], &[Some("0"), None, None]);
+        row(&mut book, USERS, &["nan"], &[Some("NaN"), Some("1"), None, None]);
+        row(&mut book, USERS, &["nobody"], &[Some("0"), None, None, None]);
         let ranking = rank(&book, 0, 3, 4);
         let shown = |kind: Kind| -> Vec<f64> {
             ranking.kinds[&kind].shown.iter().map(|one| one.standing.spend).collect()

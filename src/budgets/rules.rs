@@ -18,10 +18,13 @@ pub enum Kind {
     Team,
     Organization,
     TeamMember,
+    /// Whoever an application says it asks for: LiteLLM's end users.
+    Customer,
 }
 
 impl Kind {
-    pub const ALL: [Self; 5] = [Self::User, Self::Key, Self::Team, Self::Organization, Self::TeamMember];
+    pub const ALL: [Self; 6] =
+        [Self::User, Self::Key, Self::Team, Self::Organization, Self::TeamMember, Self::Customer];
 
     pub fn name(self) -> &'static str {
         match self {
@@ -30,6 +33,7 @@ impl Kind {
             Self::Team => "team",
             Self::Organization => "organization",
             Self::TeamMember => "team_member",
+            Self::Customer => "customer",
         }
     }
 }
@@ -74,6 +78,10 @@ pub struct Standing {
     pub soft: Option<f64>,
     /// When the spend goes back to 0.
     pub reset: Option<Micros>,
+    /// It is one of the windows of `budget_limits`.
+    pub is_window: bool,
+    /// LiteLLM refuses it whatever it spent.
+    pub is_blocked: bool,
 }
 
 impl Standing {
@@ -95,13 +103,18 @@ impl Standing {
         self.soft.is_some_and(|soft| self.spend >= soft)
     }
 
+    /// A team and a customer may spend their limit to the cent; everybody else, and any window, is refused when it is reached.
+    pub fn is_exceeded(&self) -> bool {
+        self.limit.is_some_and(|limit| match self.kind {
+            Kind::Team | Kind::Customer if !self.is_window => self.spend > limit,
+            Kind::Team | Kind::Customer | Kind::User | Kind::Key | Kind::Organization | Kind::TeamMember => {
+                self.spend >= limit
+            }
+        })
+    }
+
     pub fn state(&self) -> State {
-        // A team may spend its limit to the cent; everybody else is refused when it is reached.
-        let exceeded = self.limit.is_some_and(|limit| match self.kind {
-            Kind::Team => self.spend > limit,
-            Kind::User | Kind::Key | Kind::Organization | Kind::TeamMember => self.spend >= limit,
-        });
-        if exceeded {
+        if self.is_exceeded() {
             State::Exceeded
         } else if self.utilization().is_some_and(|used| used >= WARNING) {
             State::Warning
@@ -155,6 +168,22 @@ pub fn moment(text: &str) -> Option<Micros> {
     Some(days * 86_400_000_000 + of_day - offset * 1_000_000)
 }
 
+/// The longest a duration of LiteLLM's may be (`30s`, `5m`, `24h`, `7d`, `2w`, `1mo`), in microseconds.
+pub fn duration(text: &str) -> Option<Micros> {
+    let text = text.trim();
+    let (number, unit) = text.split_at_checked(text.find(|c: char| !c.is_ascii_digit())?)?;
+    let seconds = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3_600,
+        "d" => 86_400,
+        "w" => 7 * 86_400,
+        "mo" => 31 * 86_400,
+        _ => return None,
+    };
+    number.parse::<i64>().ok()?.checked_mul(seconds)?.checked_mul(1_000_000)
+}
+
 /// Splits the zone off a time: what is left, and the seconds it is ahead of UTC.
 fn zone(text: &str) -> Option<(&str, i64)> {
     if let Some(time) = text.strip_suffix(['Z', 'z']) {
@@ -195,7 +224,7 @@ mod tests {
     use super::*;
 
     fn standing(kind: Kind, spend: f64, limit: Option<f64>) -> Standing {
-        Standing { kind, spend, limit, soft: None, reset: None }
+        Standing { kind, spend, limit, soft: None, reset: None, is_window: false, is_blocked: false }
     }
 
     #[test]

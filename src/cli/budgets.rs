@@ -7,10 +7,13 @@ use clap::Args;
 use serde::Serialize;
 
 use super::terminal;
+use crate::budgets::book::Book;
 use crate::budgets::rules::{Kind, Micros};
 use crate::budgets::{self, Ranked, load};
 use crate::config::Config;
+use crate::config::policy::Chats;
 use crate::source::Source;
+use crate::target::{Target, schema};
 
 /// Show who is close to their budget; reads LiteLLM's database, and works while no daemon runs
 #[derive(Debug, Args)]
@@ -62,7 +65,10 @@ struct Report {
 pub(super) async fn budgets(config: &Config, asked: Budgets) -> anyhow::Result<ExitCode> {
     let source = Source::open(config).await?;
     let tables = source.tables(config).await?;
-    let book = load::read(&source, config, &tables).await?;
+    let (mut book, _) = load::read(&source, config, &tables).await?;
+    if config.policy.budgets.chats == Chats::Customer {
+        recall_chats(config, &mut book).await?;
+    }
     let mut ranking = budgets::rank(&book, budgets::now(), usize::from(asked.top), 0);
     ranking.kinds.retain(|one, _| asked.kind.is_none_or(|kind| kind == *one));
     let names = load::all_names(&source, config, &ranking).await?;
@@ -87,6 +93,16 @@ pub(super) async fn budgets(config: &Config, asked: Budgets) -> anyhow::Result<E
         terminal::out(&table(&report));
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What of people's chats counts is known in Open WebUI's database.
+async fn recall_chats(config: &Config, book: &mut Book) -> anyhow::Result<()> {
+    let target = Target::open(config).await?;
+    // Before the first start nothing is, and all of it counts.
+    if schema::is_current(&target).await {
+        book.recall(&load::stored(&target).await?.chats, false, budgets::now());
+    }
+    Ok(())
 }
 
 fn line(kind: Kind, id: String, alias: String, one: &Ranked) -> Line {

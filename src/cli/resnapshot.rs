@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::{code, terminal};
-use crate::catalog::TABLES;
+use crate::catalog::TableId;
 use crate::config::Config;
 use crate::copy::verify::differences;
 use crate::decode::request::Request;
@@ -56,7 +56,7 @@ pub(super) async fn verify(config: &Config, Verify { repair, output }: Verify) -
 /// Asks the running daemon to copy and compare; with `wait`, shows how far it is and what came of it.
 pub(super) async fn resnapshot(config: &Config, asked: Resnapshot) -> anyhow::Result<ExitCode> {
     let Resnapshot { tables, dry_run, wait, output: Output { timeout, json } } = asked;
-    let known: Vec<&str> = TABLES.iter().map(|table| table.source).collect();
+    let known: Vec<&str> = TableId::mirrored().map(|id| id.table().source).collect();
     if let Some(unknown) = tables.iter().find(|name| !known.contains(&name.as_str())) {
         terminal::note(&format!("error: {unknown} is not a table we copy; they are: {}", known.join(", ")));
         return Ok(ExitCode::from(2));

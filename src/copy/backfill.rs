@@ -167,7 +167,7 @@ async fn copy_at(
     drop(session);
     let writer = open_writer(config).await?;
     let read = async {
-        for id in TableId::all() {
+        for id in TableId::mirrored() {
             // Unlogged is enough: a crash of the target ends the session that would merge them as well.
             make_staging(&writer, id, "unlogged").await?;
             let signatures = signatures.as_deref_mut();
@@ -281,7 +281,7 @@ async fn merge(
 ) -> Result<Drift> {
     target.begin_large().await?;
     let mut drift = Drift::default();
-    for table in TableId::all().map(TableId::table) {
+    for table in TableId::mirrored().map(TableId::table) {
         let Drift { inserted, updated, deleted } = merge_table(target, table).await?;
         drift.inserted += inserted;
         drift.updated += updated;
@@ -293,7 +293,7 @@ async fn merge(
     let done = target.client().execute(text, &[&id, &generation.slot]).await;
     done.map_err(on(Side::Target, "finish the copy"))?;
     target.commit("commit the copy").await?;
-    for table in TableId::all().map(TableId::table) {
+    for table in TableId::mirrored().map(TableId::table) {
         let text = format!("truncate stage_{}", table.mirror);
         target.execute_quick("clean up after the copy", &text).await?;
     }

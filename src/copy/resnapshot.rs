@@ -64,12 +64,13 @@ pub async fn copy(
         reason,
         "copying LiteLLM's rows while the stream waits"
     );
-    let scope =
-        TableId::all().filter(|id| pending.concerns(*id) && tables.contains_key(id.table().source)).count();
+    let scope = TableId::mirrored()
+        .filter(|id| pending.concerns(*id) && tables.contains_key(id.table().source))
+        .count();
     // Of single keys, a few.
     copies.begin(pending.kind(), &reason, scope, 0);
     copies.holds(Instant::now());
-    let concerned: Vec<TableId> = TableId::all().filter(|id| pending.concerns(*id)).collect();
+    let concerned: Vec<TableId> = TableId::mirrored().filter(|id| pending.concerns(*id)).collect();
     match copy_now(config, source, target, pending, tables, instance, copies).await {
         Ok(copied) => Ok(Some(copied)),
         Err(error) if is_of_the_stream(&error) => Err(error),
@@ -138,7 +139,7 @@ async fn copy_now(
     let writer = backfill::open_writer(config).await?;
     let read = async {
         let mut rows = 0_i64;
-        for id in TableId::all().filter(|id| pending.concerns(*id)) {
+        for id in TableId::mirrored().filter(|id| pending.concerns(*id)) {
             let phase = format!("copying {}", id.table().source);
             request::progress(target, pending.id, &phase, Some(rows)).await?;
             // Logged: they are merged on another session, and a crash in between would empty unlogged ones.
@@ -214,7 +215,7 @@ async fn merge_at(
         _ => None,
     };
     let mut drifts = Drifts::default();
-    for table in TableId::all().filter(|id| copied.request.concerns(*id)).map(TableId::table) {
+    for table in TableId::mirrored().filter(|id| copied.request.concerns(*id)).map(TableId::table) {
         let drift = backfill::merge_table(target, table).await?;
         if drift != Drift::default() {
             drifts.mirror.insert(table.source.to_owned(), drift);
@@ -261,7 +262,7 @@ async fn merge_at(
         let end = BatchEnd::at(copied.point.max(known.end_lsn));
         checkpoint::commit(target, known.epoch, end, &known.projected_with).await?;
     }
-    for table in TableId::all().filter(|id| copied.request.concerns(*id)).map(TableId::table) {
+    for table in TableId::mirrored().filter(|id| copied.request.concerns(*id)).map(TableId::table) {
         target
             .execute_quick("clean up after the copy", &format!("drop table stage_{}", table.mirror))
             .await?;

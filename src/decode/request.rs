@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::catalog::TABLES;
+use crate::catalog::TableId;
 
 /// Prefix of our logical messages.
 pub const MESSAGE_PREFIX: &str = "litellm_webui_sync";
@@ -41,8 +41,9 @@ impl Request {
             return None;
         }
         let request: Self = serde_json::from_slice(content.strip_prefix(b"resnapshot ")?).ok()?;
-        let known = |name: &String| TABLES.iter().any(|table| table.source == name);
-        (request.tables.len() <= TABLES.len() && request.tables.iter().all(known)).then_some(request)
+        let known = |name: &String| TableId::mirrored().any(|id| id.table().source == name);
+        (request.tables.len() <= TableId::mirrored().count() && request.tables.iter().all(known))
+            .then_some(request)
     }
 }
 

@@ -3,6 +3,7 @@
 //! Owns the `litellm_*` tables and `team_roster`. Never begins or commits, never reads or writes a
 //! table of Open WebUI, and never decides anything about an account.
 
+pub mod budgets;
 pub mod statements;
 
 use std::time::SystemTime;
@@ -131,6 +132,9 @@ impl Work<'_> {
 /// The users whose rows a part holds, if nothing in it can touch anybody or anything else but through an e-mail: what
 /// [`Writes::send`] will say is then known before it is sent. Sorted.
 pub fn users_alone(part: &Part) -> Option<Vec<&str>> {
+    if !part.budgets.crossings.is_empty() {
+        return None;
+    }
     let mut users = Vec::new();
     for (id, changes) in TableId::all().zip(&part.tables) {
         let table = id.table();
@@ -286,6 +290,21 @@ pub async fn reach(target: &Target, touched: &Touched, enough: usize) -> Result<
 /// Makes the temporary table `touched`, before the transaction that notes in it begins.
 pub async fn prepare_to_note(target: &Target) -> Result<()> {
     target.execute("prepare for a large batch", sql::CREATE_TOUCHED).await
+}
+
+/// Notes these in the temporary table `touched` too.
+pub async fn note(target: &Target, touched: &Touched) -> Result<()> {
+    let lists = [
+        ("rights", list(&touched.rights)),
+        ("team_rights", list(&touched.team_rights)),
+        ("organization_rights", list(&touched.organization_rights)),
+    ];
+    for (kind, ids) in lists.iter().filter(|(_, ids)| !ids.is_empty()) {
+        let text = "insert into touched (kind, id) select $1, id from unnest($2::text[]) as given(id)";
+        let statement = target.prepare(text, &[Type::TEXT, Type::TEXT_ARRAY]).await?;
+        target.query("note who is touched", SLOW, &statement, &[kind, ids]).await?;
+    }
+    Ok(())
 }
 
 /// What [`propagate_noted`] says.

@@ -17,12 +17,15 @@ use crate::copy::request;
 use crate::error::Result;
 use crate::failpoint;
 use crate::mirror;
+use crate::mirror::budgets::Crossed;
 use crate::observe::metrics::{self, Metrics};
+use crate::observe::progress::State;
 use crate::position::BatchEnd;
 use crate::position::Lsn;
 use crate::project::{self, MANY, Outcome, Projection, Scope, Stamp};
 use crate::sql::TouchedFrom;
 use crate::stage::Part;
+use crate::stage::budget::Moves;
 use crate::target::Target;
 use crate::target::brake;
 use crate::target::checkpoint::{self, Checkpoint};
@@ -50,7 +53,7 @@ pub(super) struct Applier {
     pub(super) polled: Polled,
     acknowledge: watch::Sender<Lsn>,
     /// A brake was open when this session began.
-    was_braked: bool,
+    pub(super) was_braked: bool,
     /// This session only catches up with a copy that was just made.
     pub(super) fenced: bool,
     /// A batch that comes in parts has begun.
@@ -60,6 +63,8 @@ pub(super) struct Applier {
     pub(super) orders: Orders,
     /// Since both ends last stood still, while somebody looks at what there was.
     pub(super) since: Option<Since>,
+    /// What is to be said of budgets before the stream.
+    budgets: Moves,
     /// Changes of this session, and at how many the planner's statistics may be too old.
     changes: u64,
     renew_at: u64,
@@ -91,6 +96,7 @@ impl Applier {
             expired_through: known.expired_through,
             orders,
             since: None,
+            budgets: Moves::default(),
             changes: 0,
             renew_at: GROWTH,
         }
@@ -102,13 +108,24 @@ impl Applier {
         self
     }
 
+    /// Says this of budgets before anything of the stream.
+    pub(super) fn saying(mut self, budgets: Moves) -> Self {
+        self.budgets = budgets;
+        self
+    }
+
     /// Applies parts until the channel closes.
     pub(super) async fn run(mut self, mut parts: mpsc::Receiver<Handed>) -> Result<()> {
         self.target.write_in_transactions_only().await?;
         self.was_braked = brake::is_open(&self.target).await?;
+        if self.projected_with == checkpoint::PENDING {
+            // Everybody is about to be given what they may use: not what a used-up budget takes.
+            self.resume_budgets().await?;
+        }
         self.find_projection().await?;
-        // Before anything new: what expired while nobody was here.
+        // Before anything new: what expired while nobody was here, and whose budget was used up or raised.
         self.expire_keys().await?;
+        self.resume_budgets().await?;
         loop {
             // Whatever is ready has the same chance: a stream that never pauses starves nobody.
             tokio::select! {
@@ -125,6 +142,16 @@ impl Applier {
                 }
             }
         }
+    }
+
+    /// What the budgets are by now, ahead of the stream that tells how they came to be that.
+    async fn resume_budgets(&mut self) -> Result<()> {
+        let moves = std::mem::take(&mut self.budgets);
+        if moves.is_empty() {
+            return Ok(());
+        }
+        let end = BatchEnd::at(self.end_lsn);
+        self.apply_small(&Part::of_budgets(moves, end), end, false).await
     }
 
     async fn apply(&mut self, part: Part) -> Result<()> {
@@ -144,16 +171,25 @@ impl Applier {
         let Some(end) = part.end else { return self.apply_piece(&part).await };
         let started = Instant::now();
         if self.large || !part.is_whole() {
-            self.apply_piece(&part).await?;
-            self.finish_large(end).await?;
+            self.apply_large(&part, end).await?;
         } else if part.has_rows() {
             if part.truncates() || self.has_failed_here() {
                 self.apply_large(&part, end).await?;
             } else {
                 Box::pin(self.apply_small(&part, end, true)).await?;
             }
+        } else if self.was_braked {
+            // What was held may have been repaired without a row that is mirrored: only a batch that is held against the brake releases it.
+            Box::pin(self.apply_small(&part, end, false)).await?;
         } else {
             checkpoint::advance(&self.target, self.epoch, self.end_lsn, end).await?;
+        }
+        if self.was_braked {
+            self.was_braked = brake::is_open(&self.target).await?;
+            if !self.was_braked && self.projection.is_some() {
+                self.daemon.progress.set_state(State::Streaming, None);
+                self.orders.look_soon();
+            }
         }
         self.committed(end, started);
         Ok(())
@@ -167,7 +203,7 @@ impl Applier {
     /// A batch that is in memory as a whole, and touches so many that it is no small one all the same.
     async fn apply_large(&mut self, part: &Part, end: BatchEnd) -> Result<()> {
         self.apply_piece(part).await?;
-        self.finish_large(end).await
+        self.finish_large(part, end).await
     }
 
     /// A batch that is in memory as a whole. `maybe_plain`: the short way may be tried.
@@ -176,15 +212,17 @@ impl Applier {
         let mut watch = Watch::start(&self.daemon.metrics);
         let stamp = self.stamp(end.end_lsn);
         let writes = mirror::prepare(target, part, TouchedFrom::Arrays).await?;
+        mirror::budgets::prepare(target, &part.budgets).await?;
         checkpoint::prepare(target).await?;
         let short = if maybe_plain { self.short_way(part).await? } else { None };
         // Sent together: the lock comes before the first write, and nothing is committed unless every
         // answer was fine. Without the first nothing can be written: see `run`.
-        let (begun, locked, held, touched, plain) = tokio::join!(
+        let (begun, locked, held, touched, budgets, plain) = tokio::join!(
             target.begin_small(),
             checkpoint::begin(target, self.epoch, self.end_lsn),
             self.hold_open_webui(),
             writes.send(target),
+            mirror::budgets::write(target, &part.budgets, stamp.now, stamp.lsn),
             async {
                 let (projection, users) = short.as_ref()?;
                 Some(projection.plain(target, users, stamp).await)
@@ -194,6 +232,8 @@ impl Applier {
         locked?;
         held?;
         let mut touched = touched?;
+        let (by_budget, crossed) = budgets?;
+        touched.add_rights(by_budget);
         // How few the rows are says nothing of how many they touch.
         if mirror::reach(target, &touched, MANY).await? > MANY {
             target.roll_back("roll a batch back").await?;
@@ -232,8 +272,17 @@ impl Applier {
         watch.took(metrics::Stage::Project);
         checkpoint::commit(target, self.epoch, end, &self.projected_with).await?;
         watch.took(metrics::Stage::Commit);
+        self.count_crossed(&crossed);
         self.daemon.metrics.projected(&outcome);
         self.note(&outcome).await
+    }
+
+    fn count_crossed(&self, crossed: &Crossed) {
+        self.daemon.metrics.crossed(crossed);
+        if *crossed != Crossed::default() {
+            tracing::info!(closed = ?crossed.closed, opened = ?crossed.opened, "budgets were crossed");
+            self.orders.look_soon();
+        }
     }
 
     /// The projection and the users of a batch that may be plain enough for `Projection::plain`.
@@ -272,12 +321,15 @@ impl Applier {
         Ok(())
     }
 
-    async fn finish_large(&mut self, end: BatchEnd) -> Result<()> {
+    async fn finish_large(&mut self, part: &Part, end: BatchEnd) -> Result<()> {
         let target = &self.target;
         let mut watch = Watch::start(&self.daemon.metrics);
         // The pieces were written by look-ups, each small beside the tables. What follows is not.
         target.plan_large().await?;
         self.hold_open_webui().await?;
+        let stamp = self.stamp(end.end_lsn);
+        let (touched, crossed) = mirror::budgets::write(target, &part.budgets, stamp.now, stamp.lsn).await?;
+        mirror::note(target, &touched).await?;
         let noted = mirror::propagate_noted(target).await?;
         if noted.all_rights {
             self.polled.ask_again();
@@ -290,7 +342,7 @@ impl Applier {
         failpoint::hit(failpoint::STAGED_NOT_PROJECTED)?;
         let outcome = match &self.projection {
             Some(projection) => {
-                let stamp = Stamp { audit_each: noted.keys <= AUDIT_EACH, ..self.stamp(end.end_lsn) };
+                let stamp = Stamp { audit_each: noted.keys <= AUDIT_EACH, ..stamp };
                 projection.apply(target, Scope::Touched, stamp).await?
             }
             None => Outcome::default(),
@@ -309,6 +361,7 @@ impl Applier {
         if is_much {
             self.renew_statistics().await?;
         }
+        self.count_crossed(&crossed);
         self.daemon.metrics.projected(&outcome);
         self.note(&outcome).await
     }

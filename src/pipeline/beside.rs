@@ -134,7 +134,7 @@ impl Beside {
             reason,
             "looking at everything beside the stream"
         );
-        let scope = TableId::all().filter(|id| self.concerns(pending, *id)).count();
+        let scope = TableId::mirrored().filter(|id| self.concerns(pending, *id)).count();
         progress.copies.begin(pending.kind(), reason, scope, 0);
         let notes = match Target::open(config).await {
             Ok(notes) => notes,
@@ -173,7 +173,7 @@ impl Beside {
         let frozen = still::freeze(config, &source, &self.tables, self.daemon.instance, &self.holds).await?;
         let point = frozen.point;
         request::progress(notes, id, "comparing", None).await?;
-        let scope: Vec<TableId> = TableId::all().filter(|id| self.concerns(pending, *id)).collect();
+        let scope: Vec<TableId> = TableId::mirrored().filter(|id| self.concerns(pending, *id)).collect();
         let read = compare::read(config, &frozen, &self.tables, &scope, &progress.copies);
         let rows = frozen.reader.giving_way(&source, read).await?;
         let Frozen { target, reader, .. } = frozen;
@@ -287,9 +287,8 @@ impl Beside {
 
     /// Whether mending all this would take something from more people than one batch may.
     async fn is_too_much(&self, target: &Target, found: &[Slice]) -> Result<bool> {
-        let losing = found.iter().map(|slice| slice.outcome.losing());
-        let (departing, stripped) = losing.fold((0, 0), |(a, b), (c, d)| (a + c, b + d));
-        brake::is_too_much(target, &self.daemon.config.policy.brake, (departing, stripped)).await
+        let losing = found.iter().map(|slice| slice.outcome.losing()).sum();
+        brake::is_too_much(target, &self.daemon.config.policy.brake, losing).await
     }
 
     async fn project(&self, touched: Touched) -> Result<()> {

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Daemon, Leader};
 use crate::budgets;
+use crate::config::policy::{BudgetPolicy, Chats};
 use crate::copy::backfill::{self, Occasion};
 use crate::copy::register::{CopyKind, CopyPhase};
 use crate::copy::request;
@@ -26,6 +27,7 @@ use crate::source::publication::columns_fingerprint;
 use crate::source::session::Session;
 use crate::source::start::{Facts, Start, UPGRADED, check, decide};
 use crate::source::{Server, SlotState, Source, SourceTable, tables};
+use crate::stage::budget::Moves;
 use crate::stage::signatures::Signatures;
 use crate::target::checkpoint::{self, Checkpoint};
 use crate::target::layout;
@@ -75,6 +77,8 @@ struct Ready {
     decided: Decided,
     copied: Option<resnapshot::Copied>,
     overlap: Option<Overlap>,
+    /// What is to be said of budgets before the stream.
+    budgets: Moves,
 }
 
 /// What was decided, and what it was decided from.
@@ -97,7 +101,7 @@ impl Daemon {
             error = backfill::stay_alive(&sides.target, SLOW) => return Err(error),
         };
         let Some(ready) = ready else { return Ok(()) };
-        let Ready { mut session, signatures, known, decided, copied, overlap } = ready;
+        let Ready { mut session, signatures, known, decided, copied, overlap, budgets } = ready;
         let Sides { source, target, tables, .. } = sides;
         let Decided { identity, .. } = decided;
         // From here on LiteLLM's server waits for us when it shuts down: nobody may keep us from listening to it.
@@ -122,8 +126,19 @@ impl Daemon {
         let generation = known.generation.id;
         let fence = copied.as_ref().map(|copied| copied.point);
         let files = tables.values().map(|table| table.filenode).collect();
-        let leader =
-            Leader { source, target, session, signatures, known, epoch, files, tables, fence, overlap };
+        let leader = Leader {
+            source,
+            target,
+            session,
+            signatures,
+            known,
+            epoch,
+            files,
+            tables,
+            fence,
+            overlap,
+            budgets,
+        };
         let mut outcome = Box::pin(self.stream(leader, &cancel)).await;
         if outcome.as_ref().is_err_and(Error::is_a_refusal_of_the_target)
             && let Ok(target) = Target::open(config).await
@@ -227,10 +242,11 @@ impl Daemon {
             None => None,
         };
         tokio::select! {
-            () = self.load_budgets(source, &known, decided.identity.timeline, tables) => {}
+            loaded = self.load_budgets(source, &known, decided.identity.timeline, tables) => loaded?,
             () = cancel.cancelled() => return Ok(None),
         }
-        Ok(Some(Ready { session, signatures, known, decided, copied, overlap }))
+        let budgets = self.budgets.resume(&budgets::load::stored(target).await?, !just_copied);
+        Ok(Some(Ready { session, signatures, known, decided, copied, overlap, budgets }))
     }
 
     /// Opens both sides and looks at them. Nothing of whoever leads is touched; where nobody does, the lease and our schema
@@ -381,30 +397,41 @@ impl Daemon {
         Err(Error::HealingLimit { reason: reason.to_owned(), limit })
     }
 
-    /// Reads the budgets, unless the stream from here continues what is known of them. They are for looking at: what goes
-    /// wrong stops nothing, so they have a connection of their own.
+    /// Reads the budgets, unless the stream from here continues what is known of them, on a connection of their own. Where they are only for
+    /// looking at, what goes wrong stops nothing.
     async fn load_budgets(
         &self,
         source: &Source,
         known: &Checkpoint,
         timeline: i32,
         tables: &BTreeMap<String, SourceTable>,
-    ) {
-        if self.budgets.continues(known, timeline) {
-            return;
+    ) -> Result<()> {
+        let policy = &self.config.policy;
+        let decides =
+            policy.access.budgets == BudgetPolicy::Enforce || policy.budgets.chats == Chats::Customer;
+        // Behind a brake nothing of the stream is seen, and what holds it may have been repaired since.
+        let is_braked = decides && self.progress.status().state == State::Braked;
+        if self.budgets.continues(known, timeline) && !is_braked {
+            return Ok(());
         }
         let started = Instant::now();
-        match budgets::load::read(source, &self.config, tables).await {
-            Ok(book) => {
+        let loaded = async {
+            let loaded = budgets::load::read(source, &self.config, tables).await?;
+            Ok((loaded, source.position().await?))
+        };
+        match loaded.await {
+            Ok((loaded, ahead)) => {
                 let millis = started.elapsed().as_millis();
-                tracing::info!(entities = book.len(), millis, "read the budgets");
-                self.budgets.begin(book, known, timeline);
+                tracing::info!(entities = loaded.0.len(), millis, "read the budgets");
+                self.budgets.begin(loaded, known, timeline, ahead);
             }
+            Err(error) if decides => return Err(error),
             Err(error) => {
                 let error = error_chain(&error);
                 tracing::warn!(error, "the budgets could not be read, and are not shown in this session");
                 self.budgets.forget();
             }
         }
+        Ok(())
     }
 }

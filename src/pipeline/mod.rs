@@ -45,6 +45,7 @@ use crate::position::Lsn;
 use crate::source::overlap::Overlap;
 use crate::source::session::Session;
 use crate::source::{Source, SourceTable};
+use crate::stage::budget::Moves;
 use crate::stage::signatures::Signatures;
 use crate::target::Target;
 use crate::target::checkpoint::Checkpoint;
@@ -77,13 +78,25 @@ struct Leader {
     /// Where a copy that was just made is to be merged: this session only catches up with it.
     fence: Option<Lsn>,
     overlap: Option<Overlap>,
+    budgets: Moves,
 }
 
 impl Daemon {
     /// Runs the tasks of a leader until the first of them ends; the error is why. Without one, all was drained.
     async fn stream(self: &Arc<Self>, leader: Leader, cancel: &CancellationToken) -> Result<()> {
-        let Leader { source, target, session, signatures, known, epoch, files, tables, fence, overlap } =
-            leader;
+        let Leader {
+            source,
+            target,
+            session,
+            signatures,
+            known,
+            epoch,
+            files,
+            tables,
+            fence,
+            overlap,
+            budgets,
+        } = leader;
         let config = &self.config;
         let linger = self.progress.status().state == State::Braked;
         let (parts, received) = mpsc::channel(1);
@@ -95,7 +108,8 @@ impl Daemon {
         let (glances, glanced) = watch::channel(None);
         let applier =
             apply::Applier::new(Arc::clone(self), target, &known, epoch, acknowledge, polled, ordered)
-                .fenced(fence.is_some());
+                .fenced(fence.is_some())
+                .saying(budgets);
         let (holds, held) = mpsc::channel(1);
         let beside =
             beside::Beside::new(Arc::clone(self), source.endpoint.clone(), tables, orders.clone(), holds);

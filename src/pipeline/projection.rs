@@ -68,7 +68,10 @@ impl Applier {
         if !self.fenced {
             self.daemon.progress.copies.end(true);
         }
-        self.daemon.progress.set_state(State::Streaming, None);
+        // What was held back is still to come: nobody may be told that all is well before it has passed.
+        if !self.was_braked {
+            self.daemon.progress.set_state(State::Streaming, None);
+        }
         self.orders.look_soon();
         Ok(())
     }

@@ -287,7 +287,8 @@ impl Receiver {
             && *lsn >= fence
         {
             self.at_fence = true;
-            self.daemon.budgets.passed(fence);
+            let moves = self.daemon.budgets.passed(fence);
+            self.stage.budgets(moves);
             return Ok(());
         }
         if let (
@@ -315,7 +316,8 @@ impl Receiver {
             }
             Frame::Commit { end_lsn, committed_at } => {
                 self.stage.commit(end_lsn, committed_at);
-                self.daemon.budgets.passed(end_lsn);
+                let moves = self.daemon.budgets.committed(end_lsn, committed_at);
+                self.stage.budgets(moves);
                 progress.frame_arrived();
                 if self.stage.has_batch() {
                     progress.received(end_lsn);
@@ -330,10 +332,11 @@ impl Receiver {
             }
             Frame::KeepAlive { lsn, reply_requested } => {
                 progress.frame_arrived();
-                if !self.stage.in_transaction() {
-                    self.daemon.budgets.passed(lsn);
-                }
                 self.stage.keepalive(lsn);
+                if !self.stage.in_transaction() {
+                    let moves = self.daemon.budgets.passed(lsn);
+                    self.stage.budgets(moves);
+                }
                 if reply_requested {
                     self.stage.set_urgent();
                 }
@@ -377,8 +380,12 @@ impl Receiver {
         self.session.acknowledge(committed);
     }
 
-    /// Notices a dead link.
+    /// Notices a dead link, and what time alone changed.
     fn look_around(&mut self) -> Result<()> {
+        if !self.stage.in_transaction() && self.repeated.is_none() {
+            let moves = self.daemon.budgets.passed(self.handed.0);
+            self.stage.budgets(moves);
+        }
         if !self.may_read() {
             // We are not reading, so nothing can arrive.
             self.session.not_reading();

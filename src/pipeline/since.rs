@@ -42,12 +42,13 @@ impl Since {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::stage::budget::Moves;
     use crate::stage::{Entry, Segment, TableChanges};
 
     fn part(segment: Segment) -> Part {
         let mut tables: Vec<TableChanges> = TableId::all().map(|_| TableChanges::default()).collect();
         tables[0].segments.push(segment);
-        Part { tables, first: true, end: None, requests: Vec::new() }
+        Part { tables, first: true, end: None, requests: Vec::new(), budgets: Moves::default() }
     }
 
     #[test]

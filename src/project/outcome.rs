@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::run::AccountCounts;
 use super::{api_keys, models};
+use crate::target::brake::Losing;
 
 /// What a projection did.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -21,6 +22,8 @@ pub struct Outcome {
     /// Active people left without any group of ours, without any model, or without the API key we gave them (not because of
     /// the time): hashes of their Open WebUI ids, because the same people often lose all of it and count once.
     pub stripped: BTreeSet<i64>,
+    /// Of those who lose their last model, whoever a used-up budget takes some from: not counted together with the others.
+    pub closed: BTreeSet<i64>,
     pub keys_minted: i64,
     pub keys_deleted: i64,
     /// Entities that became dead letters because a write failed.
@@ -32,9 +35,10 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// How many people it locks out, and how many it leaves with less in another way: what the brake counts.
-    pub fn losing(&self) -> (i64, i64) {
-        (self.departing, i64::try_from(self.stripped.len()).unwrap_or(i64::MAX))
+    /// What the brake counts.
+    pub fn losing(&self) -> Losing {
+        let count = |people: &BTreeSet<i64>| i64::try_from(people.len()).unwrap_or(i64::MAX);
+        Losing { departing: self.departing, stripped: count(&self.stripped), closed: count(&self.closed) }
     }
 
     pub(super) fn count_accounts(&mut self, counts: &AccountCounts) {
@@ -49,9 +53,10 @@ impl Outcome {
         self.stripped.extend(counts.unkeyed);
     }
 
-    pub(super) fn count_access(&mut self, (changes, stripped): (models::Changes, Vec<i64>)) {
+    pub(super) fn count_access(&mut self, (changes, stripped): (models::Changes, models::Stripped)) {
         self.access.add(changes);
-        self.stripped.extend(stripped);
+        self.stripped.extend(stripped.people);
+        self.closed.extend(stripped.by_budget);
     }
 
     pub(super) fn add(&mut self, other: Self) {
@@ -65,6 +70,7 @@ impl Outcome {
         self.conflicts += other.conflicts;
         self.departing += other.departing;
         self.stripped.extend(other.stripped);
+        self.closed.extend(other.closed);
         self.keys_minted += other.keys_minted;
         self.keys_deleted += other.keys_deleted;
         self.failed += other.failed;

@@ -75,6 +75,13 @@ impl Touched {
         Ok(())
     }
 
+    /// Adds whose access follows from something else that the same batch says.
+    pub fn add_rights(&mut self, other: Self) {
+        self.rights.extend(other.rights);
+        self.team_rights.extend(other.team_rights);
+        self.organization_rights.extend(other.organization_rights);
+    }
+
     /// Adds what is to be looked at for a dead letter to be tried again.
     pub fn try_again(&mut self, kind: Kind, key: String) {
         match kind {

@@ -171,6 +171,13 @@ impl Source {
         within(Side::Source, "limit statements", QUICK, self.connection.client.batch_execute(&text)).await
     }
 
+    /// Where its WAL is by now: whatever is committed already lies before it.
+    pub async fn position(&self) -> Result<Lsn> {
+        let text = "select pg_current_wal_insert_lsn()";
+        let work = self.connection.client.query_one(text, &[]);
+        Ok(within(Side::Source, "ask for the position", QUICK, work).await?.get(0))
+    }
+
     /// Our slot. One of that name that cannot be ours is an error: nobody takes it for ours, whatever he wanted to know.
     pub async fn slot(&self, name: &str) -> Result<Option<SlotState>> {
         let client = &self.connection.client;

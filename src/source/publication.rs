@@ -208,11 +208,11 @@ impl Source {
 pub fn columns_fingerprint(tables: &BTreeMap<String, SourceTable>, publication: &PublicationState) -> String {
     let mut hasher = Sha256::new();
     for (table, oid) in &publication.identity {
-        if table.is_empty() || tables.contains_key(table) {
+        if table.is_empty() || tables.contains_key(table) && is_mirrored(table) {
             hasher.update(format!("{table}:{oid};"));
         }
     }
-    for table in TABLES {
+    for table in TABLES.iter().filter(|table| table.is_mirrored()) {
         let Some(found) = tables.get(table.source) else { continue };
         hasher.update(format!("{}={};", table.source, found.oid));
         let columns = table.columns.iter().map(|column| column.source).chain(table.spending.iter().copied());
@@ -223,6 +223,10 @@ pub fn columns_fingerprint(tables: &BTreeMap<String, SourceTable>, publication: 
         }
     }
     hasher.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn is_mirrored(name: &str) -> bool {
+    TABLES.iter().any(|table| table.source == name && table.is_mirrored())
 }
 
 pub(super) fn table_list(config: &Config, names: &[&String]) -> String {

@@ -7,6 +7,7 @@
 //! changes of different keys commute; what does not (a key that moves onto or away from one that
 //! was changed before, a truncate) begins a new [`Segment`].
 
+pub mod budget;
 pub mod signatures;
 
 use std::collections::{HashMap, HashSet};
@@ -17,6 +18,7 @@ use crate::decode::message::DecodeError;
 use crate::decode::request::Request;
 use crate::decode::{Change, Row, RowKey, Value};
 use crate::position::{BatchEnd, Lsn};
+use budget::{Gathered, Moves};
 use signatures::Signatures;
 
 /// What a batch makes of one row.
@@ -103,6 +105,8 @@ pub struct Part {
     pub end: Option<BatchEnd>,
     /// Resnapshots asked for in the stream.
     pub requests: Vec<Request>,
+    /// Who crossed the limit of a budget: in the last part.
+    pub budgets: Moves,
 }
 
 impl Part {
@@ -114,7 +118,7 @@ impl Part {
                 table.last().rows.insert(key, entry);
             }
         }
-        Self { tables, first: true, end: None, requests: Vec::new() }
+        Self { tables, first: true, end: None, requests: Vec::new(), budgets: Moves::default() }
     }
 
     /// Whether the whole batch is in this one part.
@@ -122,8 +126,14 @@ impl Part {
         self.first && self.end.is_some()
     }
 
+    /// Nothing but what is to be said about budgets, at this position.
+    pub fn of_budgets(budgets: Moves, end: BatchEnd) -> Self {
+        Self { budgets, end: Some(end), ..Self::of_rows(std::iter::empty()) }
+    }
+
+    /// Whether anything is to be written but the position.
     pub fn has_rows(&self) -> bool {
-        self.tables.iter().any(|table| !table.segments.is_empty())
+        !self.budgets.is_empty() || self.tables.iter().any(|table| !table.segments.is_empty())
     }
 
     /// How many rows it says something of.
@@ -171,6 +181,7 @@ pub struct Stage {
     /// The end was asked for: by a reply request or a barrier. It is not delayed.
     urgent: bool,
     requests: Vec<Request>,
+    budgets: Gathered,
     signatures: Option<Signatures>,
     /// Rows dropped because they said nothing new.
     unchanged: u64,
@@ -193,6 +204,7 @@ impl Stage {
             floor,
             urgent: false,
             requests: Vec::new(),
+            budgets: Gathered::default(),
             signatures,
             unchanged: 0,
         }
@@ -211,6 +223,7 @@ impl Stage {
         match change {
             Change::Insert { table, row } => self.row(table, None, &row, size, true)?,
             Change::Update { table, old_key, row } => self.row(table, old_key, &row, size, false)?,
+            Change::Delete { table, .. } if !table.table().is_mirrored() => {}
             Change::Delete { table, key } => {
                 if let Some(signatures) = &mut self.signatures {
                     signatures.forget(table, &key);
@@ -219,7 +232,7 @@ impl Stage {
                 self.table(table).delete(key);
             }
             Change::Truncate { tables, .. } => {
-                for table in tables {
+                for table in tables.into_iter().filter(|table| table.table().is_mirrored()) {
                     if let Some(signatures) = &mut self.signatures {
                         signatures.clear();
                     }
@@ -240,6 +253,9 @@ impl Stage {
         size: usize,
         is_insert: bool,
     ) -> Result<(), DecodeError> {
+        if !table.table().is_mirrored() {
+            return Ok(());
+        }
         let key = row.key()?;
         if let Some(signatures) = &mut self.signatures {
             if let Some(old) = &old_key {
@@ -306,6 +322,11 @@ impl Stage {
         self.urgent = true;
     }
 
+    /// What follows for budgets from what was taken in up to here, between two transactions, or from the time.
+    pub fn budgets(&mut self, moves: Moves) {
+        self.budgets.add(moves);
+    }
+
     /// Rows dropped since this was last asked.
     pub fn take_unchanged(&mut self) -> u64 {
         std::mem::take(&mut self.unchanged)
@@ -337,7 +358,7 @@ impl Stage {
 
     /// There is a batch that can be committed: whole transactions that did something.
     pub fn has_batch(&self) -> bool {
-        self.open.is_none() && (self.transactions > 0 || self.parts > 0)
+        self.open.is_none() && (self.transactions > 0 || self.parts > 0 || !self.budgets.is_empty())
     }
 
     /// Nothing but a position: the end of an idle stretch.
@@ -348,7 +369,9 @@ impl Stage {
     /// Takes what was staged: the last part of the batch between transactions, a piece of it inside one.
     pub fn take(&mut self) -> Part {
         let first = self.parts == 0;
-        let end = match (self.open, self.end) {
+        // What only time brings about belongs to the position that was handed on last.
+        let by_time = (!self.budgets.is_empty()).then_some(self.floor);
+        let end = match (self.open, self.end.or(by_time)) {
             (None, Some(end_lsn)) => {
                 let (committed_end, committed_at) = self.last.take().unzip();
                 Some(BatchEnd {
@@ -372,7 +395,8 @@ impl Stage {
         self.rows = 0;
         self.bytes = 0;
         let requests = std::mem::take(&mut self.requests);
-        Part { tables: std::mem::replace(&mut self.tables, empty_tables()), first, end, requests }
+        let budgets = if end.is_some() { self.budgets.take() } else { Moves::default() };
+        Part { tables: std::mem::replace(&mut self.tables, empty_tables()), first, end, requests, budgets }
     }
 }
 

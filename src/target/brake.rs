@@ -24,8 +24,35 @@ pub async fn waiting(target: &Target) -> Result<Option<Error>> {
     Ok(row.map(|row| Error::Brake { id: row.get(0), people: row.get(1), active: row.get(2) }))
 }
 
-/// Holds the open transaction against the limits. `departing` people it locks out, `stripped` people it leaves
-/// without any group of ours, `end_lsn` the end of its batch. `was_open`: an older brake may be released by it.
+/// Who loses something at once.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Losing {
+    /// They are locked out.
+    pub departing: i64,
+    /// They are left without any group of ours, any model, or the key we gave them.
+    pub stripped: i64,
+    /// A used-up budget leaves them without any model. That happens to people every day, so it is held by itself, and only where it happens
+    /// to as many at once.
+    pub closed: i64,
+}
+
+impl std::iter::Sum for Losing {
+    fn sum<I: Iterator<Item = Self>>(each: I) -> Self {
+        each.fold(Self::default(), |all, one| Self {
+            departing: all.departing + one.departing,
+            stripped: all.stripped + one.stripped,
+            closed: all.closed + one.closed,
+        })
+    }
+}
+
+impl Losing {
+    fn people(self) -> i64 {
+        (self.departing + self.stripped).max(self.closed)
+    }
+}
+
+/// Holds the open transaction against the limits. `end_lsn` the end of its batch. `was_open`: an older brake may be released by it.
 /// `resnapshot`: whose merge it is, if it is no batch of the stream.
 ///
 /// # Errors
@@ -33,15 +60,15 @@ pub async fn waiting(target: &Target) -> Result<Option<Error>> {
 pub async fn hold(
     target: &Target,
     limits: &policy::Brake,
-    (departing, stripped): (i64, i64),
+    losing: Losing,
     end_lsn: Lsn,
     was_open: bool,
     resnapshot: Option<i64>,
 ) -> Result<()> {
-    let people = departing + stripped;
+    let people = losing.people();
     let client = target.client();
     // Those who depart are marked already; before, they were active.
-    let (usual, active) = usual(target, limits, people, departing).await?;
+    let (usual, active) = usual(target, limits, people, losing.departing).await?;
     if people <= usual {
         if was_open {
             let done = client.execute(sql::BRAKE_RELEASE, &[&end_lsn]).await;
@@ -75,12 +102,8 @@ async fn usual(target: &Target, limits: &policy::Brake, people: i64, departed: i
 }
 
 /// Whether a batch that takes something from so many people would be held, short of an approval.
-pub async fn is_too_much(
-    target: &Target,
-    limits: &policy::Brake,
-    (departing, stripped): (i64, i64),
-) -> Result<bool> {
-    let people = departing + stripped;
+pub async fn is_too_much(target: &Target, limits: &policy::Brake, losing: Losing) -> Result<bool> {
+    let people = losing.people();
     Ok(people > usual(target, limits, people, 0).await?.0)
 }
 

@@ -144,12 +144,20 @@ pub struct Counts {
     /// People who get no account.
     pub skipped: i64,
     pub active_accounts: i64,
+    /// Whom a used-up budget takes models from.
+    pub budget_closed: i64,
 }
 
 pub async fn count(target: &Target) -> Result<Counts> {
     let row = target.client().query_one(sql::COUNTS, &[]).await;
     let row = row.map_err(on(Side::Target, "count dead letters"))?;
-    Ok(Counts { letters: row.get(0), critical: row.get(1), skipped: row.get(2), active_accounts: row.get(3) })
+    Ok(Counts {
+        letters: row.get(0),
+        critical: row.get(1),
+        skipped: row.get(2),
+        active_accounts: row.get(3),
+        budget_closed: row.get(4),
+    })
 }
 
 /// How many dead letters there are by kind and [`class`]. A kind that we do not know is `unknown`: the labels of a gauge

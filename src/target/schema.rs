@@ -39,7 +39,8 @@ fn made_here() -> Vec<String> {
         ["create table ", "create or replace view "].into_iter().flat_map(|create| text.split(create).skip(1))
     });
     let name = |text: &str| text.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect();
-    let staging = TABLES.iter().map(|table| format!("stage_{}", table.mirror));
+    let staging =
+        TABLES.iter().filter(|table| table.is_mirrored()).map(|table| format!("stage_{}", table.mirror));
     made.map(name).chain(staging).chain(["schema_version", "installed_views"].map(str::to_owned)).collect()
 }
 

@@ -309,7 +309,7 @@ async fn a_reading_agrees_with_the_oracle_at_any_moment() {
     let config = pair.config();
     let source = Source::open(&config).await.unwrap();
     let tables = source.tables(&config).await.unwrap();
-    let book = load::read(&source, &config, &tables).await.unwrap();
+    let (book, _) = load::read(&source, &config, &tables).await.unwrap();
     for days in [-400, 0, 1, 3, 400] {
         let literal =
             pair.ask_litellm(&format!("select timezone('UTC', now()) + interval '{days} days'")).await;
@@ -344,7 +344,8 @@ async fn who_is_renamed_is_called_by_the_new_name() {
             team("t", "Old", Some("o"), &["ann"]),
             "insert into \"LiteLLM_TeamMembership\" (user_id, team_id, spend) values ('ann', 't', 1);
              update \"LiteLLM_UserTable\" set spend = 1; update \"LiteLLM_VerificationToken\" set spend = 1;
-             update \"LiteLLM_TeamTable\" set spend = 1; update \"LiteLLM_OrganizationTable\" set spend = 1;"
+             update \"LiteLLM_TeamTable\" set spend = 1; update \"LiteLLM_OrganizationTable\" set spend = 1;
+             insert into \"LiteLLM_EndUserTable\" (user_id, alias, spend) values ('somebody', 'Old', 1);"
                 .to_owned(),
         ]
         .concat(),
@@ -375,7 +376,7 @@ async fn who_is_renamed_is_called_by_the_new_name() {
         columns_fingerprint: String::new(),
     };
     assert!(all.ranking().is_none() && !all.continues(&checkpoint, 1));
-    all.begin(load::read(&source, &config, &tables).await.unwrap(), &checkpoint, 1);
+    all.begin(load::read(&source, &config, &tables).await.unwrap(), &checkpoint, 1, Lsn::from(0));
     assert!(all.continues(&checkpoint, 1));
     // After a switch of timelines, or behind somebody else who led, it has to be read again.
     assert!(!all.continues(&checkpoint, 2));
@@ -385,17 +386,18 @@ async fn who_is_renamed_is_called_by_the_new_name() {
         let ranking = all.ranking().unwrap();
         rules::Kind::ALL.map(|kind| all.shown(&ranking, kind).first().map(|one| one.alias.clone()))
     };
-    assert_eq!(aliases(), [None, Some(String::new()), None, None, None]);
+    assert_eq!(aliases(), [None, Some(String::new()), None, None, None, None]);
     namer.look(&all, &source, &config).await.unwrap();
-    let called = |names: [&str; 5]| names.map(|name| Some(name.to_owned()));
-    assert_eq!(aliases(), called(["", "", "Old", "Old", "Old"]));
+    let called = |names: [&str; 6]| names.map(|name| Some(name.to_owned()));
+    assert_eq!(aliases(), called(["", "", "Old", "Old", "Old", "Old"]));
     pair.litellm(
         "update \"LiteLLM_UserTable\" set user_alias = 'Ann'; update \"LiteLLM_VerificationToken\" set key_alias = 'Key';
-         update \"LiteLLM_TeamTable\" set team_alias = 'New'; update \"LiteLLM_OrganizationTable\" set organization_alias = 'New'",
+         update \"LiteLLM_TeamTable\" set team_alias = 'New'; update \"LiteLLM_OrganizationTable\" set organization_alias = 'New';
+         update \"LiteLLM_EndUserTable\" set alias = 'New'",
     )
     .await;
     namer.look(&all, &source, &config).await.unwrap();
-    assert_eq!(aliases(), called(["Ann", "Key", "New", "New", "New/Ann"]));
+    assert_eq!(aliases(), called(["Ann", "Key", "New", "New", "New/Ann", "New"]));
 }
 
 #[tokio::test]

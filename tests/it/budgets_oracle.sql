@@ -29,6 +29,9 @@ with finite as (
       left join "LiteLLM_TeamTable" t on t.team_id = m.team_id
       left join "LiteLLM_BudgetTable" d on d.budget_id = t.metadata ->> 'team_member_budget_id'
       cross join lateral (select case when b.temp_budget_expiry > :now then coalesce(b.temp_budget_increase, 0) else 0 end) as increase (now)
+    union all
+    select 'customer', c.user_id, c.user_id, c.spend, b.max_budget, nullif(b.soft_budget, 0), b.budget_reset_at
+      from "LiteLLM_EndUserTable" c left join "LiteLLM_BudgetTable" b on b.budget_id = c.budget_id
 ), entity as (
     select kind, spend, reset,
            case when hard in ('NaN', 'Infinity', '-Infinity') then null else hard end as hard,
@@ -40,7 +43,7 @@ with finite as (
       from finite
 )
 select kind, id, spend::text, hard::text,
-       case when hard is not null and (spend > hard or spend = hard and kind <> 'team') then 'exceeded'
+       case when hard is not null and (spend > hard or spend = hard and kind not in ('team', 'customer')) then 'exceeded'
             when hard > 0 and spend / hard >= 0.8 or hard <= 0 and spend >= hard then 'warning'
             when spend >= soft then 'soft'
             when hard is null then 'unlimited'

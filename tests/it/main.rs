@@ -22,6 +22,7 @@ mod crash;
 mod docs;
 mod doctor;
 mod effect;
+mod enforce;
 mod failover;
 mod failures;
 mod faults;

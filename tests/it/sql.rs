@@ -39,7 +39,7 @@ async fn the_mirror_has_the_columns_of_the_catalog() {
     let pair = Pair::new().await;
     let config = pair.config();
     schema::ensure(&Target::open(&config).await.unwrap(), &config).await.unwrap();
-    for table in TABLES {
+    for table in TABLES.iter().filter(|table| table.is_mirrored()) {
         let sql = format!(
             "select attname, format_type(atttypid, null), coalesce(array_position(i.indkey::int2[], a.attnum), -1) >= 0
                from pg_attribute a left join pg_index i on i.indrelid = a.attrelid and i.indisprimary

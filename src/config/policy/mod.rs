@@ -53,6 +53,18 @@ pub struct Accounts {
     pub demote: Demote,
     #[serde(deserialize_with = "one_of")]
     pub name: NameFormat,
+    #[serde(deserialize_with = "one_of")]
+    pub id: AccountIds,
+}
+
+/// What new accounts are called by. Those that are there keep what they have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum AccountIds {
+    /// `usr_` and LiteLLM's `user_id`.
+    #[default]
+    Prefixed,
+    /// LiteLLM's `user_id`, so that LiteLLM knows whose chats it answers by the header `X-OpenWebUI-User-Id`.
+    Plain,
 }
 
 /// What happens to an Open WebUI account that already has a new person's e-mail.
@@ -121,6 +133,18 @@ pub enum NameFormat {
 pub struct Access {
     #[serde(deserialize_with = "one_of")]
     pub keys: KeyPolicy,
+    #[serde(deserialize_with = "one_of")]
+    pub budgets: BudgetPolicy,
+}
+
+/// Whether a used-up budget takes models away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum BudgetPolicy {
+    /// It is shown, and nothing else.
+    #[default]
+    Ignore,
+    /// It closes what it is for until it is reset or raised.
+    Enforce,
 }
 
 /// Whether a person needs a key to see models.
@@ -231,6 +255,20 @@ pub struct Budgets {
     pub soft: usize,
     /// Ids and aliases that look like an e-mail are shown as they are.
     pub emails: bool,
+    #[serde(deserialize_with = "one_of")]
+    pub chats: Chats,
+}
+
+/// Under whom LiteLLM books what people spend in Open WebUI, which asks it with one key for everybody.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Chats {
+    /// Under nobody that we know: it counts for no person.
+    #[default]
+    None,
+    /// Under a customer called like the person's e-mail (header `X-OpenWebUI-User-Email`): it counts for the user.
+    Customer,
+    /// Under the user whose id is the account's (header `X-OpenWebUI-User-Id`): it counts by itself.
+    User,
 }
 
 /// `[http]`: what the status page shows.
@@ -290,6 +328,19 @@ impl Choice for KeyPolicy {
     const WORDS: &'static [(&'static str, Self)] = &[("narrow", Self::Narrow), ("required", Self::Required)];
 }
 
+impl Choice for BudgetPolicy {
+    const WORDS: &'static [(&'static str, Self)] = &[("ignore", Self::Ignore), ("enforce", Self::Enforce)];
+}
+
+impl Choice for Chats {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("none", Self::None), ("customer", Self::Customer), ("user", Self::User)];
+}
+
+impl Choice for AccountIds {
+    const WORDS: &'static [(&'static str, Self)] = &[("prefixed", Self::Prefixed), ("plain", Self::Plain)];
+}
+
 impl Choice for PublicModels {
     const WORDS: &'static [(&'static str, Self)] = &[("report", Self::Report), ("take", Self::Take)];
 }
@@ -347,7 +398,7 @@ impl Default for Audit {
 
 impl Default for Budgets {
     fn default() -> Self {
-        Self { top: 10, soft: 100, emails: false }
+        Self { top: 10, soft: 100, emails: false, chats: Chats::default() }
     }
 }
 
@@ -362,8 +413,10 @@ impl Policy {
     /// full difference before the stream goes on, so limits and retention are not in it.
     pub fn fingerprint(&self) -> String {
         // Taken apart by name: a new key does not compile until somebody decides about it here.
-        let Accounts { adopt, adopt_admins, relink, demote, name } = &self.accounts;
-        let Access { keys } = &self.access;
+        // Other ids are for new accounts only.
+        let Accounts { adopt, adopt_admins, relink, demote, name, id: _ } = &self.accounts;
+        // Whatever budgets close or open from now on is touched by that.
+        let Access { keys, budgets: _ } = &self.access;
         // The prefix counts as it is found, not as it is asked for.
         let Models { extra, prefix: _, public, poll_seconds: _ } = &self.models;
         let Grants { group_min } = &self.grants;
@@ -411,7 +464,8 @@ mod tests {
                 true,
             ),
             ("[audit]\nretention_days = 1", true),
-            ("[budgets]\ntop = 1\nemails = true", true),
+            ("[budgets]\ntop = 1\nemails = true\nchats = \"customer\"", true),
+            ("[access]\nbudgets = \"enforce\"\n[accounts]\nid = \"plain\"", true),
             ("[http]\nnames = \"show\"", true),
             ("[batch]\nchanges = 1\nbytes = 65536", true),
         ] {

@@ -84,20 +84,21 @@ fn first_line(whole: &str, message: &str) -> String {
 mod tests {
     use super::*;
     use crate::config::policy::{
-        Access, Accounts, Adopt, ApiKeys, Audit, Batch, Brake, Budgets, Demote, Failures, Grants, Http,
-        KeyPolicy, Models, NameFormat, Names, Passwords, PublicModels, Relink, Source, Verify,
+        Access, AccountIds, Accounts, Adopt, ApiKeys, Audit, Batch, Brake, BudgetPolicy, Budgets, Chats,
+        Demote, Failures, Grants, Http, KeyPolicy, Models, NameFormat, Names, Passwords, PublicModels,
+        Relink, Source, Verify,
     };
 
     #[test]
     fn every_key_is_read() {
         let policy = Policy::parse(
             "api_keys = \"off\"\npasswords = \"invite\"\n[accounts]\nadopt = \"skip\"\nadopt_admins = true\nrelink = \"skip\"\n\
-             demote = \"always\"\nname = \"user\"\n[access]\nkeys = \"required\"\n[models]\n\
+             demote = \"always\"\nname = \"user\"\nid = \"plain\"\n[access]\nkeys = \"required\"\nbudgets = \"enforce\"\n[models]\n\
              extra = [\"a\"]\nprefix = \"p\"\npublic = \"take\"\npoll_seconds = 5\n[grants]\n\
              group_min = 1\n[brake]\npeople = 0\npercent = 100\n\
              [source]\nmax_retained_wal = 1048576\nhealing_per_hour = 1\n[failures]\nper_hour = 7\n\
              [verify]\ninterval_hours = 0\njitter_percent = 100\nrepair = false\n\
-             [audit]\nretention_days = 1\n[budgets]\ntop = 3\nsoft = 0\nemails = true\n\
+             [audit]\nretention_days = 1\n[budgets]\ntop = 3\nsoft = 0\nemails = true\nchats = \"user\"\n\
              [http]\nnames = \"show\"\n[batch]\nchanges = 1\nbytes = 65536\n",
         );
         let expected = Policy {
@@ -109,8 +110,9 @@ mod tests {
                 relink: Relink::Skip,
                 demote: Demote::Always,
                 name: NameFormat::User,
+                id: AccountIds::Plain,
             },
-            access: Access { keys: KeyPolicy::Required },
+            access: Access { keys: KeyPolicy::Required, budgets: BudgetPolicy::Enforce },
             models: Models {
                 extra: vec!["a".to_owned()],
                 prefix: "p".to_owned(),
@@ -123,7 +125,7 @@ mod tests {
             failures: Failures { per_hour: 7 },
             verify: Verify { interval_hours: 0, jitter_percent: 100, repair: false },
             audit: Audit { retention_days: 1 },
-            budgets: Budgets { top: 3, soft: 0, emails: true },
+            budgets: Budgets { top: 3, soft: 0, emails: true, chats: Chats::User },
             http: Http { names: Names::Show },
             batch: Batch { changes: 1, bytes: 65_536 },
         };
@@ -143,7 +145,7 @@ mod tests {
             [
                 "accounts.adopt: must be \"adopt\" or \"skip\"; correct it or remove it",
                 "accounts.colour: unknown field `colour`, expected one of `adopt`, \
-                 `adopt_admins`, `relink`, `demote`, `name`; correct it or remove it",
+                 `adopt_admins`, `relink`, `demote`, `name`, `id`; correct it or remove it",
                 "accounts.relink: must be \"link\" or \"skip\"; correct it or remove it",
                 "api_keys: must be \"mint\" or \"off\"; correct it or remove it",
                 "audit.retention_days: must be a whole number from 1 to 36500; \

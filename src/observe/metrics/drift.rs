@@ -3,7 +3,7 @@
 use prometheus::{Gauge, IntGaugeVec, Result};
 
 use super::make::Maker;
-use crate::catalog::TABLES;
+use crate::catalog::TableId;
 
 const RESULTS: [&str; 4] = ["clean", "differed", "repaired", "failed"];
 
@@ -40,7 +40,7 @@ impl Drift {
     /// Shows what the last look at everything found, and when it ended (seconds since 1970).
     pub fn verified(&self, at: f64, result: &str, drift: impl IntoIterator<Item = (String, String, i64)>) {
         self.rows.reset();
-        for table in TABLES {
+        for table in TableId::mirrored().map(TableId::table) {
             for kind in ["missing", "different", "too_many"] {
                 self.rows.with_label_values(&[table.source, kind]);
             }

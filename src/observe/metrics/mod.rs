@@ -20,6 +20,7 @@ use prometheus::{
 
 use crate::budgets::Budgets;
 use crate::copy::register::CopyPhase;
+use crate::mirror::budgets::Crossed;
 use crate::observe::progress::{LAG_LIMIT, Progress, State};
 use crate::postgres::certificate::Ends;
 use crate::project::Outcome;
@@ -321,6 +322,15 @@ impl Metrics {
     }
 
     /// Counts what a projection wrote.
+    /// Counts budgets that a batch closed and opened.
+    pub fn crossed(&self, crossed: &Crossed) {
+        for (direction, kinds) in [("closed", &crossed.closed), ("opened", &crossed.opened)] {
+            for (kind, count) in kinds {
+                self.spend.crossings.with_label_values(&[kind, direction]).inc_by(*count);
+            }
+        }
+    }
+
     pub fn projected(&self, outcome: &Outcome) {
         let Outcome {
             accounts_created,
@@ -333,6 +343,7 @@ impl Metrics {
             conflicts: _,
             departing: _,
             stripped: _,
+            closed: _,
             keys_minted,
             keys_deleted,
             failed,

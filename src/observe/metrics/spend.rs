@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use prometheus::{GaugeVec, IntGauge, IntGaugeVec, Result};
+use prometheus::{GaugeVec, IntCounterVec, IntGauge, IntGaugeVec, Result};
 
 use super::make::Maker;
 use crate::budgets::rules::Kind;
@@ -22,17 +22,34 @@ pub struct Spend {
     pub spend_sum: GaugeVec,
     pub limit_sum: GaugeVec,
     pub hidden: IntGaugeVec,
+    pub closed_people: IntGauge,
+    pub crossings: IntCounterVec,
 }
 
 impl Spend {
     pub(super) fn new(make: &mut Maker) -> Result<Self> {
         let entity = ["kind", "id", "alias"];
+        let crossings = make.counters(
+            "budget_crossings_total",
+            &["kind", "direction"],
+            "Budgets that were used up (closed) or not any more (opened), and took models away or gave them back",
+        )?;
+        for kind in Kind::ALL {
+            for direction in ["closed", "opened"] {
+                crossings.with_label_values(&[kind.name(), direction]);
+            }
+        }
         Ok(Self {
+            crossings,
+            closed_people: make.int_gauge(
+                "budget_closed_people",
+                "People whom a used-up budget takes models from, where access.budgets is \"enforce\"",
+            )?,
             loaded: make.int_gauge("budgets_loaded", "1 once the budgets below are known")?,
             spend: make.gauges(
                 "budget_spend_usd",
                 &entity,
-                "Spend in the present window, of the fullest of each kind (user, key, team, organization, team_member) \
+                "Spend in the present window, of the fullest of each kind (user, key, team, organization, team_member, customer) \
                  and of those that reached their soft budget",
             )?,
             limit: make.gauges(

@@ -154,7 +154,7 @@ fn braked(facts: &Facts, reason: &str) -> Verdict {
         return Verdict::new(Level::Trouble, "Held back", sentence(reason));
     };
     let why = format!(
-        "{} of {} active people would be locked out, or lose groups or keys, at once. Nothing of it is written; \
+        "{} of {} active people would be locked out, or lose groups, models or keys, at once. Nothing of it is written; \
          LiteLLM's server keeps the changes.",
         brake.people, brake.active
     );

@@ -31,6 +31,7 @@ use crate::project::{Outcome, Projection, Scope, Stamp};
 use crate::source::Source;
 use crate::source::tables::{refuse, unfit};
 use crate::sql;
+use crate::target::brake::Losing;
 use crate::target::layout;
 use crate::target::policy;
 use crate::target::{QUICK, SLOW, Target, within};
@@ -238,7 +239,7 @@ async fn copy(config: &Config, source: &Source, target: &Target, plan: &mut Plan
     // Nobody looks at this one.
     let copies = Copies::default();
     let read = async {
-        for id in TableId::all() {
+        for id in TableId::mirrored() {
             let mirror = id.table().mirror;
             let text = format!("create temporary table stage_{mirror} (like {mirror})");
             target.execute("prepare the staging tables", &text).await?;
@@ -249,7 +250,7 @@ async fn copy(config: &Config, source: &Source, target: &Target, plan: &mut Plan
     };
     source.giving_way(&source.beside().await?, read).await?;
     within(Side::Source, "end reading", QUICK, client.batch_execute("rollback")).await?;
-    for table in TableId::all().map(TableId::table) {
+    for table in TableId::mirrored().map(TableId::table) {
         backfill::merge_table(target, table).await?;
         target.execute("analyze the copies", &format!("analyze {}", table.mirror)).await?;
     }
@@ -284,7 +285,7 @@ async fn look_ahead(config: &Config, target: &Target, outcome: &Outcome, plan: &
                 .to_owned(),
         );
     }
-    let (departing, stripped) = outcome.losing();
+    let Losing { departing, stripped, .. } = outcome.losing();
     let limits = &config.policy.brake;
     let share = (row.get::<_, i64>(1) + departing) * i64::from(limits.percent) / 100;
     if departing + stripped > share.max(i64::from(limits.people)) {

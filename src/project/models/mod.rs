@@ -16,6 +16,7 @@ use std::time::Duration;
 use tokio_postgres::types::{ToSql, Type};
 
 use people::{People, is_everybody, next_of_all, next_touched, people};
+pub(super) use store::Stripped;
 use store::{Asked, Follows, store};
 
 use super::touched::Touched;
@@ -279,16 +280,16 @@ impl Access {
         known_models: &KnownModels,
         everybody: bool,
         stamp: Stamp,
-    ) -> Result<(Changes, Vec<i64>)> {
-        let (mut people, mut stripped) = (0, Vec::new());
+    ) -> Result<(Changes, Stripped)> {
+        let (mut people, mut stripped) = (0, Stripped::default());
         let mut next = if everybody { next_of_all(target, "").await? } else { People::default() };
         while let Some(last) = next.ids.last().cloned() {
             let decided = self.decide(target, known_models, &next, stamp).await?;
             drop(next);
             people += decided.len();
-            stripped.append(
-                &mut store(target, &decided, self.rules.group_min, Asked::Stripped, stamp).await?.stripped,
-            );
+            let some = store(target, &decided, self.rules.group_min, Asked::Stripped, stamp).await?.stripped;
+            stripped.people.extend(some.people);
+            stripped.by_budget.extend(some.by_budget);
             next = next_of_all(target, &last).await?;
         }
         let follows = store(target, &[], self.rules.group_min, Asked::Sets, stamp).await?;
@@ -464,7 +465,7 @@ impl Access {
 
     /// Stores what people are to have, and brings Open WebUI in line with it. Gives what it changed, and who lost their last
     /// model.
-    async fn write(&self, target: &Target, decided: &[Decided], stamp: Stamp) -> Result<(Changes, Vec<i64>)> {
+    async fn write(&self, target: &Target, decided: &[Decided], stamp: Stamp) -> Result<(Changes, Stripped)> {
         let mut follows = store(target, decided, self.rules.group_min, Asked::Changed, stamp).await?;
         let stripped = std::mem::take(&mut follows.stripped);
         let mut changes = Changes::default();

@@ -23,7 +23,7 @@ pub(super) struct Follows {
     pub(super) new_groups: Vec<String>,
     pub(super) ungrouped: Vec<String>,
     pub(super) former_groups: Vec<String>,
-    pub(super) stripped: Vec<i64>,
+    pub(super) stripped: Stripped,
 }
 
 /// Stores what these people are to have. `group_min`: how many people with the same models make a group.
@@ -64,6 +64,14 @@ pub(super) async fn store(
     Ok(follows(&rows))
 }
 
+/// Who loses their last model: hashes of their Open WebUI ids.
+#[derive(Debug, Default)]
+pub(in crate::project) struct Stripped {
+    pub(in crate::project) people: Vec<i64>,
+    /// Those of whom a used-up budget takes some.
+    pub(in crate::project) by_budget: Vec<i64>,
+}
+
 /// What `store_access.sql` is to answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Asked {
@@ -89,7 +97,11 @@ fn follows(rows: &[Row]) -> Follows {
         let id: String = row.get(1);
         match row.get(0) {
             "person" => follows.people.push(id),
-            "stripped" => follows.stripped.extend(row.get::<_, Option<i64>>(4)),
+            "stripped" => {
+                let by_budget: bool = row.get(2);
+                let Stripped { people, by_budget: closed } = &mut follows.stripped;
+                if by_budget { closed } else { people }.extend(row.get::<_, Option<i64>>(4));
+            }
             _ => {
                 let (wants, has): (bool, bool) = (row.get(2), row.get(3));
                 if wants && !has {

@@ -27,6 +27,8 @@ pub(crate) struct LiteLlm {
     projects: Vec<Value>,
     extra: Vec<String>,
     now: String,
+    /// Kind and id of budgets that are used up, where that closes anything.
+    used_up: BTreeSet<(String, String)>,
 }
 
 async fn table(pair: &Pair, name: &str) -> Vec<Value> {
@@ -61,10 +63,28 @@ impl LiteLlm {
             groups: table(pair, "LiteLLM_AccessGroupTable").await,
             projects: table(pair, "LiteLLM_ProjectTable").await,
             extra: extra.iter().map(|name| (*name).to_owned()).collect(),
+            used_up: BTreeSet::new(),
             now: pair
                 .ask_litellm("select to_char(now() at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.MS')")
                 .await,
         }
+    }
+
+    /// The same where used-up budgets close what they are for.
+    pub(crate) async fn read_with_budgets(pair: &Pair, extra: Extra<'_>) -> Self {
+        let mut read = Self::read(pair, extra).await;
+        let sql = include_str!("../used_up.sql").replace(":now", "timezone('UTC', now())");
+        let sql = format!("set timezone = 'UTC'; {sql}");
+        read.used_up = rows(&pair.source, &sql)
+            .await
+            .iter()
+            .map(|row| (row[0].clone().unwrap(), row[1].clone().unwrap()))
+            .collect();
+        read
+    }
+
+    fn is_used_up(&self, kind: &str, id: &Value) -> bool {
+        text(id).is_some_and(|id| self.used_up.contains(&(kind.to_owned(), id)))
     }
 
     /// Every name anybody could be granted.
@@ -187,6 +207,7 @@ impl LiteLlm {
             .iter()
             .find(|row| !row["project_id"].is_null() && row["project_id"] == key["project_id"]);
         if key["blocked"] == true
+            || self.is_used_up("key", &key["token"])
             || expired
             || !may_chat(key)
             || project.is_some_and(|project| project["blocked"] == true)
@@ -278,6 +299,10 @@ impl LiteLlm {
         self.teams.iter().filter(named).filter(|team| !is_known(team)).collect()
     }
 
+    fn open_organization(&self, id: &Value, model: &str) -> Option<bool> {
+        self.organization(id, model).map(|lets| lets && !self.is_used_up("organization", id))
+    }
+
     fn has_any_key(&self, user: &Value) -> bool {
         let keys = self.keys.get(user["user_id"].as_str().unwrap_or_default());
         keys.into_iter().flatten().any(|key| key["team_id"] != "litellm-dashboard")
@@ -292,6 +317,9 @@ impl LiteLlm {
     }
 
     pub(crate) fn may(&self, user: &Value, model: &str) -> bool {
+        if self.is_used_up("user", &user["user_id"]) {
+            return false;
+        }
         let list = strings(&user["models"]);
         let no_default = list.iter().any(|item| item == "no-default-models");
         let teams = self.teams_of(user);
@@ -305,7 +333,12 @@ impl LiteLlm {
                 .and_then(|link| self.budgets.iter().find(|row| row["budget_id"] == link["budget_id"]))
                 .map(|budget| strings(&budget["allowed_models"]))
                 .unwrap_or_default();
+            let member_id =
+                format!("{}/{}", id.clone().unwrap_or_default(), text(&user["user_id"]).unwrap_or_default());
             if team["blocked"] != true
+                && !self.is_used_up("team", &team["team_id"])
+                && !self.is_used_up("organization", &team["organization_id"])
+                && !self.used_up.contains(&("team_member".to_owned(), member_id))
                 && self.is_served(model, id.as_deref())
                 && self.organization(&team["organization_id"], model).unwrap_or(true)
                 && self.list(&member, model, None)
@@ -318,10 +351,10 @@ impl LiteLlm {
         let mut organizations = Vec::new();
         for row in &self.organization_members {
             if row["user_id"] == user["user_id"] {
-                organizations.extend(self.organization(&row["organization_id"], model));
+                organizations.extend(self.open_organization(&row["organization_id"], model));
             }
         }
-        organizations.extend(self.organization(&user["organization_id"], model));
+        organizations.extend(self.open_organization(&user["organization_id"], model));
         let has_key = || {
             self.keys_of(user, None).iter().any(|key| {
                 let project = self
@@ -350,7 +383,15 @@ impl LiteLlm {
 
 /// What differs between what people may use and what Open WebUI shows them.
 pub(crate) async fn differences(pair: &Pair, extra: Extra<'_>) -> Vec<String> {
-    let litellm = LiteLlm::read(pair, extra).await;
+    compared(pair, LiteLlm::read(pair, extra).await).await
+}
+
+/// The same where used-up budgets close what they are for.
+pub(crate) async fn differences_with_budgets(pair: &Pair, extra: Extra<'_>) -> Vec<String> {
+    compared(pair, LiteLlm::read_with_budgets(pair, extra).await).await
+}
+
+async fn compared(pair: &Pair, litellm: LiteLlm) -> Vec<String> {
     let names = litellm.names();
     let mut found = invalid_rows(pair).await;
     let shown = visible(pair).await;

@@ -1,0 +1,253 @@
+//! Which budgets are used up, and when that changes: what closes paths to models.
+//!
+//! Owns what was last said of it, so that only a crossing says something again, and the ids of those it may have to speak of. Pure:
+//! time and positions are given. What it says is written with the batch that it belongs to; where a session ends before that,
+//! [`Gate::resume`] begins again from what is stored.
+
+use std::collections::{HashMap, HashSet};
+
+use super::book::{self, Book, Hash, Touch};
+use super::chats::Chat;
+use super::rules::{Kind, Micros, Standing};
+use crate::stage::budget::{ChatSpend, Closed, Crossing, Moves};
+
+/// What is stored in the target, as of its checkpoint.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Stored {
+    pub closed: Vec<StoredClosed>,
+    pub chats: Vec<Chat>,
+}
+
+/// A budget that is stored as used up.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StoredClosed {
+    pub kind: Kind,
+    pub id: String,
+    pub team: String,
+    pub limit: Option<f64>,
+    pub resets_at: Option<Micros>,
+}
+
+impl StoredClosed {
+    fn hash(&self) -> Hash {
+        match self.kind {
+            Kind::TeamMember => book::hash([&self.id, &self.team]),
+            Kind::User | Kind::Key | Kind::Team | Kind::Organization | Kind::Customer => {
+                book::hash([&self.id])
+            }
+        }
+    }
+}
+
+/// Budgets close nothing and chats are not counted, as the policy says by now: what is stored of both goes.
+pub(super) fn nothing_counts(stored: &Stored) -> Moves {
+    let open = |one: &StoredClosed| {
+        let StoredClosed { kind, id, team, .. } = one.clone();
+        Crossing { kind: kind.name(), id, team, closed: None }
+    };
+    let forget = |chat: &Chat| ChatSpend { customer: chat.customer.clone(), now: None };
+    Moves {
+        crossings: stored.closed.iter().map(open).collect(),
+        chats: stored.chats.iter().map(forget).collect(),
+    }
+}
+
+/// What was last said of a closed one.
+#[derive(Debug, Clone, PartialEq)]
+struct Said {
+    id: String,
+    team: String,
+    limit: Option<f64>,
+    resets_at: Option<Micros>,
+}
+
+#[derive(Debug, Default)]
+pub struct Gate {
+    /// Used-up budgets close paths; otherwise nothing is ever closed, and what was is opened.
+    enforce: bool,
+    closed: HashMap<(Kind, Hash), Said>,
+    /// Ids of those who may be closed by other rows than their own, and of those who are closed; a member's joined by NUL.
+    ids: HashMap<(Kind, Hash), Box<str>>,
+    touched: HashSet<(Kind, Hash)>,
+    everybody: bool,
+    /// Customers whose chats are to be stored.
+    chats: HashSet<Hash>,
+    /// The book was read ahead of the stream: before this position it tells of no moment that ever was.
+    settled: u64,
+    /// When somebody's standing next changes by itself.
+    due: Option<Micros>,
+}
+
+impl Gate {
+    pub(super) fn new(enforce: bool) -> Self {
+        Self { enforce, ..Self::default() }
+    }
+
+    /// Notes what a row may have changed. `id`: of the row, where it is about the one that is touched.
+    pub(super) fn note(&mut self, book: &Book, touch: Touch, id: Option<String>) {
+        match touch {
+            Touch::Nobody => {}
+            Touch::Everybody => self.everybody = true,
+            Touch::Moved(kind, old, new) => {
+                self.touched.insert((kind, old));
+                self.ids.remove(&(kind, old));
+                self.note(book, Touch::One(kind, new), id);
+            }
+            Touch::One(kind, hash) => {
+                self.touched.insert((kind, hash));
+                let Some(id) = id else { return };
+                if book.is_indirect(kind, &hash) || self.closes(book, kind, &hash, Micros::MAX).is_some() {
+                    self.ids.entry((kind, hash)).or_insert_with(|| id.into_boxed_str());
+                } else {
+                    self.ids.remove(&(kind, hash));
+                }
+            }
+        }
+    }
+
+    fn closes(&self, book: &Book, kind: Kind, hash: &Hash, now: Micros) -> Option<Standing> {
+        // A customer says nothing of a person unless people chat as customers, and are called like one.
+        if !self.enforce || kind == Kind::Customer && !book.is_indirect(kind, hash) {
+            return None;
+        }
+        book.standing(kind, hash, now).filter(|standing| standing.is_exceeded() || standing.is_blocked)
+    }
+
+    /// Begins from what is stored. `settled`: up to where the book was read ahead of the stream; `in_order`: the stream repeats all that
+    /// came after what is stored.
+    pub(super) fn resume(
+        &mut self,
+        book: &mut Book,
+        stored: &Stored,
+        settled: u64,
+        in_order: bool,
+        now: Micros,
+    ) {
+        let said = |one: &StoredClosed| {
+            let StoredClosed { id, team, limit, resets_at, .. } = one.clone();
+            ((one.kind, one.hash()), Said { id, team, limit, resets_at })
+        };
+        self.closed = stored.closed.iter().map(said).collect();
+        book.recall(&stored.chats, in_order, now);
+        // What was noted while it was read is stored, or is about to be.
+        let _ = book.committed(Micros::MIN);
+        self.chats = book.chatting().into_iter().collect();
+        for chat in &stored.chats {
+            let hash = book::hash([&chat.customer]);
+            let is_as_stored = book.chat(&hash) == Some((chat.spend, chat.before, chat.resets_at));
+            self.ids.entry((Kind::Customer, hash)).or_insert_with(|| chat.customer.as_str().into());
+            if is_as_stored {
+                self.chats.remove(&hash);
+            } else {
+                self.chats.insert(hash);
+            }
+        }
+        self.touched.clear();
+        self.everybody = true;
+        self.settled = settled;
+    }
+
+    /// What the table says of these is something else than was last said.
+    pub(super) fn correct(&mut self, stored: &Stored) {
+        let settled = self.settled;
+        let table: HashMap<(Kind, Hash), Said> = stored
+            .closed
+            .iter()
+            .map(|one| {
+                let StoredClosed { kind, id, team, limit, resets_at } = one.clone();
+                ((kind, one.hash()), Said { id, team, limit, resets_at })
+            })
+            .collect();
+        self.closed = table;
+        self.everybody = true;
+        self.settled = settled;
+    }
+
+    /// A transaction that was committed `at` this time was taken in.
+    pub(super) fn committed(&mut self, book: &mut Book, at: Micros) {
+        let (customers, users) = book.committed(at);
+        self.chats.extend(customers);
+        self.touched.extend(users.into_iter().map(|user| (Kind::User, user)));
+    }
+
+    /// Whether there is anything to say at `now`.
+    pub(super) fn is_due(&self, now: Micros) -> bool {
+        self.everybody
+            || !self.touched.is_empty()
+            || !self.chats.is_empty()
+            || self.due.is_some_and(|due| due <= now)
+    }
+
+    /// What is to be said at this position.
+    pub(super) fn say(&mut self, book: &Book, position: u64, now: Micros) -> Moves {
+        if position < self.settled || !self.is_due(now) {
+            return Moves::default();
+        }
+        let chats = std::mem::take(&mut self.chats).into_iter().filter_map(|hash| {
+            let customer = self.ids.get(&(Kind::Customer, hash))?.to_string();
+            Some(ChatSpend { customer, now: book.chat(&hash) })
+        });
+        let chats = chats.collect();
+        Moves { crossings: self.crossings(book, now), chats }
+    }
+
+    /// Who is closed, or open again, since that was last said: whatever the position.
+    pub(super) fn crossings(&mut self, book: &Book, now: Micros) -> Vec<Crossing> {
+        let mut crossings = Vec::new();
+        let touched = std::mem::take(&mut self.touched);
+        if std::mem::take(&mut self.everybody) || self.due.is_some_and(|due| due <= now) {
+            self.due = book.next_moment(now);
+            let mut closing = Vec::new();
+            for kind in Kind::ALL {
+                book.each(kind, now, |hash, standing| {
+                    if standing.is_exceeded() || standing.is_blocked {
+                        closing.push((kind, *hash));
+                    }
+                });
+            }
+            let known: Vec<(Kind, Hash)> = self.closed.keys().copied().collect();
+            closing.extend(known);
+            closing.sort_unstable();
+            closing.dedup();
+            crossings.extend(closing.into_iter().filter_map(|one| self.crossing(book, one, now)));
+        } else {
+            if self.due.is_none() {
+                self.due = book.next_moment(now);
+            }
+            crossings.extend(touched.into_iter().filter_map(|one| self.crossing(book, one, now)));
+        }
+        crossings
+    }
+
+    fn crossing(&mut self, book: &Book, who: (Kind, Hash), now: Micros) -> Option<Crossing> {
+        let (kind, hash) = who;
+        let Some(standing) = self.closes(book, kind, &hash, now) else {
+            let Said { id, team, .. } = self.closed.remove(&who)?;
+            return Some(Crossing { kind: kind.name(), id, team, closed: None });
+        };
+        let (limit, resets_at) = (standing.limit.filter(|_| standing.is_exceeded()), standing.reset);
+        if self.closed.get(&who).is_some_and(|said| (said.limit, said.resets_at) == (limit, resets_at)) {
+            return None;
+        }
+        let Some(joined) = self.ids.get(&who) else {
+            // Remembered of whoever can get here.
+            tracing::error!(
+                kind = kind.name(),
+                "a used-up budget of nobody known closes nothing until the next start"
+            );
+            return None;
+        };
+        let (id, team) = joined.split_once('\0').unwrap_or((joined, ""));
+        let said = Said { id: id.to_owned(), team: team.to_owned(), limit, resets_at };
+        self.closed.insert(who, said.clone());
+        let closed = Some(Closed { spend: standing.spend, limit, resets_at });
+        Some(Crossing { kind: kind.name(), id: said.id, team: said.team, closed })
+    }
+
+    /// What should be stored by this book, to be compared with what is.
+    pub fn should(&mut self, book: &Book, now: Micros) -> Vec<Crossing> {
+        self.closed.clear();
+        self.everybody = true;
+        self.crossings(book, now)
+    }
+}

@@ -1,0 +1,406 @@
+//! `access.budgets = "enforce"`: a used-up budget closes what it is for, with the batch that crossed its limit, and opens it again.
+
+use std::fmt::Write as _;
+
+use litellm_webui_sync::failpoint;
+use litellm_webui_sync::observe::status::Waited;
+use rand::rngs::StdRng;
+use rand::seq::IndexedRandom;
+use rand::{Rng, SeedableRng};
+
+use crate::churn::reference;
+use crate::support::daemon::{DaemonOptions, run};
+use crate::support::models::{differences_with_budgets, visible};
+use crate::support::{
+    Daemon, Pair, change, eventually, key, organization, people, person, rekey, rows, team, token,
+};
+
+const ENFORCE: &str = "[access]\nbudgets = \"enforce\"\n[grants]\ngroup_min = 2\n";
+
+fn enforcing() -> DaemonOptions {
+    with(ENFORCE)
+}
+
+fn with(policy: &str) -> DaemonOptions {
+    DaemonOptions { policy: Some(policy.to_owned()), ..DaemonOptions::default() }
+}
+
+fn models() -> String {
+    "insert into \"LiteLLM_ProxyModelTable\" (model_id, model_name, litellm_params, created_by, updated_by)
+     values ('m1', 'gpt-4', '{}', '', ''), ('m2', 'claude-3', '{}', '', '');"
+        .to_owned()
+}
+
+/// People of every kind of budget: alone, in a team, in an organization, with keys.
+fn company() -> String {
+    [
+        models(),
+        person("ann", "ann@x.test"),
+        person("bob", "bob@x.test"),
+        person("cid", "cid@x.test"),
+        person("dan", "dan@x.test"),
+        person("eve", "eve@x.test"),
+        person("fay", "fay@x.test"),
+        organization("o", "O"),
+        team("t", "T", None, &["bob", "cid"]),
+        team("u", "U", Some("o"), &["dan"]),
+        key("k", "eve"),
+        key("kt", "cid"),
+        rekey("kt", "team_id = 't'"),
+        "insert into \"LiteLLM_BudgetTable\" (budget_id, max_budget, created_by, updated_by) values ('b', 5, '', '');
+         insert into \"LiteLLM_TeamMembership\" (user_id, team_id, budget_id) values ('bob', 't', 'b'), ('cid', 't', null);
+         update \"LiteLLM_UserTable\" set max_budget = 10;
+         update \"LiteLLM_TeamTable\" set max_budget = 100;
+         update \"LiteLLM_BudgetTable\" set max_budget = 50 where budget_id = 'b-o';
+         update \"LiteLLM_VerificationToken\" set max_budget = 7;"
+            .to_owned(),
+    ]
+    .concat()
+}
+
+async fn sees(pair: &Pair, account: &str) -> usize {
+    visible(pair).await.get(account).map_or(0, std::collections::BTreeSet::len)
+}
+
+async fn assert_right(pair: &Pair, when: &str) {
+    let found = differences_with_budgets(pair, &[]).await;
+    assert!(found.is_empty(), "{when}: {}", found.join("\n"));
+}
+
+/// What was crossed, in the order of its batches.
+async fn crossed(pair: &Pair) -> Vec<String> {
+    let sql = "select operation || ' ' || (coalesce(new_data, old_data) ->> 'kind') || ' ' || record_id
+                 from litellm_webui_sync.sync_audit where operation like 'BUDGET%' order by id";
+    rows(&pair.target, sql).await.into_iter().map(|row| row[0].clone().unwrap()).collect()
+}
+
+fn flush(table: &str, spend: &str, which: &str) -> String {
+    format!("update \"LiteLLM_{table}\" set spend = {spend} where {which};")
+}
+
+#[tokio::test]
+async fn each_kind_closes_when_it_is_used_up_and_opens_when_it_is_not() {
+    let pair = Pair::new().await;
+    pair.litellm(&company()).await;
+    let daemon = Daemon::with(&pair, &enforcing());
+    assert_eq!(pair.settle().await, 0);
+    for account in ["ann", "bob", "cid", "dan", "eve", "fay"] {
+        assert_eq!(sees(&pair, &format!("usr_{account}")).await, 2, "{account}");
+    }
+    let cases: &[(&str, &str, &str, &[f64], &str)] = &[
+        // table, which, account, spends of which the last closes, what is said
+        ("UserTable", "user_id = 'ann'", "usr_ann", &[9.99, 10.0], "user ann"),
+        ("TeamMembership", "user_id = 'bob'", "usr_bob", &[4.0, 5.0], "team_member t/bob"),
+        ("TeamTable", "team_id = 't'", "usr_cid", &[100.0, 100.01], "team t"),
+        ("OrganizationTable", "organization_id = 'o'", "usr_dan", &[49.0, 50.0], "organization o"),
+        ("VerificationToken", &format!("token = {}", token("k")), "usr_eve", &[6.9, 7.1], ""),
+    ];
+    let mut said = Vec::new();
+    for (table, which, account, spends, what) in cases {
+        for (place, spend) in spends.iter().enumerate() {
+            pair.litellm(&flush(table, &spend.to_string(), which)).await;
+            pair.settle().await;
+            let is_last = place + 1 == spends.len();
+            assert_eq!(sees(&pair, account).await, if is_last { 0 } else { 2 }, "{account} at {spend}");
+        }
+        assert_right(&pair, account).await;
+        said.push(format!("BUDGET_CLOSED {what}"));
+    }
+    let short = pair
+        .ask_litellm(&format!("select left(encode(sha256(convert_to({}, 'UTF8')), 'hex'), 12)", token("k")))
+        .await;
+    *said.last_mut().unwrap() = format!("BUDGET_CLOSED key {short}");
+    assert_eq!(crossed(&pair).await, said);
+    assert_eq!(sees(&pair, "usr_fay").await, 2);
+    eventually("the count", || async { daemon.metric("budget_closed_people") == 5.0 }).await;
+    assert!(
+        daemon.get("/metrics").1.contains("budget_crossings_total{direction=\"closed\",kind=\"team\"} 1")
+    );
+
+    // By a reset, a raised limit, a limit taken away, a lowered spend, a deleted row.
+    pair.litellm(&flush("UserTable", "0", "user_id = 'ann'")).await;
+    pair.litellm("update \"LiteLLM_BudgetTable\" set max_budget = 6 where budget_id = 'b'").await;
+    pair.litellm("update \"LiteLLM_TeamTable\" set max_budget = 'Infinity' where team_id = 't'").await;
+    pair.litellm("update \"LiteLLM_BudgetTable\" set max_budget = null where budget_id = 'b-o'").await;
+    pair.litellm(&crate::support::unkey("k")).await;
+    pair.settle().await;
+    assert_right(&pair, "afterwards").await;
+    for account in ["ann", "bob", "cid", "dan", "eve", "fay"] {
+        assert_eq!(sees(&pair, &format!("usr_{account}")).await, 2, "{account}");
+    }
+    assert_eq!(crossed(&pair).await.len(), 10);
+    assert_eq!(pair.ask("select count(*) from litellm_webui_sync.budget_closed").await, "0");
+
+    // 0 is a limit, not a number is none.
+    pair.litellm(&(change("ann", "max_budget = 0") + &change("fay", "max_budget = 'NaN', spend = 1e6")))
+        .await;
+    pair.settle().await;
+    assert_eq!((sees(&pair, "usr_ann").await, sees(&pair, "usr_fay").await), (0, 2));
+    assert_right(&pair, "at a limit of nothing").await;
+}
+
+#[tokio::test]
+async fn one_crossing_writes_one_person_and_a_flush_that_crosses_nothing_writes_nothing() {
+    let pair = Pair::new().await;
+    pair.litellm(&(models() + &people("p", 30) + "update \"LiteLLM_UserTable\" set max_budget = 10")).await;
+    let _daemon = Daemon::with(&pair, &enforcing());
+    pair.settle().await;
+    let tables = "select string_agg(format('select %L as name, count(*) as rows, count(*) filter (where xmin::text::bigint > %%s) as new from %s',
+                                          c.relname, c.oid::regclass), ' union all ')
+                    from pg_class c
+                   where c.relkind = 'r' and c.relname not in ('checkpoint', 'heartbeat', 'daemon', 'verify_schedule')
+                     and c.relnamespace in ('public'::regnamespace, 'litellm_webui_sync'::regnamespace)";
+    let tables = pair.ask(tables).await;
+    let mark = async || pair.ask("select txid_current()").await;
+    // Table, rows it has more, and rows written since.
+    let written = async |since: &str, had: &[Vec<Option<String>>]| -> Vec<String> {
+        let sql = format!(
+            "select name, rows::text, new::text from ({}) every order by name",
+            tables.replace("%s", since)
+        );
+        let mut found = Vec::new();
+        for (row, had) in rows(&pair.target, &sql).await.iter().zip(had) {
+            let number = |row: &[Option<String>], place: usize| -> i64 {
+                row[place].as_ref().unwrap().parse().unwrap()
+            };
+            let (more, new) = (number(row, 1) - number(had, 1), number(row, 2));
+            if (more, new) != (0, 0) {
+                found.push(format!("{} {more:+} {new}", row[0].as_ref().unwrap()));
+            }
+        }
+        found
+    };
+    let counted = async || {
+        let sql = format!("select name, rows::text from ({}) every order by name", tables.replace("%s", "0"));
+        rows(&pair.target, &sql).await
+    };
+    let (since, had) = (mark().await, counted().await);
+    pair.litellm("update \"LiteLLM_UserTable\" set spend = spend + 1, updated_at = now()").await;
+    pair.settle().await;
+    assert_eq!(written(&since, &had).await, [""; 0]);
+    pair.litellm("update \"LiteLLM_UserTable\" set spend = spend + case user_id when 'p7' then 9 else 1 end")
+        .await;
+    pair.settle().await;
+    assert_eq!(sees(&pair, "usr_p7").await, 0);
+    assert_eq!(
+        written(&since, &had).await,
+        [
+            "access_member -1 0",
+            "budget_closed +1 1",
+            "effective_access -1 0",
+            "group_member -1 0",
+            "model_set +0 1",
+            "sync_audit +2 2"
+        ]
+    );
+}
+
+#[tokio::test]
+async fn what_happens_while_no_daemon_runs_counts_at_the_next_start() {
+    let pair = Pair::new().await;
+    pair.litellm(&company()).await;
+    let mut daemon = Daemon::with(&pair, &enforcing());
+    pair.settle().await;
+    pair.litellm(&flush("UserTable", "10", "user_id = 'ann'")).await;
+    pair.settle().await;
+    daemon.kill9();
+    pair.litellm(&flush("UserTable", "0", "user_id = 'ann'")).await;
+    pair.litellm(&flush("UserTable", "11", "user_id = 'fay'")).await;
+    pair.litellm(&flush("TeamMembership", "5", "user_id = 'bob'")).await;
+    let mut daemon = Daemon::with(&pair, &enforcing());
+    pair.settle().await;
+    assert_right(&pair, "after a restart").await;
+    assert_eq!(
+        (sees(&pair, "usr_ann").await, sees(&pair, "usr_fay").await, sees(&pair, "usr_bob").await),
+        (2, 0, 0)
+    );
+    let closed = "select string_agg(kind || id, ' ' order by id) from litellm_webui_sync.budget_closed";
+    let before = (pair.ask(closed).await, crossed(&pair).await);
+    // Nothing new: nothing is said again.
+    daemon.kill9();
+    let mut daemon = Daemon::with(&pair, &enforcing());
+    pair.settle().await;
+    assert_eq!((pair.ask(closed).await, crossed(&pair).await), before);
+    assert_eq!(run(&pair, &["verify"]).0, 0);
+    // Without the policy, all is open.
+    daemon.terminate();
+    let _daemon = Daemon::with(&pair, &with("[grants]\ngroup_min = 2\n"));
+    pair.settle().await;
+    assert_eq!(pair.ask("select count(*) from litellm_webui_sync.budget_closed").await, "0");
+    assert_eq!((sees(&pair, "usr_fay").await, sees(&pair, "usr_bob").await), (2, 2));
+}
+
+#[tokio::test]
+async fn increases_end_by_themselves_and_windows_are_limits_of_their_own() {
+    let pair = Pair::new().await;
+    pair.litellm(&company()).await;
+    pair.litellm(
+        &(rekey(
+            "k",
+            "spend = 8, metadata = jsonb_build_object('temp_budget_increase', 5, 'temp_budget_expiry', (now() + interval '6 s')::text)",
+        ) + "update \"LiteLLM_BudgetTable\" set temp_budget_increase = 5, temp_budget_expiry = timezone('UTC', now()) + interval '6 s'
+              where budget_id = 'b';"
+            + &flush("TeamMembership", "6", "user_id = 'bob'")),
+    )
+    .await;
+    let _daemon = Daemon::with(&pair, &enforcing());
+    pair.settle().await;
+    assert_eq!((sees(&pair, "usr_eve").await, sees(&pair, "usr_bob").await), (2, 2));
+    eventually("the end of the increases", || async {
+        (sees(&pair, "usr_eve").await, sees(&pair, "usr_bob").await) == (0, 0)
+    })
+    .await;
+    assert_right(&pair, "after the increases").await;
+
+    let limits = "jsonb_build_array(jsonb_build_object('budget_duration', '1d', 'max_budget', 2, 'reset_at', '2030-01-02T00:00:00+00:00'),
+                                    jsonb_build_object('budget_duration', '7d', 'max_budget', 9, 'reset_at', '2030-01-04T00:00:00+00:00'))";
+    pair.litellm(&format!("update \"LiteLLM_TeamTable\" set budget_limits = {limits} where team_id = 'u'"))
+        .await;
+    let spent = |duration: &str, start: &str, spend: f64| {
+        format!(
+            "insert into \"LiteLLM_BudgetWindowSpend\" (entity_type, entity_id, window_duration, window_start, spend, created_at, updated_at)
+             values ('team', 'u', '{duration}', '{start}', {spend}, now(), now())
+             on conflict (entity_type, entity_id, window_duration) do update set window_start = excluded.window_start, spend = excluded.spend;"
+        )
+    };
+    for (sql, expected, when) in [
+        (spent("1d", "2030-01-01 00:00:00", 1.9), 2, "below"),
+        (spent("1d", "2030-01-01 00:00:00", 2.0), 0, "reached"),
+        (spent("1d", "2029-12-31 00:00:00", 2.0), 2, "of the day before"),
+        (spent("7d", "2029-12-28 00:00:00", 9.5), 0, "the other one"),
+        (
+            "update \"LiteLLM_TeamTable\" set budget_limits = null where team_id = 'u';".to_owned(),
+            2,
+            "none any more",
+        ),
+    ] {
+        pair.litellm(&sql).await;
+        pair.settle().await;
+        assert_eq!(sees(&pair, "usr_dan").await, expected, "{when}");
+        assert_right(&pair, when).await;
+    }
+}
+
+#[tokio::test]
+async fn many_at_once_are_held_and_few_at_a_time_never() {
+    let pair = Pair::new().await;
+    pair.litellm(&(models() + &people("p", 60) + "update \"LiteLLM_UserTable\" set max_budget = 10")).await;
+    let daemon = Daemon::with(&pair, &enforcing());
+    pair.settle().await;
+    for part in 0..3 {
+        // Twenty at a time is what is usual.
+        let which = format!("substr(user_id, 2)::int between {} and {}", part * 13 + 1, part * 13 + 13);
+        pair.litellm(&flush("UserTable", "10", &which)).await;
+        pair.settle().await;
+    }
+    assert_eq!(pair.ask("select count(*) from litellm_webui_sync.budget_closed").await, "39");
+    pair.litellm(&flush("UserTable", "0", "true")).await;
+    pair.settle().await;
+    assert_right(&pair, "all open").await;
+    pair.litellm(&change_all("max_budget = 0")).await;
+    let Waited::Failed { reason } = pair.wait().await else { panic!("it passed") };
+    assert!(reason.contains("approve"), "{reason}");
+    let (_, why) = daemon.get("/readyz");
+    assert!(why.contains("60 of 60"), "{why}");
+    assert_eq!(sees(&pair, "usr_p1").await, 2);
+    eventually("readiness to end", || async { daemon.get("/readyz").0 == 503 }).await;
+    // Repaired in LiteLLM, it goes on by itself.
+    pair.litellm(&change_all("max_budget = 10")).await;
+    crate::support::within(std::time::Duration::from_secs(60), "the repaired batch", || async {
+        daemon.get("/readyz").0 == 200
+    })
+    .await;
+    pair.settle().await;
+    assert_right(&pair, "after the repair").await;
+    assert_eq!(sees(&pair, "usr_p1").await, 2);
+}
+
+fn change_all(set: &str) -> String {
+    format!("update \"LiteLLM_UserTable\" set {set};")
+}
+
+/// Random spending, resets and limits, deaths in between; after each settling the oracle agrees.
+#[tokio::test]
+async fn histories_with_spending_end_right_whatever_dies_in_between() {
+    let mut random = StdRng::seed_from_u64(11);
+    let pair = Pair::new().await;
+    pair.litellm(&company()).await;
+    reference::begin(&pair).await;
+    let points = [
+        failpoint::STAGED_NOT_PROJECTED,
+        failpoint::PROJECTED_NOT_COMMITTED,
+        failpoint::COMMITTED_NOT_ACKNOWLEDGED,
+    ];
+    for round in 0..8_usize {
+        let failpoints = (cfg!(feature = "failpoints") && round % 2 == 0).then(|| {
+            format!("{}={}*off->panic", points[round / 2 % points.len()], random.random_range(0..4))
+        });
+        let mut victim = Daemon::with(&pair, &DaemonOptions { failpoints, ..enforcing() });
+        for _ in 0..10 {
+            let mut sql = String::new();
+            for _ in 0..random.random_range(1..4) {
+                let user = *["ann", "bob", "cid", "dan", "eve", "fay"].choose(&mut random).unwrap();
+                let amount = random.random_range(0..14);
+                let _ = match random.random_range(0..8) {
+                    0 => write!(
+                        sql,
+                        "{}",
+                        flush("UserTable", &format!("{amount}"), &format!("user_id = '{user}'"))
+                    ),
+                    1 => write!(sql, "{}", flush("TeamTable", &format!("{}", amount * 10), "true")),
+                    2 => write!(
+                        sql,
+                        "{}",
+                        flush("TeamMembership", &format!("{amount}"), &format!("user_id = '{user}'"))
+                    ),
+                    3 => write!(sql, "{}", flush("OrganizationTable", &format!("{}", amount * 5), "true")),
+                    4 => write!(
+                        sql,
+                        "{}",
+                        flush("VerificationToken", &format!("{amount}"), &format!("user_id = '{user}'"))
+                    ),
+                    5 => write!(
+                        sql,
+                        "update \"LiteLLM_BudgetTable\" set max_budget = {amount} where budget_id = 'b';"
+                    ),
+                    6 => write!(
+                        sql,
+                        "update \"LiteLLM_TeamTable\" set metadata = '{{\"team_member_budget_id\": \"{}\"}}' where team_id = 't';",
+                        if amount < 7 { "b" } else { "none" }
+                    ),
+                    _ => write!(
+                        sql,
+                        "{}",
+                        change(
+                            user,
+                            &format!(
+                                "max_budget = {}",
+                                ["0", "5", "10", "null", "'NaN'"].choose(&mut random).unwrap()
+                            )
+                        )
+                    ),
+                };
+            }
+            pair.litellm(&sql).await;
+            if !victim.is_running() {
+                break;
+            }
+            if random.random_bool(0.3) {
+                tokio::time::sleep(std::time::Duration::from_millis(30)).await;
+            }
+        }
+        victim.kill9();
+        let mut daemon = Daemon::with(&pair, &enforcing());
+        assert_eq!(pair.settle().await, 0);
+        assert_right(&pair, &format!("round {round}")).await;
+        daemon.kill9();
+    }
+    let _daemon = Daemon::with(&pair, &enforcing());
+    pair.settle().await;
+    reference::assert_exactly_once(&pair).await;
+    assert_eq!(run(&pair, &["verify"]).0, 0);
+    // What was closed was opened before it was closed again.
+    let sql = "select count(*) from (select operation, lag(operation) over (partition by record_id, coalesce(new_data, old_data) ->> 'kind' order by id) as before
+                                       from litellm_webui_sync.sync_audit where operation like 'BUDGET%') one where operation = before";
+    assert_eq!(pair.ask(sql).await, "0");
+}
