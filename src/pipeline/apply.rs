@@ -281,7 +281,7 @@ impl Applier {
         self.daemon.metrics.crossed(crossed);
         if *crossed != Crossed::default() {
             tracing::info!(closed = ?crossed.closed, opened = ?crossed.opened, "budgets were crossed");
-            self.orders.look_soon();
+            self.show_soon();
         }
     }
 

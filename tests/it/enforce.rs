@@ -404,3 +404,201 @@ async fn histories_with_spending_end_right_whatever_dies_in_between() {
                                        from litellm_webui_sync.sync_audit where operation like 'BUDGET%') one where operation = before";
     assert_eq!(pair.ask(sql).await, "0");
 }
+
+const CHATS: &str =
+    "[access]\nbudgets = \"enforce\"\n[budgets]\nchats = \"customer\"\n[grants]\ngroup_min = 2\n";
+
+/// A spend flush of people's chats: LiteLLM makes the row at the first.
+fn chats(email: &str, spend: f64) -> String {
+    format!(
+        "insert into \"LiteLLM_EndUserTable\" (user_id, spend) values ('{email}', {spend})
+         on conflict (user_id) do update set spend = excluded.spend;"
+    )
+}
+
+/// LiteLLM's reset of users: their rows only.
+fn reset(user: &str, resets_at: &str) -> String {
+    change(user, &format!("spend = 0, budget_reset_at = '{resets_at}'"))
+}
+
+/// An account that was there before its person was in LiteLLM.
+fn account(id: &str, email: &str) -> String {
+    format!(
+        "insert into \"user\" (id, name, email, role, profile_image_url, last_active_at, updated_at, created_at, settings, info)
+         values ('{id}', 'Own', '{email}', 'user', '/user.png', 1, 1, 1, null, null);
+         insert into auth (id, email, password, active) values ('{id}', '{email}', '', true);"
+    )
+}
+
+#[tokio::test]
+async fn what_people_spend_by_chatting_counts_in_the_window_of_their_own_budget() {
+    let pair = Pair::new().await;
+    pair.webui(&account("own-1", "Bob@X.test")).await;
+    pair.litellm(
+        &[
+            models(),
+            person("ann", "ann@x.test"),
+            person("bob", "bob@x.test"),
+            "update \"LiteLLM_UserTable\" set max_budget = 10, budget_duration = '30d', budget_reset_at = '2026-01-31';".to_owned(),
+            chats("ann@x.test", 4.0),
+            chats("somebody-else", 1000.0),
+        ]
+        .concat(),
+    )
+    .await;
+    let mut daemon = Daemon::with(&pair, &with(CHATS));
+    assert_eq!(pair.settle().await, 0);
+    let seen = async || (sees(&pair, "usr_ann").await, sees(&pair, "own-1").await);
+    assert_eq!(seen().await, (2, 2));
+    // Both parts together; in whatever case Open WebUI sends the e-mail.
+    pair.litellm(&(chats("ann@x.test", 9.0) + &chats("Bob@X.test", 9.0) + &chats("bob@x.test", 1.5))).await;
+    pair.settle().await;
+    assert_eq!(seen().await, (2, 0));
+    pair.litellm(&change("ann", "spend = 1")).await;
+    pair.settle().await;
+    assert_eq!(seen().await, (0, 0));
+    let policy = std::env::temp_dir().join(format!("it-{}-chats.toml", std::process::id()));
+    std::fs::write(&policy, CHATS).unwrap();
+    let (code, out, _) =
+        run(&pair, &["--config", policy.to_str().unwrap(), "budgets", "--json", "--kind", "user"]);
+    std::fs::remove_file(&policy).unwrap();
+    let report: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((code, report["budgets"][0]["spend_usd"].as_f64().unwrap()), (0, 10.5));
+    eventually("the metric", || async { daemon.get("/metrics").1.contains("kind=\"customer\"") }).await;
+
+    // LiteLLM resets the users, and never the customers.
+    pair.litellm(&(reset("ann", "2026-03-01") + &reset("bob", "2026-03-01"))).await;
+    pair.settle().await;
+    assert_eq!(seen().await, (2, 2));
+    pair.litellm(&chats("ann@x.test", 18.9)).await;
+    pair.settle().await;
+    assert_eq!(seen().await, (2, 2), "9.9 since the reset");
+    pair.litellm(&chats("ann@x.test", 19.0)).await;
+    pair.settle().await;
+    assert_eq!(seen().await, (0, 2));
+
+    // The reset, and spending before and after it, while no daemon runs: in the order in which it happened.
+    daemon.kill9();
+    pair.litellm(&chats("ann@x.test", 21.0)).await;
+    pair.litellm(&chats("bob@x.test", 8.0)).await;
+    pair.litellm(&(reset("ann", "2026-04-01") + &reset("bob", "2026-04-01"))).await;
+    pair.litellm(&chats("ann@x.test", 30.9)).await;
+    pair.litellm(&chats("bob@x.test", 18.0)).await;
+    let mut daemon = Daemon::with(&pair, &with(CHATS));
+    pair.settle().await;
+    assert_eq!(seen().await, (2, 0), "9.9 and 10 since the reset");
+    assert_eq!(run(&pair, &["verify"]).0, 0);
+
+    // An admin moves the end of a window that goes on: nothing is forgiven.
+    pair.litellm(&change("bob", "budget_duration = '60d', budget_reset_at = '2035-01-01'")).await;
+    pair.litellm(&change("ann", "budget_reset_at = '2034-01-01'")).await;
+    pair.settle().await;
+    let before = seen().await;
+    pair.litellm(&change("bob", "budget_reset_at = '2036-01-01'")).await;
+    pair.settle().await;
+    assert_eq!(seen().await, before);
+
+    // The row of a customer who is deleted and comes back begins at nothing.
+    pair.litellm("delete from \"LiteLLM_EndUserTable\"").await;
+    pair.settle().await;
+    assert_eq!(seen().await, (2, 2));
+    assert_eq!(pair.ask("select count(*) from litellm_webui_sync.chat_spend").await, "0");
+    pair.litellm(&chats("ann@x.test", 10.0)).await;
+    pair.settle().await;
+    assert_eq!(seen().await, (0, 2));
+
+    // A customer of their own limit, or blocked, is refused by LiteLLM itself.
+    pair.litellm(
+        "insert into \"LiteLLM_BudgetTable\" (budget_id, max_budget, created_by, updated_by) values ('c', 3, '', '');
+         update \"LiteLLM_EndUserTable\" set spend = 2, budget_id = 'c'",
+    )
+    .await;
+    pair.settle().await;
+    assert_eq!(seen().await, (2, 2));
+    pair.litellm("update \"LiteLLM_BudgetTable\" set max_budget = 1 where budget_id = 'c'").await;
+    pair.settle().await;
+    assert_eq!(seen().await, (0, 2));
+    pair.litellm("update \"LiteLLM_EndUserTable\" set spend = 0, budget_id = null").await;
+    pair.litellm(
+        "insert into \"LiteLLM_EndUserTable\" (user_id, spend, blocked) values ('BOB@x.test', 0, true)",
+    )
+    .await;
+    pair.settle().await;
+    assert_eq!(seen().await, (2, 0));
+
+    // No longer counted, all is open.
+    daemon.terminate();
+    let _daemon = Daemon::with(&pair, &enforcing());
+    pair.settle().await;
+    assert_eq!(seen().await, (2, 2));
+    assert_eq!(pair.ask("select count(*) from litellm_webui_sync.chat_spend").await, "0");
+}
+
+/// What was spent in a window, told by summing up what every flush added since its reset.
+#[tokio::test]
+async fn chats_are_counted_exactly_once_whatever_dies_in_between() {
+    let mut random = StdRng::seed_from_u64(5);
+    let pair = Pair::new().await;
+    let names = ["ann", "bob", "cid"];
+    let mut sql = models();
+    for name in names {
+        sql += &person(name, &format!("{name}@x.test"));
+    }
+    sql += "update \"LiteLLM_UserTable\" set max_budget = 1000000, budget_reset_at = '2026-01-01';";
+    pair.litellm(&sql).await;
+    let points = [
+        failpoint::STAGED_NOT_PROJECTED,
+        failpoint::PROJECTED_NOT_COMMITTED,
+        failpoint::COMMITTED_NOT_ACKNOWLEDGED,
+    ];
+    // At the first sight of a customer, whatever they ever spent counts.
+    let mut first = Daemon::with(&pair, &with(CHATS));
+    pair.settle().await;
+    first.terminate();
+    let mut total = [0_i64; 3];
+    let mut window = [0_i64; 3];
+    let mut month = 0;
+    for round in 0..9_usize {
+        let failpoints = (cfg!(feature = "failpoints") && round % 2 == 0).then(|| {
+            format!("{}={}*off->panic", points[round / 2 % points.len()], random.random_range(0..6))
+        });
+        let mut victim = Daemon::with(&pair, &DaemonOptions { failpoints, ..with(CHATS) });
+        for step in 0..12 {
+            if step == 6 && round % 3 == 0 {
+                victim.kill9();
+            }
+            let which = random.random_range(0..3);
+            if random.random_bool(0.25) {
+                month += 1;
+                window[which] = 0;
+                let at = format!("{}-{:02}-01", 2010 + month / 12, month % 12 + 1);
+                // However far back: what ended is told by the moment that was there before.
+                pair.litellm(&change(
+                    names[which],
+                    &format!(
+                        "spend = 0, budget_reset_at = greatest(budget_reset_at + interval '1 hour', '{at}')"
+                    ),
+                ))
+                .await;
+            } else {
+                let more = random.random_range(1..100);
+                total[which] += more;
+                window[which] += more;
+                #[expect(clippy::cast_precision_loss, reason = "small numbers")]
+                pair.litellm(&chats(&format!("{}@x.test", names[which]), total[which] as f64)).await;
+            }
+        }
+        victim.kill9();
+        let mut daemon = Daemon::with(&pair, &with(CHATS));
+        assert_eq!(pair.settle().await, 0);
+        // What was read ahead of the stream is stored once the stream is there.
+        pair.settle().await;
+        for (place, name) in names.iter().enumerate() {
+            let sql = format!(
+                "select coalesce(sum(spend - counted_from), 0)::bigint from litellm_webui_sync.chat_spend where customer_id = '{name}@x.test'"
+            );
+            assert_eq!(pair.ask(&sql).await, window[place].to_string(), "{name} in round {round}");
+        }
+        daemon.kill9();
+    }
+}
