@@ -32,6 +32,7 @@ files! {
     ACCESS_VIEWS = "desired/6_access.sql";
     BUDGET_VIEWS = "desired/7_budget.sql";
     ACCESS_OF_EMAIL = "operate/access/of_email.sql";
+    ACCESS_BUDGETS = "operate/access/budgets.sql";
     ACCESS_IS_UNUSED = "project/access_is_unused.sql";
     ACCESS_OF_PEOPLE = "access/of_people.sql";
     ACCESS_OF_ORGANIZATIONS = "access/of_organizations.sql";
@@ -186,6 +187,8 @@ files! {
     DOCTOR_BOOKS = "operate/doctor/books.sql";
     DOCTOR_ADMINS = "operate/doctor/admins.sql";
     DOCTOR_SHARED_EMAILS = "operate/doctor/shared_emails.sql";
+    DOCTOR_CHATS = "operate/doctor/chats.sql";
+    DOCTOR_ACCOUNT_IDS = "operate/doctor/account_ids.sql";
     DOCTOR_BRIDGE_SOURCE = "operate/doctor/bridge_source.sql";
     DOCTOR_BRIDGE_TARGET = "operate/doctor/bridge_target.sql";
     DOCTOR_BRIDGE_PASSWORDS = "operate/doctor/bridge_passwords.sql";
@@ -255,6 +258,7 @@ pub const MIGRATIONS: &[&str] = &[
 const FUNCTIONS: &[&str] = &[
     "webui_user_id",
     "webui_second_id",
+    "webui_plain_id",
     "webui_group_id",
     "webui_name",
     "webui_user_ids",

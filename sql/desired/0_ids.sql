@@ -1,7 +1,7 @@
 -- The ids Open WebUI rows get. Pure functions of LiteLLM's ids. Called "stable", because convert_to is: the planner inlines
 -- nothing that claims more than its body, and for 200,000 people a call for each is a third of a second.
 --
--- usr_<user_id>, grp_<organization_id>, grp_team_<team_id>. An id Open WebUI cannot route or hold
+-- usr_<user_id> (webui_user_id), grp_<organization_id>, grp_team_<team_id>. An id Open WebUI cannot route or hold
 -- (/ ? # %, control characters, longer than varchar(255)) or that would read like another prefix of
 -- ours becomes usr_h_ / grp_h_ and a hash.
 
@@ -11,6 +11,17 @@ language sql stable parallel safe as $$
         when user_id ~ '[/?#%\x01-\x1f\x7f-\x9f]' or length(user_id) > 251 or user_id like 'h\_%'
             then 'usr_h_' || encode(sha256(convert_to(user_id, 'UTF8')), 'hex')
         else 'usr_' || user_id
+    end
+$$;
+
+-- The id of an account where LiteLLM is to know whose it is by X-OpenWebUI-User-Id (accounts.id = "plain"): LiteLLM's own, or the one above
+-- where Open WebUI cannot route or hold that, or it reads like one of those.
+create or replace function webui_plain_id(user_id text) returns text
+language sql stable parallel safe as $$
+    select case
+        when user_id ~ '[/?#%\x01-\x1f\x7f-\x9f]' or length(user_id) not between 1 and 255 or user_id like 'usr\_%'
+            then webui_user_id(user_id)
+        else user_id
     end
 $$;
 

@@ -16,14 +16,16 @@ candidate as materialized (
            a.user_id is not null as has_account,
            coalesce(a.webui_id, case
                when a.user_id is not null then 'usr_' || a.user_id
-               when exists (select from account o where o.webui_id = webui_user_id(t.user_id)) then webui_second_id(t.user_id)
-               else webui_user_id(t.user_id) end) as id,
+               when exists (select from account o where o.webui_id = t.new_id) then webui_second_id(t.user_id)
+               else t.new_id end) as id,
            a.email as held_email, a.active, a.in_step, a.gave_admin, a.former_role,
            -- Whoever has the e-mail already need not be looked for. Has: in Open WebUI, whatever our ledger says.
            case when d.user_id is not null
                      and (a.user_id is null or a.email <> d.email or h.id is null or lower(h.email) <> d.email collate "default")
                 then d.email end as claim
-      from (select id as user_id from :users as given(id)) t
+      from (select id as user_id,
+                   case when (select plain_ids from policy) then webui_plain_id(id) else webui_user_id(id) end as new_id
+              from :users as given(id)) t
       left join desired_account d on d.user_id = t.user_id
       left join account a on a.user_id = t.user_id
       left join "user" h on h.id = coalesce(a.webui_id, 'usr_' || a.user_id) collate "default"

@@ -9,8 +9,10 @@
 with candidate as materialized (
     -- A left join and a flag: a condition would make the planner expect nearly nobody, and look up one by one.
     -- Sorted rather than hashed: it is wanted in this order below.
-    select g.user_id, 'usr_' || g.user_id as id, p.email, p.name, p.role,
-           p.user_id is not null and webui_user_id(g.user_id) = 'usr_' || g.user_id as is_plain
+    select g.user_id, case when (select plain_ids from policy) then g.user_id else 'usr_' || g.user_id end as id, p.email, p.name, p.role,
+           p.user_id is not null
+               and case when (select plain_ids from policy) then webui_plain_id(g.user_id) = g.user_id
+                        else webui_user_id(g.user_id) = 'usr_' || g.user_id end as is_plain
       from (select id as user_id from :users as given(id) order by id) g
       left join profile p on p.user_id = g.user_id
 ), taken as materialized (
@@ -50,7 +52,8 @@ with candidate as materialized (
     -- '' never verifies.
     insert into auth (id, email, password, active) select id, email, '', true from fresh
 ), new_account as (
-    insert into account (user_id, email, origin, gave_admin) select user_id, email, 'created', role = 'admin' from fresh
+    insert into account (user_id, webui_id, email, origin, gave_admin)
+    select user_id, nullif(id, 'usr_' || user_id), email, 'created', role = 'admin' from fresh
 ), rest as (
     insert into remaining (id)
     select user_id from candidate where not is_plain union select user_id from taken

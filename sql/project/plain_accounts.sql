@@ -20,6 +20,7 @@ with known as materialized (
                     or (select true from skipped s where s.user_id = k.user_id limit 1) is true then 'other'
                when a.user_id is null then case
                    when w.id is not null or au.id is not null or webui_user_id(k.user_id) <> 'usr_' || k.user_id
+                        or (select plain_ids from policy)
                         or (select true from litellm_user r
                              where r.email = p.email and r.user_id <> k.user_id limit 1) is true
                         or (select true from account h where h.webui_id = 'usr_' || k.user_id limit 1) is true

@@ -722,6 +722,11 @@ impl Book {
         Some((customer.spend, customer.before, (resets != NEVER).then_some(resets)))
     }
 
+    /// What a customer spent, by LiteLLM's id.
+    pub fn spent(&self, customer: &str) -> Option<f64> {
+        Some(self.customers.get(&hash([customer]))?.spend)
+    }
+
     /// Every customer whose chats count for somebody.
     pub fn chatting(&self) -> Vec<Hash> {
         self.customers.keys().filter(|hash| self.chat(hash).is_some()).copied().collect()

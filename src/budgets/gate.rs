@@ -62,7 +62,7 @@ struct Said {
 }
 
 #[derive(Debug, Default)]
-pub struct Gate {
+pub(super) struct Gate {
     /// Used-up budgets close paths; otherwise nothing is ever closed, and what was is opened.
     enforce: bool,
     closed: HashMap<(Kind, Hash), Said>,
@@ -149,7 +149,6 @@ impl Gate {
 
     /// What the table says of these is something else than was last said.
     pub(super) fn correct(&mut self, stored: &Stored) {
-        let settled = self.settled;
         let table: HashMap<(Kind, Hash), Said> = stored
             .closed
             .iter()
@@ -159,8 +158,8 @@ impl Gate {
             })
             .collect();
         self.closed = table;
+        self.chats.extend(stored.chats.iter().map(|chat| book::hash([&chat.customer])));
         self.everybody = true;
-        self.settled = settled;
     }
 
     /// A transaction that was committed `at` this time was taken in.
@@ -242,12 +241,5 @@ impl Gate {
         self.closed.insert(who, said.clone());
         let closed = Some(Closed { spend: standing.spend, limit, resets_at });
         Some(Crossing { kind: kind.name(), id: said.id, team: said.team, closed })
-    }
-
-    /// What should be stored by this book, to be compared with what is.
-    pub fn should(&mut self, book: &Book, now: Micros) -> Vec<Crossing> {
-        self.closed.clear();
-        self.everybody = true;
-        self.crossings(book, now)
     }
 }

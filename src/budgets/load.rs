@@ -27,6 +27,7 @@ use crate::postgres::lossy::Text;
 use crate::postgres::quote_ident;
 use crate::source::{Source, SourceTable};
 use crate::sql;
+use crate::stage::budget::Crossing;
 use crate::target::{QUICK, Target, within};
 
 /// The snapshot delays LiteLLM's own index builds, and the stream waits: no longer than this.
@@ -37,7 +38,26 @@ const SCAN_SHARE: u32 = 20;
 const AGAIN_EVERY: Duration = Duration::from_secs(60);
 
 /// Everybody's budget, and what says which are used up where that closes anything or chats are counted.
-pub type Loaded = (Book, Option<Gate>);
+#[derive(Debug)]
+pub struct Loaded {
+    pub book: Book,
+    pub(super) gate: Option<Gate>,
+}
+
+impl Loaded {
+    /// Which budgets are to be stored as used up by what was read, and which that are stored are not. `in_order`: it was read at the very
+    /// point that the target is at.
+    pub fn should(mut self, stored: &Stored, in_order: bool) -> Vec<Crossing> {
+        let now = super::now();
+        match &mut self.gate {
+            None => super::gate::nothing_counts(stored).crossings,
+            Some(gate) => {
+                gate.resume(&mut self.book, stored, 0, in_order, now);
+                gate.crossings(&self.book, now)
+            }
+        }
+    }
+}
 
 /// Every budget, in one read-only transaction on a session beside `source`, at one snapshot. What is committed before this is called is in it.
 pub async fn read(
@@ -64,7 +84,7 @@ pub async fn read(
 pub fn nothing(config: &Config) -> Loaded {
     let enforce = config.policy.access.budgets == BudgetPolicy::Enforce;
     let chats = config.policy.budgets.chats == Chats::Customer;
-    (Book::new(chats), (enforce || chats).then(|| Gate::new(enforce)))
+    Loaded { book: Book::new(chats), gate: (enforce || chats).then(|| Gate::new(enforce)) }
 }
 
 /// The same in a transaction that is open, at the point it looks at.
@@ -82,6 +102,20 @@ pub async fn read_at(
     Ok(())
 }
 
+/// Whether the stream tells what customers spend, and we may read what they have.
+pub async fn follows_customers(
+    source: &Source,
+    config: &Config,
+    tables: &BTreeMap<String, SourceTable>,
+) -> Result<bool> {
+    const CUSTOMERS: &str = "LiteLLM_EndUserTable";
+    if !tables.contains_key(CUSTOMERS) {
+        return Ok(false);
+    }
+    let state = source.publication(config).await?;
+    Ok(state.is_some_and(|state| state.tables.iter().any(|table| table == CUSTOMERS)))
+}
+
 /// What the target has stored of all this, as of its checkpoint.
 pub async fn stored(target: &Target) -> Result<Stored> {
     let (closed, chats) = mirror::budgets::stored(target).await?;
@@ -96,6 +130,15 @@ pub async fn stored(target: &Target) -> Result<Stored> {
         resets_at,
     });
     Ok(Stored { closed: closed.collect(), chats: chats.collect() })
+}
+
+/// What was read at the point that the target was at, against what is stored there: who is to be closed or opened, and the customers whose
+/// spend is stored wrong.
+pub fn compare(loaded: Loaded, stored: &Stored) -> (Vec<Crossing>, Vec<String>) {
+    let spent = |chat: &Chat| loaded.book.spent(&chat.customer).is_some_and(|spend| spend != chat.spend);
+    let wrong: Vec<&Chat> = stored.chats.iter().filter(|chat| loaded.gate.is_some() && spent(chat)).collect();
+    let customers = wrong.into_iter().map(|chat| chat.customer.clone()).collect();
+    (loaded.should(stored, true), customers)
 }
 
 /// The COPY that reads the key and the spending columns. What this LiteLLM lacks is NULL.
@@ -131,7 +174,7 @@ async fn read_table(
 }
 
 /// A line as a row of the stream would be: mirrored columns that are no key are not there.
-fn take_line(id: TableId, line: &[u8], (book, gate): &mut Loaded) {
+fn take_line(id: TableId, line: &[u8], loaded: &mut Loaded) {
     let table = id.table();
     let fields: Vec<Option<Vec<u8>>> = line.split(|byte| *byte == b'\t').map(unescape).collect();
     let value = |field: &Option<Vec<u8>>| -> bool { field.is_some() };
@@ -143,7 +186,7 @@ fn take_line(id: TableId, line: &[u8], (book, gate): &mut Loaded) {
             *to = TupleValue::Text(bytes);
         }
     }
-    super::take(book, gate.as_mut(), id, None, &decode::copied_row(id, raw));
+    super::take(&mut loaded.book, loaded.gate.as_mut(), id, None, &decode::copied_row(id, raw));
 }
 
 /// How names are looked up: the statement, its columns that are the id, as SQL.

@@ -26,6 +26,7 @@ use book::{Book, Hash};
 pub use chats::Chat;
 use gate::Gate;
 pub use gate::{Stored, StoredClosed};
+use load::Loaded;
 use rules::{Kind, Micros, Standing, State};
 
 /// A ranking is shown again for this long: whoever asks every millisecond gets it at that price.
@@ -221,16 +222,10 @@ impl Budgets {
     }
 
     /// Begins anew with what was read, after everything up to `checkpoint` was committed and before anything after `ahead` was.
-    pub fn begin(
-        &self,
-        (book, gate): (Book, Option<Gate>),
-        checkpoint: &Checkpoint,
-        timeline: i32,
-        ahead: Lsn,
-    ) {
+    pub fn begin(&self, loaded: Loaded, checkpoint: &Checkpoint, timeline: i32, ahead: Lsn) {
         let mut inside = self.inside();
-        inside.book = book;
-        inside.gate = gate;
+        inside.book = loaded.book;
+        inside.gate = loaded.gate;
         inside.source = Some((checkpoint.generation.id, timeline));
         inside.through = u64::from(checkpoint.end_lsn).max(ahead.into());
         inside.ranking = None;

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::terminal;
 use crate::budgets::book::Book;
-use crate::budgets::rules::{Kind, Micros};
+use crate::budgets::rules::{Kind, Micros, State};
 use crate::budgets::{self, Ranked, load};
 use crate::config::Config;
 use crate::config::policy::Chats;
@@ -24,6 +24,9 @@ pub(super) struct Budgets {
     /// How many of each kind, the fullest first
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u16).range(0..=10_000))]
     top: u16,
+    /// Only those at 80 % of their limit or more, or over their soft budget
+    #[arg(long)]
+    near: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -65,16 +68,18 @@ struct Report {
 pub(super) async fn budgets(config: &Config, asked: Budgets) -> anyhow::Result<ExitCode> {
     let source = Source::open(config).await?;
     let tables = source.tables(config).await?;
-    let (mut book, _) = load::read(&source, config, &tables).await?;
+    let mut book = load::read(&source, config, &tables).await?.book;
     if config.policy.budgets.chats == Chats::Customer {
         recall_chats(config, &mut book).await?;
     }
-    let mut ranking = budgets::rank(&book, budgets::now(), usize::from(asked.top), 0);
+    // Near a soft budget is near a limit, however little of the other one is used.
+    let soft = if asked.near { usize::from(asked.top) } else { 0 };
+    let mut ranking = budgets::rank(&book, budgets::now(), usize::from(asked.top), soft);
     ranking.kinds.retain(|one, _| asked.kind.is_none_or(|kind| kind == *one));
     let names = load::all_names(&source, config, &ranking).await?;
     let mut report = Report { budgets: Vec::new(), totals: Vec::new() };
     for (kind, found) in ranking.kinds {
-        for one in found.shown {
+        for one in found.shown.into_iter().filter(|one| !asked.near || is_near(one.standing.state())) {
             let name = names.get(&(kind, one.hash)).cloned().unwrap_or_default();
             let (id, alias) = name.labels(&one.hash, true);
             report.budgets.push(line(kind, id, alias, &one));
@@ -93,6 +98,10 @@ pub(super) async fn budgets(config: &Config, asked: Budgets) -> anyhow::Result<E
         terminal::out(&table(&report));
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn is_near(state: State) -> bool {
+    matches!(state, State::Soft | State::Warning | State::Exceeded)
 }
 
 /// What of people's chats counts is known in Open WebUI's database.

@@ -59,6 +59,7 @@ fn webui_table(operation: &str) -> &'static str {
         "SYNC_TEAM_MEMBERS" | "SYNC_ORG_MEMBERS" | "SYNC_MEMBERS" | "SYNC_ACCESS_MEMBERS" => "group_member",
         "SYNC_MODEL" | "RETIRE_MODEL" => "model",
         "SYNC_GRANTS" | "SYNC_MODELS" => "access_grant",
+        "BUDGET_CLOSED" | "BUDGET_OPENED" | "CHAT_SPEND" => "budget",
         _ => "user",
     }
 }

@@ -36,6 +36,8 @@ pub struct Facts {
     pub audit: VecDeque<audit::Entry>,
     /// The fullest budgets, fullest first; `None` where spending is not followed.
     pub budgets: Option<Vec<Budget>>,
+    /// People whom a used-up budget takes models from.
+    pub budget_closed: i64,
     pub servers: Servers,
     /// What ended the last attempt.
     pub trouble: Option<Trouble>,
@@ -163,6 +165,10 @@ impl Board {
 
     pub fn set_slot(&self, slot: SlotReport) {
         lock(&self.facts).slot = Some(slot);
+    }
+
+    pub fn set_budget_closed(&self, people: i64) {
+        lock(&self.facts).budget_closed = people;
     }
 
     /// `None`: spending is not followed at the moment.

@@ -31,9 +31,29 @@ pub struct Report {
     pub webui_role: Option<String>,
     /// What decides over what they see besides models: no account, a locked one, a role.
     pub note: Option<String>,
+    /// The used-up budgets that take models from them; none unless `access.budgets` is "enforce".
+    pub budgets: Vec<BudgetReport>,
     pub models: Vec<ModelReport>,
     /// Open WebUI shows exactly what they may use.
     pub agrees: bool,
+}
+
+/// A budget that is used up. Money in US dollars, moments in seconds since 1970.
+#[derive(Debug, Clone, Serialize)]
+pub struct BudgetReport {
+    /// user, key, team, organization, team_member or customer.
+    pub kind: String,
+    /// LiteLLM's id; `team/user` of a member, a hash of a key's stored token.
+    pub id: String,
+    /// When it was closed, or its limit changed last: what was spent since is not in it.
+    pub spend_usd: f64,
+    /// `null`: LiteLLM blocks it.
+    pub limit_usd: Option<f64>,
+    /// When LiteLLM resets it. `null`: never.
+    pub resets_at: Option<f64>,
+    pub closed_at: f64,
+    #[serde(skip)]
+    reset_text: Option<String>,
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -134,6 +154,7 @@ pub async fn report(config: &Config, email: &str, model: Option<&str>) -> Result
         Standing::Usual => None,
     };
     let person = known.map(|known| known.person).unwrap_or_default();
+    let budgets = used_up(&target, &user_id).await?;
     let all_paths = if webui_id.is_some() && !is_litellm_admin {
         paths(&known_models, &person, rule)
     } else {
@@ -175,7 +196,22 @@ pub async fn report(config: &Config, email: &str, model: Option<&str>) -> Result
         // By their rows: an admin of Open WebUI's own sees more than these, and nobody can help it.
         Standing::Locked | Standing::Admin | Standing::Usual => !is_litellm_admin && shown == may,
     };
-    Ok(Report { email: wanted, user_id, user_role, webui_id, webui_role, note, models, agrees })
+    Ok(Report { email: wanted, user_id, user_role, webui_id, webui_role, note, budgets, models, agrees })
+}
+
+async fn used_up(target: &Target, user_id: &str) -> Result<Vec<BudgetReport>> {
+    let rows = target.slow().query(sql::ACCESS_BUDGETS, &[&user_id]).await;
+    let rows = rows.map_err(on(Side::Target, "look at used-up budgets"))?;
+    let report = |row: &tokio_postgres::Row| BudgetReport {
+        kind: row.get("kind"),
+        id: row.get("id"),
+        spend_usd: row.get("spend_usd"),
+        limit_usd: row.get("limit_usd"),
+        resets_at: row.get("resets_at"),
+        closed_at: row.get("closed_at"),
+        reset_text: row.get("reset_text"),
+    };
+    Ok(rows.iter().map(report).collect())
 }
 
 /// How somebody stands in Open WebUI.
@@ -284,6 +320,17 @@ impl Report {
         );
         if let Some(note) = &self.note {
             let _ = writeln!(out, "{note}");
+        }
+        for budget in &self.budgets {
+            let spent = match budget.limit_usd {
+                Some(limit) => format!("{:.2} of {limit:.2} USD", budget.spend_usd),
+                None => "blocked".to_owned(),
+            };
+            let resets = match &budget.reset_text {
+                Some(at) => format!("LiteLLM resets it at {at} UTC"),
+                None => "LiteLLM does not reset it".to_owned(),
+            };
+            let _ = writeln!(out, "used up: budget of {} {}: {spent}; {resets}", budget.kind, budget.id);
         }
         for model in &self.models {
             let may = if model.may { "may use it" } else { "may not use it" };

@@ -64,7 +64,7 @@ pub async fn prepare(config: &Config) -> Result<Prepared> {
 /// What a DBA of LiteLLM's database runs. `role` runs the daemon; by default the URL's user.
 pub async fn source_sql(config: &Config, role: Option<&str>) -> Result<String> {
     let source = Source::open(config).await?;
-    let tables = source.tables(config).await?;
+    let tables = source.all_tables(config).await?;
     Ok(source::setup_sql(config, &tables, role.unwrap_or(&config.source.user)))
 }
 

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::Daemon;
 use super::own::Order;
 use super::projection::made_with;
+use crate::budgets::{self, load};
 use crate::catalog::TableId;
 use crate::config::Endpoint;
 use crate::copy::compare::{self, Mend};
@@ -31,6 +32,7 @@ use crate::project::models::Rules;
 use crate::project::touched::Touched;
 use crate::source::{Source, SourceTable};
 use crate::stage::Part;
+use crate::stage::budget::Crossing;
 use crate::target::Target;
 use crate::target::audit;
 use crate::target::brake;
@@ -174,11 +176,30 @@ impl Beside {
         let point = frozen.point;
         request::progress(notes, id, "comparing", None).await?;
         let scope: Vec<TableId> = TableId::mirrored().filter(|id| self.concerns(pending, *id)).collect();
-        let read = compare::read(config, &frozen, &self.tables, &scope, &progress.copies);
+        // What follows from all of LiteLLM's rows is only looked at with all of them.
+        let with_budgets = scope.len()
+            == TableId::mirrored().filter(|id| self.tables.contains_key(id.table().source)).count();
+        let mut loaded = load::nothing(config);
+        let read = async {
+            let rows = compare::read(config, &frozen, &self.tables, &scope, &progress.copies).await?;
+            if with_budgets {
+                load::read_at(&frozen.reader, config, &self.tables, &mut loaded).await?;
+            }
+            Ok(rows)
+        };
         let rows = frozen.reader.giving_way(&source, read).await?;
         let Frozen { target, reader, .. } = frozen;
         drop(reader);
         let found = compare::compare(&target, &scope).await?;
+        let budgets = if with_budgets { Some(load::stored(&target).await?) } else { None };
+        let (crossings, customers) =
+            budgets.as_ref().map(|stored| load::compare(loaded, stored)).unwrap_or_default();
+        if pending.mends()
+            && let Some(stored) = &budgets
+            && !(crossings.is_empty() && customers.is_empty())
+        {
+            self.daemon.budgets.correct(stored);
+        }
         drop(target);
         let rows = i64::try_from(rows).unwrap_or(i64::MAX);
         request::progress(notes, id, "comparing", Some(rows)).await?;
@@ -209,8 +230,17 @@ impl Beside {
             request::put_off(notes, id, "waiting", &reason, false).await?;
             return Ok(false);
         }
-        let drifts = Drifts { mirror: found.drift, webui: webui.counts() };
-        let differences: Vec<Difference> = found.differences.into_iter().chain(webui.named()).collect();
+        let mut drifts = Drifts { mirror: found.drift, webui: webui.counts() };
+        let by_budget: Vec<Difference> = crossings
+            .iter()
+            .map(differing_budget)
+            .chain(customers.iter().map(|id| differing_chats(id)))
+            .collect();
+        for one in &by_budget {
+            *drifts.webui.entry(one.operation.clone()).or_default() += 1;
+        }
+        let differences: Vec<Difference> =
+            found.differences.into_iter().chain(webui.named()).chain(by_budget).collect();
         verify::keep(notes, id, &differences).await?;
         request::finish(notes, id, point, &drifts).await?;
         if let Some(last) = verify::last_verify(notes).await? {
@@ -300,5 +330,31 @@ impl Beside {
         let (done, is_done) = oneshot::channel();
         self.orders.send(order(done)).await.map_err(|_| Error::Superseded)?;
         is_done.await.map_err(|_| Error::Superseded)
+    }
+}
+
+/// What brings `budget_closed` in line.
+fn differing_budget(crossing: &Crossing) -> Difference {
+    let Crossing { kind, id, team, closed } = crossing;
+    let id = match *kind {
+        "key" => budgets::short(&budgets::book::hash([id])),
+        "team_member" => format!("{team}/{id}"),
+        _ => id.clone(),
+    };
+    let operation = if closed.is_some() { "BUDGET_CLOSED" } else { "BUDGET_OPENED" };
+    differing(operation, format!("{kind} {id}"))
+}
+
+fn differing_chats(customer: &str) -> Difference {
+    differing("CHAT_SPEND", customer.to_owned())
+}
+
+fn differing(operation: &str, record: String) -> Difference {
+    Difference {
+        operation: operation.to_owned(),
+        record_id: Some(record),
+        result: "SUCCESS".to_owned(),
+        old_data: None,
+        new_data: None,
     }
 }

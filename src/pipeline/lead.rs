@@ -191,8 +191,8 @@ impl Daemon {
             self.progress.set_state(State::Copying, Some(reason.clone()));
             self.metrics.copies.inc();
             let kind = if known.is_some() { CopyKind::Again } else { CopyKind::First };
-            let expected = tables::rows(sides.tables.values());
-            self.progress.copies.begin(kind, reason, sides.tables.len(), expected);
+            let (tables, expected) = tables::to_copy(&sides.tables);
+            self.progress.copies.begin(kind, reason, tables, expected);
             // Not started: dropping it ends it.
             drop(session);
             let occasion = Occasion {
@@ -406,13 +406,19 @@ impl Daemon {
         timeline: i32,
         tables: &BTreeMap<String, SourceTable>,
     ) -> Result<()> {
-        let policy = &self.config.policy;
+        let (config, policy) = (&self.config, &self.config.policy);
         let decides =
             policy.access.budgets == BudgetPolicy::Enforce || policy.budgets.chats == Chats::Customer;
         // Behind a brake nothing of the stream is seen, and what holds it may have been repaired since.
         let is_braked = decides && self.progress.status().state == State::Braked;
         if self.budgets.continues(known, timeline) && !is_braked {
             return Ok(());
+        }
+        if policy.budgets.chats == Chats::Customer
+            && !budgets::load::follows_customers(source, config, tables).await?
+        {
+            let what = "LiteLLM_EndUserTable in reach: select on it, and a publication that has it (budgets.chats = \"customer\")";
+            return Err(Error::Lacking { side: Side::Source, what: what.to_owned() });
         }
         let started = Instant::now();
         let loaded = async {
@@ -422,7 +428,7 @@ impl Daemon {
         match loaded.await {
             Ok((loaded, ahead)) => {
                 let millis = started.elapsed().as_millis();
-                tracing::info!(entities = loaded.0.len(), millis, "read the budgets");
+                tracing::info!(entities = loaded.book.len(), millis, "read the budgets");
                 self.budgets.begin(loaded, known, timeline, ahead);
             }
             Err(error) if decides => return Err(error),

@@ -128,6 +128,7 @@ async fn count(daemon: &Daemon, target: &Target) -> Result<()> {
     metrics.skipped.set(counts.skipped);
     metrics.active_accounts.set(counts.active_accounts);
     metrics.spend.closed_people.set(counts.budget_closed);
+    daemon.board.set_budget_closed(counts.budget_closed);
     progress.set_critical(u64::try_from(counts.critical).unwrap_or_default());
     metrics.set_counts(&metrics.dead_letters_by_class, &failures::by_class(target).await?);
     Ok(())

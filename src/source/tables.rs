@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use tokio_postgres::types::ToSql;
 
 use super::Source;
-use crate::catalog::{TABLES, Table};
+use crate::catalog::{TABLES, Table, TableId};
 use crate::config::Config;
 use crate::error::{Error, Result, Side};
 use crate::postgres::lossy::Text;
@@ -30,12 +30,20 @@ pub struct SourceTable {
     pub identified_by: Option<Vec<String>>,
     /// Our publication holds it.
     pub published: bool,
+    /// We may read it.
+    pub readable: bool,
     /// `reltuples`: about how many rows it has; 0 where the server does not know.
     pub rows: i64,
 }
 
-/// About how many rows these have, as far as the server knows.
-pub fn rows<'a>(tables: impl Iterator<Item = &'a SourceTable>) -> u64 {
+/// How many tables a copy is about, and about how many rows they have, as far as the server knows.
+pub fn to_copy(tables: &BTreeMap<String, SourceTable>) -> (usize, u64) {
+    let mirrored: Vec<&SourceTable> =
+        TableId::mirrored().filter_map(|id| tables.get(id.table().source)).collect();
+    (mirrored.len(), rows(mirrored.into_iter()))
+}
+
+fn rows<'a>(tables: impl Iterator<Item = &'a SourceTable>) -> u64 {
     tables.map(|table| u64::try_from(table.rows).unwrap_or_default()).sum()
 }
 
@@ -49,13 +57,25 @@ pub struct Unfit {
 }
 
 impl Source {
-    /// The mirrored tables this LiteLLM has, by LiteLLM's name. One that only newer releases have is not there yet for as long as
+    /// What we read of this LiteLLM: [`Self::all_tables`], without those that are not mirrored and that we were not granted, by an earlier
+    /// release's grants: who needs them says so.
+    ///
+    /// # Errors
+    /// As [`Self::all_tables`].
+    pub async fn tables(&self, config: &Config) -> Result<BTreeMap<String, SourceTable>> {
+        let mut tables = self.all_tables(config).await?;
+        let is_mirrored = |name: &str| TABLES.iter().any(|table| table.source == name && table.is_mirrored());
+        tables.retain(|name, found| found.readable || is_mirrored(name));
+        Ok(tables)
+    }
+
+    /// The published tables this LiteLLM has, by LiteLLM's name. One that only newer releases have is not there yet for as long as
     /// their migrations are between making it and giving it its columns.
     ///
     /// # Errors
     /// [`Error::NoLiteLlm`] where there are none yet, [`Error::LiteLlmLacks`] where tables or columns are missing that every
     /// LiteLLM has: what is missing says nothing about anybody.
-    pub async fn tables(&self, config: &Config) -> Result<BTreeMap<String, SourceTable>> {
+    pub async fn all_tables(&self, config: &Config) -> Result<BTreeMap<String, SourceTable>> {
         let names: Vec<&str> = TABLES.iter().map(|table| table.source).collect();
         let client = &self.connection.client;
         let parameters: [&(dyn ToSql + Sync); 3] = [&config.litellm_schema, &names, &config.publication];
@@ -70,6 +90,7 @@ impl Source {
             table.identified_by = row.get("identified_by");
             table.published = row.get("published");
             table.rows = row.get("rows");
+            table.readable = row.get("readable");
             // Names of columns that LiteLLM never made may be anything.
             let (Text(column), Text(kind)) = (row.get("column_name"), row.get("type"));
             table.columns.insert(column, (row.get("attnum"), kind));

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use tokio_postgres::types::Type;
 
 use crate::config::Config;
-use crate::config::policy::{Adopt, Demote, NameFormat, Relink};
+use crate::config::policy::{AccountIds, Adopt, Demote, NameFormat, Relink};
 use crate::error::{Result, Side, on};
 use crate::sql;
 use crate::target::{SLOW, Target};
@@ -27,6 +27,7 @@ pub async fn write(target: &Target, config: &Config) -> Result<()> {
                 &(accounts.relink == Relink::Link),
                 &(accounts.demote == Demote::Always),
                 &(accounts.name == NameFormat::TeamUser),
+                &(accounts.id == AccountIds::Plain),
             ],
         )
         .await

@@ -9,7 +9,8 @@ create temporary view mirrored as
 select format('public.%I', name) as name, to_regclass(format('public.%I', name)) as relation
   from unnest(array['LiteLLM_UserTable', 'LiteLLM_TeamTable', 'LiteLLM_OrganizationTable', 'LiteLLM_OrganizationMembership',
                     'LiteLLM_TeamMembership', 'LiteLLM_VerificationToken', 'LiteLLM_BudgetTable', 'LiteLLM_ProxyModelTable',
-                    'LiteLLM_ModelTable', 'LiteLLM_AccessGroupTable', 'LiteLLM_ProjectTable']) as name
+                    'LiteLLM_ModelTable', 'LiteLLM_AccessGroupTable', 'LiteLLM_ProjectTable', 'LiteLLM_EndUserTable',
+                    'LiteLLM_BudgetWindowSpend']) as name
  where to_regclass(format('public.%I', name)) is not null;
 
 grant usage on schema public to sync;

@@ -309,7 +309,7 @@ async fn a_reading_agrees_with_the_oracle_at_any_moment() {
     let config = pair.config();
     let source = Source::open(&config).await.unwrap();
     let tables = source.tables(&config).await.unwrap();
-    let (book, _) = load::read(&source, &config, &tables).await.unwrap();
+    let book = load::read(&source, &config, &tables).await.unwrap().book;
     for days in [-400, 0, 1, 3, 400] {
         let literal =
             pair.ask_litellm(&format!("select timezone('UTC', now()) + interval '{days} days'")).await;

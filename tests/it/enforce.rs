@@ -602,3 +602,92 @@ async fn chats_are_counted_exactly_once_whatever_dies_in_between() {
         daemon.kill9();
     }
 }
+
+#[tokio::test]
+async fn new_accounts_get_litellms_ids_where_it_is_to_know_whose_chats_it_answers() {
+    const PLAIN: &str =
+        "[accounts]\nid = \"plain\"\n[access]\nbudgets = \"enforce\"\n[budgets]\nchats = \"user\"\n";
+    let pair = Pair::new().await;
+    pair.webui(&account("taken", "other@x.test")).await;
+    pair.litellm(
+        &(models() + &person("ann", "ann@x.test") + "update \"LiteLLM_UserTable\" set max_budget = 1;"),
+    )
+    .await;
+    let mut daemon = Daemon::start(&pair);
+    pair.settle().await;
+    daemon.terminate();
+    pair.litellm(&people("p", 12)).await;
+    let _daemon = Daemon::with(&pair, &with(PLAIN));
+    let more = [("bob", "bob"), ("x/y", "odd"), ("usr_z", "zed"), ("taken", "taken"), ("h_q", "hq")];
+    for (id, name) in more {
+        pair.litellm(&person(id, &format!("{name}@x.test"))).await;
+        pair.settle().await;
+    }
+    let id = async |email: &str| {
+        pair.ask(&format!("select coalesce((select id from \"user\" where email = '{email}@x.test'), '')"))
+            .await
+    };
+    // Whoever has an account keeps it.
+    for (email, expected) in
+        [("ann", "usr_ann"), ("p7", "p7"), ("bob", "bob"), ("zed", "usr_usr_z"), ("taken", ""), ("hq", "h_q")]
+    {
+        assert_eq!(id(email).await, expected);
+    }
+    assert!(id("odd").await.starts_with("usr_h_"));
+    let reason = "select reason from litellm_webui_sync.dead_letter where key = 'taken'";
+    assert!(pair.ask(reason).await.contains("the account id is taken"));
+    assert_eq!(pair.ask("select name from \"user\" where id = 'taken'").await, "Own");
+    // LiteLLM books their chats itself.
+    pair.litellm(&change("bob", "max_budget = 1, spend = 1")).await;
+    pair.settle().await;
+    assert_eq!((sees(&pair, "bob").await, sees(&pair, "p7").await), (0, 2));
+    pair.litellm(&crate::support::gone("p7")).await;
+    pair.settle().await;
+    assert_eq!(pair.account("p7@x.test").await, "p7|p7|pending|locked");
+}
+
+#[tokio::test]
+async fn verify_finds_what_is_stored_wrong_and_mends_it_and_access_says_why() {
+    let pair = Pair::new().await;
+    pair.litellm(&company()).await;
+    pair.litellm(&change("ann", "max_budget = 10, spend = 12.5, budget_reset_at = '2030-02-01 00:00:00'"))
+        .await;
+    pair.litellm(&chats("bob@x.test", 3.0)).await;
+    let _daemon = Daemon::with(&pair, &with(CHATS));
+    pair.settle().await;
+    pair.settle().await;
+    assert_eq!(run(&pair, &["verify"]).0, 0);
+    assert_right(&pair, "before").await;
+    let (code, text, _) = run(&pair, &["access", "ann@x.test"]);
+    assert_eq!(code, 0, "{text}");
+    assert!(
+        text.contains("budget of user ann: 12.50 of 10.00 USD; LiteLLM resets it at 2030-02-01 00:00 UTC"),
+        "{text}"
+    );
+    let (_, status, _) = run(&pair, &["status"]);
+    assert!(status.contains("1 people have fewer models"), "{status}");
+    let (_, near, _) = run(&pair, &["budgets", "--near", "--json"]);
+    let near: serde_json::Value = serde_json::from_str(&near).unwrap();
+    assert_eq!(near["budgets"].as_array().unwrap().len(), 1, "{near}");
+
+    pair.webui(
+        "delete from litellm_webui_sync.budget_closed;
+         insert into litellm_webui_sync.budget_closed (kind, id, spend, since) values ('team', 't', 1, now());
+         update litellm_webui_sync.chat_spend set spend = 77",
+    )
+    .await;
+    let (code, text, _) = run(&pair, &["verify"]);
+    assert_eq!(code, 3, "{text}");
+    for found in ["user ann", "team t", "bob@x.test"] {
+        assert!(text.contains(found), "{found}: {text}");
+    }
+    assert_eq!(run(&pair, &["verify", "--repair"]).0, 3);
+    eventually("the repair", || async {
+        pair.ask("select string_agg(kind || id, ' ') from litellm_webui_sync.budget_closed").await
+            == "userann"
+            && pair.ask("select sum(spend) from litellm_webui_sync.chat_spend").await == "3"
+    })
+    .await;
+    assert_eq!(run(&pair, &["verify"]).0, 0);
+    assert_right(&pair, "after").await;
+}

@@ -57,7 +57,7 @@ pub fn page(report: &Report, refresh: bool) -> String {
                     (figures(report))
                     @if let Some(copy) = &report.copy { (copying(copy)) }
                     @if !report.failures.is_empty() { (failures(report)) }
-                    @if let Some(budgets) = &report.budgets { (near_limit(budgets)) }
+                    @if let Some(budgets) = &report.budgets { (near_limit(budgets, report.budget_closed_people)) }
                     div.columns {
                         div { (lag(&report.lag)) (lately(report)) }
                         div {
@@ -213,7 +213,7 @@ fn failures(report: &Report) -> Markup {
     }
 }
 
-fn near_limit(budgets: &[Budget]) -> Markup {
+fn near_limit(budgets: &[Budget], closed: i64) -> Markup {
     let near = |budget: &&Budget| {
         matches!(budget.state, State::Soft | State::Warning | State::Exceeded)
             || budget.ratio.is_some_and(|ratio| ratio >= NEAR)
@@ -222,6 +222,9 @@ fn near_limit(budgets: &[Budget]) -> Markup {
     html! {
         section aria-labelledby="budgets" {
             h2 #budgets { "Budgets near their limit" }
+            @if closed > 0 {
+                p { strong { (closed) } @if closed == 1 { " person has" } @else { " people have" } " fewer models because a budget is used up." }
+            }
             @if near.is_empty() { p.quiet { "None." } }
             @else {
                 table {

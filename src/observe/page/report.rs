@@ -39,6 +39,8 @@ pub struct Report {
     pub audit: Vec<Event>,
     /// The fullest budgets, fullest first; null where spending is not followed.
     pub budgets: Option<Vec<Budget>>,
+    /// People whom a used-up budget takes models from; 0 unless access.budgets is "enforce".
+    pub budget_closed_people: i64,
     /// The copy of LiteLLM's rows that runs now.
     pub copy: Option<CopyReport>,
     /// The last one that ended well since this process started.
@@ -218,6 +220,7 @@ pub fn report(board: &Board, progress: &Progress, names: Names, lag_limit: Durat
         status_age_seconds: facts.read_at.map(age),
         failures: facts.failures.iter().map(|failure| failure_report(failure, masked)).collect(),
         audit: facts.audit.iter().map(|entry| event(entry, masked)).collect(),
+        budget_closed_people: facts.budget_closed,
         budgets: facts.budgets.as_ref().map(|all| all.iter().map(|one| budget(one, masked)).collect()),
         copy: copying.map(copy),
         last_copy: copies.last_good.as_ref().map(|copy| LastCopy {

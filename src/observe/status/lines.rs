@@ -60,6 +60,10 @@ impl StatusReport {
                 line("public model", format!("{model}: everybody sees it, although LiteLLM limits it"));
             }
         }
+        if self.budget_closed > 0 {
+            let what = "people have fewer models because a budget is used up: `litellm-webui-sync access EMAIL` says why";
+            line("budgets", format!("{} {what}", self.budget_closed));
+        }
         if self.shared_emails > 0 {
             let what = "several accounts of Open WebUI have the same: see `litellm-webui-sync doctor`";
             line("shared e-mails", format!("{}: {what}", self.shared_emails));

@@ -55,6 +55,8 @@ pub struct StatusReport {
     pub models: Option<ModelsReport>,
     /// E-mails that several accounts of Open WebUI have.
     pub shared_emails: i64,
+    /// People whom a used-up budget takes models from.
+    pub budget_closed: i64,
     /// LiteLLM users who get no account, by reason.
     pub skipped: Vec<Counted>,
     /// What could not be written, by reason.
@@ -305,6 +307,7 @@ impl StatusReport {
             self.members = row.get(3);
             self.organizations = row.get(4);
             self.teams = row.get(5);
+            self.budget_closed = row.get(6);
         }
         let text = "select reason, count(*) from skipped group by reason order by 2 desc, 1";
         self.skipped = counted(target, text).await?;

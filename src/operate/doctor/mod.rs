@@ -7,6 +7,7 @@
 
 mod books;
 pub mod bridge;
+mod chats;
 mod server;
 mod source;
 mod tables;
@@ -72,6 +73,7 @@ pub async fn examine(config: &Config) -> Vec<Check> {
     if let Err(error) = target::examine(config, &mut checks).await {
         checks.push(failed("Open WebUI's database", &error));
     }
+    chats::examine(config, &mut checks).await;
     checks
 }
 

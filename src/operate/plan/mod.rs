@@ -17,11 +17,13 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio_postgres::types::{Json, ToSql};
 
+use crate::budgets::load::{self, Loaded};
 use crate::catalog::TableId;
 use crate::config::Config;
 use crate::copy::backfill;
 use crate::copy::register::Copies;
 use crate::error::{Error, Result, Side, on};
+use crate::mirror;
 use crate::observe::status;
 use crate::operate::doctor::bridge;
 use crate::pipeline::poll;
@@ -31,6 +33,7 @@ use crate::project::{Outcome, Projection, Scope, Stamp};
 use crate::source::Source;
 use crate::source::tables::{refuse, unfit};
 use crate::sql;
+use crate::stage::budget::Moves;
 use crate::target::brake::Losing;
 use crate::target::layout;
 use crate::target::policy;
@@ -181,7 +184,7 @@ pub async fn make(config: &Config) -> Result<Plan> {
     let layout = layout::find(&target, config).await?;
     plan.layout = layout.describe();
     shadow::make(&target, config, &layout, &mut plan).await?;
-    copy(config, &source, &target, &mut plan).await?;
+    let budgets = copy(config, &source, &target, &mut plan).await?;
     drop(source);
     policy::write(&target, config).await?;
     ask_for_models(config, &target, &mut plan).await?;
@@ -192,6 +195,9 @@ pub async fn make(config: &Config) -> Result<Plan> {
     target.begin_large().await?;
     // Nothing is written, so what fails is shown, however much it is.
     let stamp = Stamp { now: SystemTime::now(), lsn: Lsn::from(0), audit_each: false, failures: u32::MAX };
+    let stored = load::stored(&target).await?;
+    let moves = Moves { crossings: budgets.should(&stored, true), chats: Vec::new() };
+    mirror::budgets::write(&target, &moves, stamp.now, stamp.lsn).await?;
     let outcome = projection.apply(&target, Scope::Everything, stamp).await?;
     shadow::note(&target, &layout, "is").await?;
     read(&target, &mut plan).await?;
@@ -231,13 +237,14 @@ async fn check_rights(config: &Config, source: &Source, target: &Target) -> Resu
 }
 
 /// LiteLLM's rows at one point in time, through the same reduction as a first copy.
-async fn copy(config: &Config, source: &Source, target: &Target, plan: &mut Plan) -> Result<()> {
+async fn copy(config: &Config, source: &Source, target: &Target, plan: &mut Plan) -> Result<Loaded> {
     // An old snapshot keeps LiteLLM's server from cleaning up: not for long.
     let client = &source.connection.client;
     let tables = source.tables(config).await?;
     source.begin_reading(config, &tables, None, Duration::from_secs(300)).await?;
     // Nobody looks at this one.
     let copies = Copies::default();
+    let mut budgets = load::nothing(config);
     let read = async {
         for id in TableId::mirrored() {
             let mirror = id.table().mirror;
@@ -246,7 +253,7 @@ async fn copy(config: &Config, source: &Source, target: &Target, plan: &mut Plan
             let rows = backfill::fill_staging(config, source, target, id, &tables, None, &copies).await?;
             plan.litellm.push(Copied { table: id.table().source, rows });
         }
-        Ok(())
+        load::read_at(source, config, &tables, &mut budgets).await
     };
     source.giving_way(&source.beside().await?, read).await?;
     within(Side::Source, "end reading", QUICK, client.batch_execute("rollback")).await?;
@@ -255,7 +262,8 @@ async fn copy(config: &Config, source: &Source, target: &Target, plan: &mut Plan
         target.execute("analyze the copies", &format!("analyze {}", table.mirror)).await?;
     }
     backfill::derive(target).await?;
-    target.execute("analyze the copies", "analyze team_roster").await
+    target.execute("analyze the copies", "analyze team_roster").await?;
+    Ok(budgets)
 }
 
 /// What LiteLLM's `/v1/models` names, where `run` would ask it.
@@ -285,13 +293,13 @@ async fn look_ahead(config: &Config, target: &Target, outcome: &Outcome, plan: &
                 .to_owned(),
         );
     }
-    let Losing { departing, stripped, .. } = outcome.losing();
+    let Losing { departing, stripped, closed } = outcome.losing();
     let limits = &config.policy.brake;
     let share = (row.get::<_, i64>(1) + departing) * i64::from(limits.percent) / 100;
-    if departing + stripped > share.max(i64::from(limits.people)) {
+    let people = (departing + stripped).max(closed);
+    if people > share.max(i64::from(limits.people)) {
         plan.notes.push(format!(
-            "{} people would be locked out, or lose groups, models or keys: the brake would hold this until it is approved",
-            departing + stripped
+            "{people} people would be locked out, or lose groups, models or keys: the brake would hold this until it is approved"
         ));
     }
     Ok(())

@@ -49,6 +49,8 @@ const BOOKS: &[&str] = &[
     "access_member",
     "model_grant",
     "minted_key",
+    "budget_closed",
+    "chat_spend",
 ];
 
 /// Copies what there is: Open WebUI's rows, and our books if a daemon has run here. Notes how all was before.
