@@ -186,7 +186,7 @@ fn take_line(id: TableId, line: &[u8], loaded: &mut Loaded) {
             *to = TupleValue::Text(bytes);
         }
     }
-    super::take(&mut loaded.book, loaded.gate.as_mut(), id, None, &decode::copied_row(id, raw));
+    super::take(&mut loaded.book, loaded.gate.as_mut(), (id, None, &decode::copied_row(id, raw)));
 }
 
 /// How names are looked up: the statement, its columns that are the id, as SQL.

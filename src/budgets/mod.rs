@@ -262,9 +262,9 @@ impl Budgets {
         let mut inside = self.inside();
         let Inside { book, gate, .. } = &mut *inside;
         match change {
-            Change::Insert { table, row } => take(book, gate.as_mut(), *table, None, row),
+            Change::Insert { table, row } => take(book, gate.as_mut(), (*table, None, row)),
             Change::Update { table, old_key, row } => {
-                take(book, gate.as_mut(), *table, old_key.as_ref(), row)
+                take(book, gate.as_mut(), (*table, old_key.as_ref(), row));
             }
             Change::Delete { table, key } => {
                 let touch = book.delete(*table, key);
@@ -358,9 +358,7 @@ fn everybody(ranking: &Ranking) -> impl Iterator<Item = (Kind, Hash)> {
 pub(in crate::budgets) fn take(
     book: &mut Book,
     gate: Option<&mut Gate>,
-    table: TableId,
-    old: Option<&RowKey>,
-    row: &Row<'_>,
+    (table, old, row): (TableId, Option<&RowKey>, &Row<'_>),
 ) {
     let touch = book.row(table, old, row);
     let Some(gate) = gate else { return };

@@ -151,7 +151,7 @@ impl Applier {
             return Ok(());
         }
         let end = BatchEnd::at(self.end_lsn);
-        self.apply_small(&Part::of_budgets(moves, end), end, false).await
+        Box::pin(self.apply_small(&Part::of_budgets(moves, end), end, false)).await
     }
 
     async fn apply(&mut self, part: Part) -> Result<()> {
