@@ -62,6 +62,9 @@ impl Pair<'_> {
             .env_remove("DATABASE_SCHEMA")
             .stdin(Stdio::null())
             .stdout(Stdio::null());
+        if let Some(policy) = &self.rig().policy {
+            command.env("LITELLM_WEBUI_SYNC_CONFIG", policy);
+        }
         command
     }
 

@@ -100,6 +100,9 @@ pub struct Options {
     /// A setting of both Postgres servers
     #[arg(long = "set", value_name = "NAME=VALUE")]
     settings: Vec<String>,
+    /// The daemon's policy file, an absolute path
+    #[arg(long, value_name = "FILE")]
+    policy: Option<PathBuf>,
     /// Write everything found to this file as JSON, after each workload
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -133,7 +136,7 @@ async fn main() -> Result<()> {
         workloads = Workload::value_variants().to_vec();
         workloads.retain(|workload| *workload != Workload::Memory);
     }
-    let rig = Rig::start(&options.settings).await?;
+    let rig = Rig::start(&options.settings, options.policy.clone()).await?;
     println!("{}\n", rig.describe());
     let mut found = Vec::new();
     for workload in workloads {

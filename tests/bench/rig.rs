@@ -1,5 +1,6 @@
 //! What every workload stands on: two clusters, and fresh databases with people in them.
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -16,10 +17,12 @@ pub const PATIENCE: Duration = Duration::from_secs(900);
 pub struct Rig {
     pub source: Cluster,
     pub target: Cluster,
+    /// The daemon's policy file.
+    pub policy: Option<PathBuf>,
 }
 
 impl Rig {
-    pub async fn start(settings: &[String]) -> Result<Self> {
+    pub async fn start(settings: &[String], policy: Option<PathBuf>) -> Result<Self> {
         let mut all: Vec<(String, String)> = [
             ("shared_buffers", "512MB"),
             ("max_wal_size", "8GB"),
@@ -34,7 +37,7 @@ impl Rig {
             all.push((name.to_owned(), value.to_owned()));
         }
         let options = ClusterOptions { settings: all, durable: true, ..ClusterOptions::default() };
-        let rig = Self { source: Cluster::start(options.clone())?, target: Cluster::start(options)? };
+        let rig = Self { source: Cluster::start(options.clone())?, target: Cluster::start(options)?, policy };
         for (cluster, name, schema) in [
             (&rig.source, "litellm", Schema::LiteLlm1_110_2),
             (&rig.target, "litellm", Schema::LiteLlm1_110_2),

@@ -1,4 +1,5 @@
-//! A backlog of spend flushes: row updates that change nothing Open WebUI shows.
+//! A backlog of spend flushes: row updates that change nothing Open WebUI shows, of people who all have a budget. With `--policy` the
+//! budgets may close something.
 //!
 //! The daemon remembers within a session what rows look like, so it cannot be stopped to let a
 //! backlog grow. It is paused instead (SIGSTOP), for less time than the source's patience with it (15 s), with what
@@ -11,7 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use testbed::connect;
+use testbed::{connect, execute};
 
 use crate::Options;
 use crate::daemon::send;
@@ -39,6 +40,9 @@ pub async fn run(rig: &Rig, options: &Options) -> Result<Value> {
     let (mut product, mut bare, mut peak) = (Figures::default(), Figures::default(), Figures::default());
     for run in 0..options.runs {
         let pair = rig.pair(users).await?;
+        // Limits that nobody reaches: where a policy lets budgets close anything, each row may.
+        execute(&pair.source, "update \"LiteLLM_UserTable\" set max_budget = 1000000").await?;
+        execute(&pair.source, "vacuum full analyze \"LiteLLM_UserTable\"").await?;
         for turn in 0..2 {
             if (run + turn).is_multiple_of(2) {
                 let mut daemon = pair.start_daemon()?;

@@ -9,6 +9,7 @@ use testbed::Schema;
 use crate::churn::{assert_audited_once, reference};
 use crate::support::compare::{Foreign, differences};
 use crate::support::daemon::DaemonOptions;
+use crate::support::models::differences_with_budgets;
 use crate::support::{
     Daemon, Pair, PairOptions, change, gone, key, organization, person, quote, rekey, unkey,
 };
@@ -25,7 +26,7 @@ fn step(random: &mut StdRng) -> String {
     let team = *TEAMS.choose(random).unwrap();
     let insert = format!("{} on conflict do nothing;", person(id, email).trim_end_matches(';'));
     let name = format!("k{}", random.random_range(0..5));
-    match random.random_range(0..23) {
+    match random.random_range(0..27) {
         0..4 => insert,
         4..6 => gone(id),
         6..9 => change(id, &format!("user_email = {}", quote(email))),
@@ -51,6 +52,13 @@ fn step(random: &mut StdRng) -> String {
         21 => {
             rekey(&name, &format!("expires = '20{}-01-01'", if random.random_bool(0.5) { "26" } else { "36" }))
         }
+        23 => change(id, &format!("spend = {}, max_budget = {}", random.random_range(0..4), ["0", "2", "null"].choose(random).unwrap())),
+        24 => rekey(&name, &format!("spend = {}, max_budget = 2", random.random_range(0..4))),
+        25 => format!(
+            "update \"LiteLLM_TeamTable\" set spend = {}, max_budget = 2 where team_id = '{team}'; update \"LiteLLM_BudgetTable\" set max_budget = {};
+             update \"LiteLLM_OrganizationTable\" set spend = {};",
+            random.random_range(0..4), random.random_range(1..5), random.random_range(0..4)
+        ),
         _ => format!("update \"LiteLLM_UserTable\" set user_id = {0} where user_id = {1}
                       and not exists (select from \"LiteLLM_UserTable\" where user_id = {0});", quote(other), quote(id)),
     }
@@ -66,11 +74,15 @@ async fn random_changes_end_right(webui: Schema, forget_rows: bool) {
     let pair = Pair::with(PairOptions { webui, ..PairOptions::default() }).await;
     pair.litellm(
         &(organization("org", "Org")
-            + "insert into \"LiteLLM_TeamTable\" (team_id, models) values ('t', '{}'), ('u', '{}')"),
+            + "insert into \"LiteLLM_TeamTable\" (team_id, models) values ('t', '{}'), ('u', '{}');
+               insert into \"LiteLLM_ProxyModelTable\" (model_id, model_name, litellm_params, created_by, updated_by)
+               values ('m', 'gpt-4', '{}', '', '')"),
     )
     .await;
     reference::begin(&pair).await;
-    let mut options = DaemonOptions::default();
+    // People lose models at each step, and nothing of it is an accident.
+    let policy = "[access]\nbudgets = \"enforce\"\n[brake]\npeople = 1000\n".to_owned();
+    let mut options = DaemonOptions { policy: Some(policy), ..DaemonOptions::default() };
     if forget_rows {
         options.environment.push(("LITELLM_WEBUI_SYNC_FORGET_ROWS", "1".to_owned()));
     }
@@ -84,7 +96,8 @@ async fn random_changes_end_right(webui: Schema, forget_rows: bool) {
             said.push(sql);
         }
         pair.settle().await;
-        let found = differences(&pair, &Foreign::default()).await;
+        let mut found = differences(&pair, &Foreign::default()).await;
+        found.extend(differences_with_budgets(&pair, &[]).await);
         assert!(
             found.is_empty(),
             "PROPERTY_TEST_SEED={seed}, step {number}:\n{}\nafter\n{}\nusers:\n{:?}\naccounts:\n{:?}\nOpen WebUI:\n{:?}\ndead letters:\n{:?}",
