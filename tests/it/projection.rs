@@ -9,7 +9,6 @@ use testbed::Schema;
 use crate::churn::{assert_audited_once, reference};
 use crate::support::compare::{Foreign, differences};
 use crate::support::daemon::DaemonOptions;
-use crate::support::models::differences_with_budgets;
 use crate::support::{
     Daemon, Pair, PairOptions, change, gone, key, organization, person, quote, rekey, unkey,
 };
@@ -96,17 +95,19 @@ async fn random_changes_end_right(webui: Schema, forget_rows: bool) {
             said.push(sql);
         }
         pair.settle().await;
-        let mut found = differences(&pair, &Foreign::default()).await;
-        found.extend(differences_with_budgets(&pair, &[]).await);
+        let found = differences(&pair, &Foreign { budgets: true, ..Foreign::default() }).await;
         assert!(
             found.is_empty(),
-            "PROPERTY_TEST_SEED={seed}, step {number}:\n{}\nafter\n{}\nusers:\n{:?}\naccounts:\n{:?}\nOpen WebUI:\n{:?}\ndead letters:\n{:?}",
+            "PROPERTY_TEST_SEED={seed}, step {number}:\n{}\nafter\n{}\nusers:\n{:?}\naccounts:\n{:?}\nOpen WebUI:\n{:?}\ndead letters:\n{:?}\nused up:\n{:?}\nspend:\n{:?}\naccess:\n{:?}",
             found.join("\n"),
             said[said.len().saturating_sub(6)..].join("\n--\n"),
             crate::support::rows(&pair.source, "select user_id, user_email, metadata from \"LiteLLM_UserTable\" order by 1").await,
             crate::support::rows(&pair.target, "select user_id, webui_id, email, origin, active, in_step from litellm_webui_sync.account order by 1").await,
             crate::support::rows(&pair.target, "select id, email, role from \"user\" order by 1").await,
             crate::support::rows(&pair.target, "select kind, key, reason from litellm_webui_sync.dead_letter order by 1, 2").await,
+            crate::support::rows(&pair.target, "select kind, id, team_id from litellm_webui_sync.budget_closed order by 1, 2").await,
+            crate::support::rows(&pair.source, "select user_id, spend::text, max_budget::text from \"LiteLLM_UserTable\" order by 1").await,
+            crate::support::rows(&pair.target, "select user_id, webui_id, set_hash from litellm_webui_sync.effective_access order by 1").await,
         );
     }
     reference::assert_exactly_once(&pair).await;

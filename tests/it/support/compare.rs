@@ -17,6 +17,8 @@ pub(crate) struct Foreign {
     pub(crate) members: BTreeSet<(String, String)>,
     /// Accounts whose person deleted the API key we gave them.
     pub(crate) keyless: BTreeSet<String>,
+    /// Used-up budgets close what they are for.
+    pub(crate) budgets: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -176,7 +178,11 @@ pub(crate) async fn differences(pair: &Pair, foreign: &Foreign) -> Vec<String> {
         }
     }
     found.extend(group_differences(pair, &litellm, &owner, foreign).await);
-    found.extend(super::models::differences(pair, &[]).await);
+    found.extend(if foreign.budgets {
+        super::models::differences_with_budgets(pair, &[]).await
+    } else {
+        super::models::differences(pair, &[]).await
+    });
     found.extend(key_differences(pair, &litellm, foreign).await);
     found
 }
