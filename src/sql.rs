@@ -43,6 +43,7 @@ files! {
     TEAM_NAMES = "budgets/team_names.sql";
     ORGANIZATION_NAMES = "budgets/organization_names.sql";
     MEMBER_NAMES = "budgets/member_names.sql";
+    SPENT_BEFORE = "budgets/spent_before.sql";
     CUSTOMER_NAMES = "budgets/customer_names.sql";
     STORE_BUDGETS = "mirror/store_budgets.sql";
     STORE_CHATS = "mirror/store_chats.sql";

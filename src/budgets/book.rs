@@ -722,6 +722,13 @@ impl Book {
         Some((customer.spend, customer.before, (resets != NEVER).then_some(resets)))
     }
 
+    /// So much of what a customer spent was before the window it counts in.
+    pub fn count_from(&mut self, customer: &str, spend: f64) {
+        if let Some(customer) = self.customers.get_mut(&hash([customer])) {
+            customer.before = spend.clamp(0.0, customer.spend.max(0.0));
+        }
+    }
+
     /// What a customer spent, by LiteLLM's id.
     pub fn spent(&self, customer: &str) -> Option<f64> {
         Some(self.customers.get(&hash([customer]))?.spend)

@@ -42,9 +42,38 @@ const AGAIN_EVERY: Duration = Duration::from_secs(60);
 pub struct Loaded {
     pub book: Book,
     pub(super) gate: Option<Gate>,
+    /// What customers had spent before the window of the user they count for began, of those who are seen for the first time.
+    before: Vec<(String, f64)>,
 }
 
 impl Loaded {
+    /// Looks what customers had spent before the windows began that are open now: where nothing is stored of anybody yet.
+    pub async fn look_back(&mut self, source: &Source, config: &Config) -> Result<()> {
+        let table = format!("{}.\"LiteLLM_DailyEndUserSpend\"", quote_ident(&config.litellm_schema));
+        let client = &source.connection.client;
+        let text = "select coalesce(has_table_privilege(to_regclass($1), 'select'), false)";
+        let parameters: [&(dyn ToSql + Sync); 1] = [&table];
+        let work = client.query_one(text, &parameters);
+        let action = "look what was spent before";
+        if !within(Side::Source, action, QUICK, work).await?.get::<_, bool>(0) {
+            tracing::info!(
+                "LiteLLM's sums of each day are not there for us: whatever customers ever spent counts for their users"
+            );
+            return Ok(());
+        }
+        let text = sql::fill(sql::SPENT_BEFORE, ":schema", &quote_ident(&config.litellm_schema));
+        let rows = within(Side::Source, action, PATIENCE, client.query(&text, &[])).await?;
+        self.before = rows.iter().map(|row| (row.get::<_, Text>(0).0, row.get(1))).collect();
+        Ok(())
+    }
+
+    /// What is known of windows that began before anybody looked.
+    pub(super) fn count_from(&mut self) {
+        for (customer, spend) in std::mem::take(&mut self.before) {
+            self.book.count_from(&customer, spend);
+        }
+    }
+
     /// Which budgets are to be stored as used up by what was read, and which that are stored are not. `in_order`: it was read at the very
     /// point that the target is at.
     pub fn should(mut self, stored: &Stored, in_order: bool) -> Vec<Crossing> {
@@ -84,7 +113,11 @@ pub async fn read(
 pub fn nothing(config: &Config) -> Loaded {
     let enforce = config.policy.access.budgets == BudgetPolicy::Enforce;
     let chats = config.policy.budgets.chats == Chats::Customer;
-    Loaded { book: Book::new(chats), gate: (enforce || chats).then(|| Gate::new(enforce)) }
+    Loaded {
+        book: Book::new(chats),
+        gate: (enforce || chats).then(|| Gate::new(enforce)),
+        before: Vec::new(),
+    }
 }
 
 /// The same in a transaction that is open, at the point it looks at.

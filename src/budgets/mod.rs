@@ -222,8 +222,9 @@ impl Budgets {
     }
 
     /// Begins anew with what was read, after everything up to `checkpoint` was committed and before anything after `ahead` was.
-    pub fn begin(&self, loaded: Loaded, checkpoint: &Checkpoint, timeline: i32, ahead: Lsn) {
+    pub fn begin(&self, mut loaded: Loaded, checkpoint: &Checkpoint, timeline: i32, ahead: Lsn) {
         let mut inside = self.inside();
+        loaded.count_from();
         inside.book = loaded.book;
         inside.gate = loaded.gate;
         inside.source = Some((checkpoint.generation.id, timeline));

@@ -241,11 +241,12 @@ impl Daemon {
             }
             None => None,
         };
+        let stored = budgets::load::stored(target).await?;
         tokio::select! {
-            loaded = self.load_budgets(source, &known, decided.identity.timeline, tables) => loaded?,
+            loaded = self.load_budgets(source, &known, decided.identity.timeline, tables, stored.chats.is_empty()) => loaded?,
             () = cancel.cancelled() => return Ok(None),
         }
-        let budgets = self.budgets.resume(&budgets::load::stored(target).await?, !just_copied);
+        let budgets = self.budgets.resume(&stored, !just_copied);
         Ok(Some(Ready { session, signatures, known, decided, copied, overlap, budgets }))
     }
 
@@ -405,6 +406,7 @@ impl Daemon {
         known: &Checkpoint,
         timeline: i32,
         tables: &BTreeMap<String, SourceTable>,
+        nothing_stored: bool,
     ) -> Result<()> {
         let (config, policy) = (&self.config, &self.config.policy);
         let decides =
@@ -422,7 +424,10 @@ impl Daemon {
         }
         let started = Instant::now();
         let loaded = async {
-            let loaded = budgets::load::read(source, &self.config, tables).await?;
+            let mut loaded = budgets::load::read(source, config, tables).await?;
+            if policy.budgets.chats == Chats::Customer && nothing_stored {
+                loaded.look_back(source, config).await?;
+            }
             Ok((loaded, source.position().await?))
         };
         match loaded.await {

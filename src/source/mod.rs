@@ -321,6 +321,12 @@ grant connect on database {database_ident} to {role};
 grant usage on schema {schema} to {role};
 -- For the copies of existing rows; the stream itself needs only REPLICATION.
 grant select on {tables} to {role};
+-- To tell, once, what people had chatted before the present windows of their budgets (budgets.chats); it is not published.
+do $$ begin
+    if to_regclass('{daily}') is not null then
+        grant select on {daily} to {role};
+    end if;
+end $$;
 create publication {publication} for table {list};
 -- Recommended, so that an outage of ours can never fill the disk:
 -- alter system set max_slot_wal_keep_size = '16GB'; select pg_reload_conf();
@@ -330,6 +336,7 @@ create publication {publication} for table {list};
         role = quote_ident(role),
         schema = quote_ident(&config.litellm_schema),
         tables = qualified.join(", "),
+        daily = format!("{}.\"LiteLLM_DailyEndUserSpend\"", quote_ident(&config.litellm_schema)),
         publication = quote_ident(&config.publication),
         list = table_list(config, &names),
     )

@@ -15,6 +15,8 @@ select format('public.%I', name) as name, to_regclass(format('public.%I', name))
 
 grant usage on schema public to sync;
 select format('grant select on %s to sync', name) from mirrored \gexec
+-- To tell, once, what people had chatted before the present windows of their budgets; it is not published.
+select 'grant select on public."LiteLLM_DailyEndUserSpend" to sync' where to_regclass('public."LiteLLM_DailyEndUserSpend"') is not null \gexec
 select format('create publication litellm_webui_sync for table %s', string_agg(name, ', ')) from mirrored
  where not exists (select from pg_publication where pubname = 'litellm_webui_sync')
 having count(*) > 0 \gexec

@@ -691,3 +691,31 @@ async fn verify_finds_what_is_stored_wrong_and_mends_it_and_access_says_why() {
     assert_eq!(run(&pair, &["verify"]).0, 0);
     assert_right(&pair, "after").await;
 }
+
+#[tokio::test]
+async fn what_was_chatted_before_the_window_is_told_by_litellms_sums_of_each_day() {
+    let pair = Pair::new().await;
+    let mut sql = models();
+    for name in ["ann", "bob", "cid", "dan"] {
+        sql += &person(name, &format!("{name}@x.test"));
+        sql += &chats(&format!("{name}@x.test"), 100.0);
+    }
+    // In the form of LiteLLM's table: a row for each day, key and model.
+    sql += "create table \"LiteLLM_DailyEndUserSpend\" (id text primary key, end_user_id text, date text not null, spend float8 not null);
+            insert into \"LiteLLM_DailyEndUserSpend\" values
+                ('1', 'ann@x.test', '2030-01-31', 60), ('2', 'ann@x.test', '2030-01-31', 31), ('3', 'ann@x.test', '2030-02-01', 9),
+                ('4', 'bob@x.test', '2030-01-31', 89), ('5', 'bob@x.test', '2030-02-01', 11),
+                ('6', 'cid@x.test', '2029-01-01', 100), ('7', 'dan@x.test', '2030-02-27', 95);
+            update \"LiteLLM_UserTable\" set max_budget = 10, budget_duration = '30d', budget_reset_at = '2030-03-01';
+            update \"LiteLLM_UserTable\" set budget_duration = null, budget_reset_at = null where user_id = 'cid';
+            update \"LiteLLM_UserTable\" set budget_duration = '24h' where user_id = 'dan';";
+    pair.litellm(&sql).await;
+    let _daemon = Daemon::with(&pair, &with(&format!("{CHATS}[brake]\npeople = 100\n")));
+    pair.settle().await;
+    let seen = async |name: &str| sees(&pair, &format!("usr_{name}")).await;
+    // 9, 11, 100 of a budget without a window, 5.
+    assert_eq!((seen("ann").await, seen("bob").await, seen("cid").await, seen("dan").await), (2, 0, 0, 2));
+    pair.litellm(&(chats("ann@x.test", 100.9) + &chats("dan@x.test", 105.0))).await;
+    pair.settle().await;
+    assert_eq!((seen("ann").await, seen("dan").await), (2, 0));
+}
