@@ -109,7 +109,8 @@ async fn recall_chats(config: &Config, book: &mut Book) -> anyhow::Result<()> {
     let target = Target::open(config).await?;
     // Before the first start nothing is, and all of it counts.
     if schema::is_current(&target).await {
-        book.recall(&load::stored(&target).await?.chats, false, budgets::now());
+        let stored = load::stored(&target).await?;
+        book.recall(&stored.chats, &stored.windows, false, budgets::now());
     }
     Ok(())
 }
