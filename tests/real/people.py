@@ -131,7 +131,7 @@ class People:
             print('       path', team_id, {c: str(row.get(c)) for c in columns if row.get(c)} if row else 'without a key',
                   {c: str(v) for c, v in (rule.teams.get(team_id) or {}).items() if c in ('models', 'organization_id', 'blocked', 'access_group_ids') and v})
         for model in sorted(((mine | said) ^ expected | mine ^ said) - open_question)[:2]:
-            print('      ', model, {team_id: answers[key, model] for team_id, _, key in paths if (key, model) in answers})
+            print('      ', model, *((team_id, *answers[key, model]) for team_id, _, key in paths if (key, model) in answers), sep='\n         ')
             print(self.daemon.told(rule.email(user), model))
 
     def personal_keys(self, rule, people, sees, when):

@@ -81,15 +81,31 @@ class Rule:
     def team_aliases(self, team):
         return (self.aliases.get(team['model_id']) or {}).get('aliases') or {} if team else {}
 
-    def lists(self, user, team, key):
-        """The lists LiteLLM looks at on a path, which a pattern may be in."""
-        project = self.projects.get((key or {}).get('project_id')) or {}
-        budgets = [
-            (self.budgets.get(m['budget_id']) or {}).get('allowed_models')
-            for m in self.team_members
-            if team and (m['user_id'], m['team_id']) == (user['user_id'], team['team_id']) and m['budget_id']
-        ]
-        return [l for l in [user['models'], (team or {}).get('models'), (key or {}).get('models'), project.get('models'), *budgets] if l]
+    def levels(self, user, team, key):
+        """What LiteLLM asks on a path, level by level; any of a level's lists is enough."""
+        def group(ids, also=lambda g: True):
+            models = [m for i in ids or [] if i in self.groups and also(self.groups[i]) for m in self.groups[i]['access_model_names']]
+            return [models] if models else []
+
+        def goes_beyond(g):
+            return team['team_id'] in g['assigned_team_ids'] or key['token'] in g['assigned_key_ids']
+
+        if key:
+            yield [key['models'], *group(key.get('access_group_ids'))]
+            project = self.projects.get(key.get('project_id'))
+            if project:
+                yield [project['models']]
+        if team:
+            yield [
+                team['models'],
+                *group(team.get('access_group_ids')),
+                *(group(key.get('access_group_ids'), goes_beyond) if key else []),
+            ]
+            for m in self.team_members:
+                if (m['user_id'], m['team_id']) == (user['user_id'], team['team_id']) and m['budget_id'] in self.budgets:
+                    yield [self.budgets[m['budget_id']].get('allowed_models')]
+        else:
+            yield [user['models']]
 
     def denies(self, user, team_id, key, model):
         """The names of the differences by which we deny a model LiteLLM answered with."""
@@ -103,8 +119,9 @@ class Rule:
                 names.add('organization')
         if team_id and 'no-default-models' not in (user['models'] or []) and not self.allows(user['models'], model):
             names.add('user')
-        if any(self.priced(l, model) for l in self.lists(user, team, key)):
-            names.add('price list')
+        for lists in self.levels(user, team, key):
+            if not any(self.allows(l, model) for l in lists) and any(self.priced(l, model) for l in lists):
+                names.add('price list')
         return names
 
     def aliased(self, team_id, key, model):

@@ -1,5 +1,6 @@
 """LiteLLM and Open WebUI are upgraded while the daemon runs."""
 
+import threading
 import time
 
 from products import Daemon, LiteLlm, OpenWebUi
@@ -67,11 +68,37 @@ class Upgrades:
         seen = self.webui.models(email)
         self.check(seen == {'gpt-4'}, f'and sees the model of the team {when}', seen)
 
+    def meanwhile(self, upgrade, version, when):
+        """People come to LiteLLM during an upgrade, wherever it answers; the daemon has them all afterwards."""
+        done, came, wanted = threading.Event(), [], 0
+
+        def come():
+            nonlocal wanted
+            while not done.wait(0.2):
+                wanted += 1
+                user = f'during-{version}-{wanted}'
+                body = {'user_id': user, 'user_email': f'{user}@example.com', 'auto_create_key': True}
+                try:
+                    if self.litellm.call('POST', '/user/new', body)[0] == 200:
+                        came.append(body['user_email'])
+                except OSError:
+                    pass  # it does not run just now
+
+        thread = threading.Thread(target=come, daemon=True)
+        thread.start()
+        try:
+            upgrade(version)
+        finally:
+            done.set()
+            thread.join()
+        self.daemon.check('status', '--wait', 'now')
+        accounts, keys = self.webui.accounts(), self.webui.keys()
+        missing = [e for e in came if e not in accounts or e not in keys]
+        self.check(came and not missing, f'{len(came)} of {wanted} people could come to LiteLLM during {when}, all have account and key', missing)
+
     def open_webui(self, version):
         """Its own migrations, on tables the daemon writes to meanwhile."""
         self.webui.stop()
-        for n in range(20, 25):  # while no Open WebUI runs, and while its migrations do
-            self.litellm.post('/user/new', user_id=f'u{n}', user_email=f'u{n}@example.com', auto_create_key=True)
         self.webui.release(version)
         self.webui.start()
 
@@ -87,10 +114,10 @@ class Upgrades:
         self.fill()
         self.same('at first')
         self.change(30, 'at first')
-        self.lite_llm(new[0])
+        self.meanwhile(self.lite_llm, new[0], "LiteLLM's upgrade")
         self.change(31, "after LiteLLM's upgrade")
         self.same("after LiteLLM's upgrade")
-        self.open_webui(new[1])
+        self.meanwhile(self.open_webui, new[1], "Open WebUI's upgrade")
         self.change(32, "after Open WebUI's upgrade")
         self.same("after Open WebUI's upgrade")
         self.litellm.post('/user/delete', user_ids=['u1'])

@@ -195,6 +195,9 @@ class World:
             self.post(r.choice(['/key/block', '/key/unblock']), key=key)
         for key in r.sample(sorted(self.keys.values()), min(5, len(self.keys))):
             self.post('/key/delete', keys=[key])
+        for key in r.sample(sorted(self.keys.values()), min(4, len(self.keys))):
+            # Whatever type it was made with.
+            self.post('/key/update', key=key, allowed_routes=r.choice([['llm_api_routes'], ['info_routes']]))
         for u in r.sample(people, 12):
             teams_now = self.db.rows('select teams from "LiteLLM_UserTable" where user_id = %s', u)[0]['teams'] or []
             for t in teams_now[:1]:
