@@ -11,7 +11,8 @@ import people
 import scenarios
 import storm
 import upgrades
-from products import Machine, Provider
+from machine import Machine
+from products import Provider
 
 NEW, OLD = ('1.110.2', '0.12.4'), ('1.77.3', '0.6.30')  # LiteLLM, Open WebUI
 
@@ -56,7 +57,11 @@ def main():
             print(f'=== {said[-1]}', flush=True)
     finally:
         machine.end_all()
-        print(*said, f'{machine.check.count} checks, {machine.check.failed} failed; seed {args.seed}; {time.monotonic() - began:.0f} s', sep='\n')
+        print(
+            *said,
+            f'{machine.check.count} checks, {machine.check.failed} failed; seed {args.seed}; {time.monotonic() - began:.0f} s',
+            sep='\n',
+        )
     sys.exit(1 if machine.check.failed or not machine.check.count else 0)
 
 

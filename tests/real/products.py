@@ -5,135 +5,14 @@ import json
 import os
 import secrets
 import signal
-import socket
 import subprocess
-import sys
-import time
-import urllib.error
-import urllib.request
 
-import psycopg2
-import psycopg2.extras
+from machine import Db, free_port, http
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 MASTER = 'sk-real-test-master'  # LiteLLM's administrator, here
 HEADER = 'X-Forwarded-Email'  # what a single sign-on proxy in front of Open WebUI would set
 ADMIN = 'admin@local.example'
-NO_PROXY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(('127.0.0.1', 0))
-        return s.getsockname()[1]
-
-
-def http(method, url, body=None, headers=(), timeout=120):
-    """The status and the answer, as JSON where it is JSON."""
-    request = urllib.request.Request(
-        url, None if body is None else json.dumps(body).encode(), {'Content-Type': 'application/json', **dict(headers)}, method=method
-    )
-    try:
-        with NO_PROXY.open(request, timeout=timeout) as answer:
-            status, text = answer.status, answer.read().decode(errors='replace')
-    except urllib.error.HTTPError as e:
-        status, text = e.code, e.read().decode(errors='replace')
-    try:
-        return status, json.loads(text)
-    except ValueError:
-        return status, text
-
-
-class Db:
-    def __init__(self, url):
-        self.c = psycopg2.connect(url)
-        self.c.autocommit = True
-        self.cursor = self.c.cursor(cursor_factory=psycopg2.extras.RealDictCursor)
-
-    def rows(self, sql, *args):
-        self.cursor.execute(sql, args or None)
-        return self.cursor.fetchall() if self.cursor.description else []
-
-    def one(self, sql, *args):
-        return next(iter(self.rows(sql, *args)[0].values()))
-
-    def insert(self, table, **row):
-        row = {k: psycopg2.extras.Json(v) if isinstance(v, dict) else v for k, v in row.items()}
-        self.rows(f'insert into "LiteLLM_{table}" ({",".join(row)}) values ({",".join(["%s"] * len(row))})', *row.values())
-
-
-class Checks:
-    def __init__(self):
-        self.count, self.failed = 0, 0
-
-    def __call__(self, ok, what, *details):
-        self.count += 1
-        self.failed += not ok
-        print('ok  ' if ok else 'FAIL', what, *(details if not ok else ()), flush=True)
-        return ok
-
-
-class Machine:
-    """Where everything runs: a Postgres server, installed releases, and the processes started here, which end with it."""
-
-    def __init__(self, server, work, cache, daemon):
-        self.server, self.work, self.cache, self.daemon = server, work, cache, daemon
-        self.started, self.number, self.check = [], 0, Checks()
-        self.postgres = Db(f'{server}/postgres')
-
-    def database(self, name):
-        """A new, empty database, and its address."""
-        self.number += 1
-        name = f'{name}_{self.number}'
-        self.postgres.rows(f'create database {name}')
-        return f'{self.server}/{name}'
-
-    def start(self, name, command, env):
-        base = {k: os.environ[k] for k in ('PATH', 'LANG', 'LD_LIBRARY_PATH') if k in os.environ}  # no proxies, nobody's settings
-        with open(f'{self.work}/{name}.log', 'ab') as log:
-            process = subprocess.Popen(
-                command,
-                env={**base, 'HOME': self.work, **env},
-                cwd=self.work,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,  # so that all it starts ends with it
-            )
-        self.started.append(process)
-        return process
-
-    def log(self, name):
-        return open(f'{self.work}/{name}.log', errors='replace').read()
-
-    def end(self, process, how=signal.SIGTERM):
-        process.send_signal(how)
-        try:
-            process.wait(30)
-        except subprocess.TimeoutExpired:
-            pass
-        try:
-            os.killpg(process.pid, signal.SIGKILL)  # what it left behind
-        except ProcessLookupError:
-            pass
-        process.wait()
-        self.started.remove(process)
-
-    def end_all(self):
-        for p in reversed(list(self.started)):
-            self.end(p)
-
-    def wait(self, name, process, ready, seconds=300):
-        began = time.monotonic()
-        while True:
-            try:
-                if ready():
-                    return time.monotonic() - began
-            except OSError:
-                pass
-            if process.poll() is not None or time.monotonic() - began > seconds:
-                sys.exit(f'{name} did not start:\n{self.log(name)[-4000:]}')
-            time.sleep(0.2)
 
 
 class Provider:
@@ -213,7 +92,9 @@ class LiteLlm:
     def model(self, name, tags=()):
         """A model in LiteLLM's database; the answer's model_id is its row."""
         params = {'model': f'openai/{name}', 'api_base': self.provider.url, 'api_key': 'none'}
-        return self.post('/model/new', model_name=name, litellm_params=params, model_info={'access_groups': list(tags)} if tags else {})
+        return self.post(
+            '/model/new', model_name=name, litellm_params=params, model_info={'access_groups': list(tags)} if tags else {}
+        )
 
     def chat(self, key, model):
         """Whether LiteLLM answers a chat, and what it said if not."""
@@ -227,7 +108,9 @@ class LiteLlm:
 
     def shared_key(self):
         """The key Open WebUI has for everybody, made as people are told to."""
-        return self.post('/key/generate', models=['all-proxy-models'], key_alias='openwebui_global_key', user_id='openwebui_system')['key']
+        return self.post(
+            '/key/generate', models=['all-proxy-models'], key_alias='openwebui_global_key', user_id='openwebui_system'
+        )['key']
 
 
 class OpenWebUi:
@@ -323,7 +206,9 @@ class OpenWebUi:
 
     def groups(self):
         """By name: the e-mails of its members. Those that only carry models are left out."""
-        lists = self.db.one("select exists (select from pg_attribute where attrelid = '\"group\"'::regclass and attname = 'user_ids')")
+        lists = self.db.one(
+            "select exists (select from pg_attribute where attrelid = '\"group\"'::regclass and attname = 'user_ids')"
+        )
         members = (
             'select g.id, m.user_id from "group" g, json_array_elements_text(g.user_ids) m (user_id)'
             if lists
@@ -332,16 +217,20 @@ class OpenWebUi:
         return {
             r['name']: set(r['emails'])
             for r in self.db.rows(
-                f'''select g.name, coalesce(array_agg(u.email) filter (where u.email is not null), '{{}}') as emails
+                f"""select g.name, coalesce(array_agg(u.email) filter (where u.email is not null), '{{}}') as emails
                       from "group" g left join ({members}) m on m.id = g.id left join "user" u on u.id = m.user_id
-                     where g.id not like 'grp\\_models\\_%' group by g.id, g.name'''
+                     where g.id not like 'grp\\_models\\_%' group by g.id, g.name"""
             )
         }
 
     def keys(self):
         """Personal API keys by e-mail."""
         table = self.db.one("select to_regclass('api_key') is not null")
-        sql = 'select email, key from api_key join "user" on "user".id = user_id' if table else 'select email, api_key as key from "user"'
+        sql = (
+            'select email, key from api_key join "user" on "user".id = user_id'
+            if table
+            else 'select email, api_key as key from "user"'
+        )
         return {r['email']: r['key'] for r in self.db.rows(sql) if r['key']}
 
 
@@ -390,7 +279,9 @@ class Daemon:
         """Until everything LiteLLM committed so far is in Open WebUI; quiet when it works."""
         r = self.ask('status', '--wait', 'now')
         if r.returncode:
-            self.machine.check(False, 'the daemon keeps up', r.returncode, r.stdout[-2000:], r.stderr[-2000:], self.machine.log('daemon')[-2000:])
+            self.machine.check(
+                False, 'the daemon keeps up', r.returncode, r.stdout[-2000:], r.stderr[-2000:], self.machine.log('daemon')[-2000:]
+            )
         return r.returncode == 0
 
     def access(self, email):

@@ -83,8 +83,11 @@ class Rule:
 
     def levels(self, user, team, key):
         """What LiteLLM asks on a path, level by level; any of a level's lists is enough."""
+
         def group(ids, also=lambda g: True):
-            models = [m for i in ids or [] if i in self.groups and also(self.groups[i]) for m in self.groups[i]['access_model_names']]
+            models = [
+                m for i in ids or [] if i in self.groups and also(self.groups[i]) for m in self.groups[i]['access_model_names']
+            ]
             return [models] if models else []
 
         def goes_beyond(g):
@@ -119,10 +122,19 @@ class Rule:
                 names.add('organization')
         if team_id and 'no-default-models' not in (user['models'] or []) and not self.allows(user['models'], model):
             names.add('user')
+        if self.aliased(user, team_id, key, model):
+            names.add('alias')
         for lists in self.levels(user, team, key):
             if not any(self.allows(l, model) for l in lists) and any(self.priced(l, model) for l in lists):
                 names.add('price list')
         return names
 
-    def aliased(self, team_id, key, model):
-        return model in ((key or {}).get('aliases') or {}) or model in self.team_aliases(self.teams.get(team_id))
+    def aliased(self, user, team_id, key, model):
+        """Whether an alias leads a name elsewhere, and the lists would not allow the real model of that name."""
+        team = self.teams.get(team_id)
+        if model not in ((key or {}).get('aliases') or {}) and model not in self.team_aliases(team):
+            return False
+        return not all(
+            any(self.allows(names, model) or 'all-team-models' in names for names in lists)
+            for lists in self.levels(user, team, key)
+        )

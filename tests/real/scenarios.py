@@ -38,7 +38,7 @@ class Scenarios:
         if status == 200:
             print('     POST /organization/new: 200')
             return answer['organization_id']
-        print(f'     POST /organization/new: {status}, behind LiteLLM\'s licence: its rows are inserted with SQL')
+        print(f"     POST /organization/new: {status}, behind LiteLLM's licence: its rows are inserted with SQL")
         id, by = secrets.token_hex(8), dict(created_by='default_user_id', updated_by='default_user_id')
         self.litellm.db.insert('BudgetTable', budget_id=f'b-{id}', **by)
         self.litellm.db.insert(
@@ -50,7 +50,9 @@ class Scenarios:
         """Account, groups and personal key, as Open WebUI has them."""
         has = self.webui.accounts().get(email)
         self.check(
-            has and (has['name'], has['role']) == (name, role), f'{email} has an account: "{name}", {role}', dict(has or {}) or 'none'
+            has and (has['name'], has['role']) == (name, role),
+            f'{email} has an account: "{name}", {role}',
+            dict(has or {}) or 'none',
         )
         mine = {g for g, members in self.webui.groups().items() if email in members}
         self.check(mine == set(groups), f'{email} is in the groups {sorted(groups)}', sorted(mine))
@@ -186,14 +188,17 @@ class Scenarios:
             # The guide's organization does not have the model its team is given here.
             print(f'     POST /team/update: {status}, {str(answer)[:160]}')
             print('     The organization gets the model with SQL, LiteLLM starts again, and the call is made again')
-            sql = "update \"LiteLLM_OrganizationTable\" set models = array_append(models, 'dall-e-3') where organization_id = %s"
+            sql = 'update "LiteLLM_OrganizationTable" set models = array_append(models, \'dall-e-3\') where organization_id = %s'
             self.litellm.db.rows(sql, self.org)
             self.litellm.restart()  # it remembers organizations
             self.litellm.post('/team/update', **more)
         self.daemon.settle()
         # The team has a model more, Alice's own list and keys have not.
         self.sees(ALICE, ADVANCED)
-        for user, email in (('ai_researcher_002', 'david.kim@techcompany.com'), ('ai_researcher_003', 'emma.zhang@techcompany.com')):
+        for user, email in (
+            ('ai_researcher_002', 'david.kim@techcompany.com'),
+            ('ai_researcher_003', 'emma.zhang@techcompany.com'),
+        ):
             self.post('/user/new', user_id=user, user_email=email, team_id=self.ai, models=ADVANCED)
             self.account(email, email.split('@')[0], 'user', AI, COMPANY)
             self.post('/key/generate', user_id=user, key_alias=f'{user}_key', models=ADVANCED)

@@ -24,8 +24,8 @@ class Witness:
         """Transactions and row changes since the slot was made that ended at or before a position."""
         high, low = (int(part, 16) for part in until.split('/'))
         limit, transactions, changes, inside = high << 32 | low, 0, 0, 0
-        peek = '''select data from pg_logical_slot_peek_binary_changes(%s, null, null,
-                    'proto_version', '1', 'publication_names', 'litellm_webui_sync')'''
+        peek = """select data from pg_logical_slot_peek_binary_changes(%s, null, null,
+                    'proto_version', '1', 'publication_names', 'litellm_webui_sync')"""
         for row in self.source.db.rows(peek, self.slot):
             data = bytes(row['data'])
             if data[:1] == b'B':
@@ -38,7 +38,9 @@ class Witness:
 
     def look(self):
         """What the daemon says it has applied, and what it should have by its own position."""
-        row = self.target.db.rows('select transactions_applied as t, changes_applied as c, end_lsn::text as at from litellm_webui_sync.checkpoint')[0]
+        row = self.target.db.rows(
+            'select transactions_applied as t, changes_applied as c, end_lsn::text as at from litellm_webui_sync.checkpoint'
+        )[0]
         return (row['t'], row['c']), self.count(row['at'])
 
     def drop(self):
@@ -182,9 +184,13 @@ def run(machine, provider, litellm, webui, args):
     check(did == should and did[0] > 200, f'{did[0]} transactions and {did[1]} changes were applied, each exactly once', should)
     witness.drop()
 
-    people = litellm.db.rows("select user_id, user_email from \"LiteLLM_UserTable\" where user_id like 'storm-%' order by user_id")
+    people = litellm.db.rows('select user_id, user_email from "LiteLLM_UserTable" where user_id like \'storm-%\' order by user_id')
     accounts = {e for e, a in webui.accounts().items() if a['role'] != 'pending'}
-    check(accounts == {p['user_email'] for p in people}, f'{len(people)} people have an account', accounts ^ {p['user_email'] for p in people})
+    check(
+        accounts == {p['user_email'] for p in people},
+        f'{len(people)} people have an account',
+        accounts ^ {p['user_email'] for p in people},
+    )
     some = r.sample(people, min(15, len(people)))
     wrong = []
     for p in some:

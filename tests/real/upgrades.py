@@ -21,9 +21,17 @@ class Upgrades:
 
     def fill(self):
         post = self.litellm.post
-        self.org = post('/organization/new', organization_alias='Company', models=['gpt-4', 'gpt-3.5-turbo', 'claude-3'])['organization_id']
+        self.org = post('/organization/new', organization_alias='Company', models=['gpt-4', 'gpt-3.5-turbo', 'claude-3'])[
+            'organization_id'
+        ]
         for i in range(3):
-            post('/team/new', team_id=f't{i}', team_alias=f'Team {i}', models=[['gpt-4'], [], ['claude-3', 'gpt-3.5-turbo']][i], organization_id=self.org)
+            post(
+                '/team/new',
+                team_id=f't{i}',
+                team_alias=f'Team {i}',
+                models=[['gpt-4'], [], ['claude-3', 'gpt-3.5-turbo']][i],
+                organization_id=self.org,
+            )
         for n in range(12):
             post('/user/new', user_id=f'u{n}', user_email=f'u{n}@example.com', user_alias=f'User {n}', auto_create_key=False)
             post('/team/member_add', team_id=f't{n % 3}', member={'role': 'user', 'user_id': f'u{n}'})
@@ -34,7 +42,9 @@ class Upgrades:
         """Everybody sees what they may, and keys are the ones they were."""
         self.daemon.check('status', '--wait', 'now')
         time.sleep(3)
-        people = self.litellm.db.rows("select user_id, user_email from \"LiteLLM_UserTable\" where user_id ~ '^u[0-9]+$' order by user_id")
+        people = self.litellm.db.rows(
+            'select user_id, user_email from "LiteLLM_UserTable" where user_id ~ \'^u[0-9]+$\' order by user_id'
+        )
         wrong, sets = [], set()
         for p in people:
             told, seen = self.daemon.access(p['user_email']), self.webui.models(p['user_email'])
@@ -42,7 +52,9 @@ class Upgrades:
             sets.add(frozenset(may))
             if not told['agrees'] or seen != may:
                 wrong.append((p['user_id'], seen, may, told['note']))
-        self.check(not wrong and len(sets) > 2, f'{len(people)} people see what they may {when}: {len(sets)} different sets', wrong, sets)
+        self.check(
+            not wrong and len(sets) > 2, f'{len(people)} people see what they may {when}: {len(sets)} different sets', wrong, sets
+        )
         keys = self.webui.keys()
         changed = [e for e, k in self.keys.items() if keys.get(e) != k]
         self.check(not changed and len(keys) > 5, f'{len(keys)} personal API keys, the ones they were, {when}', changed)
@@ -58,7 +70,9 @@ class Upgrades:
     def change(self, n, when):
         """A new person, in a team, with a key, arrives in Open WebUI."""
         began = time.monotonic()
-        self.litellm.post('/user/new', user_id=f'u{n}', user_email=f'u{n}@example.com', user_alias=f'User {n}', auto_create_key=False)
+        self.litellm.post(
+            '/user/new', user_id=f'u{n}', user_email=f'u{n}@example.com', user_alias=f'User {n}', auto_create_key=False
+        )
         self.litellm.post('/team/member_add', team_id='t0', member={'role': 'user', 'user_id': f'u{n}'})
         self.litellm.post('/key/generate', user_id=f'u{n}', team_id='t0', models=['gpt-4', 'claude-3'])
         self.daemon.settle()
@@ -94,7 +108,11 @@ class Upgrades:
         self.daemon.check('status', '--wait', 'now')
         accounts, keys = self.webui.accounts(), self.webui.keys()
         missing = [e for e in came if e not in accounts or e not in keys]
-        self.check(came and not missing, f'{len(came)} of {wanted} people could come to LiteLLM during {when}, all have account and key', missing)
+        self.check(
+            came and not missing,
+            f'{len(came)} of {wanted} people could come to LiteLLM during {when}, all have account and key',
+            missing,
+        )
 
     def open_webui(self, version):
         """Its own migrations, on tables the daemon writes to meanwhile."""

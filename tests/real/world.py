@@ -1,6 +1,7 @@
 """A hundred people in LiteLLM, narrowed in every way: by its API, and with SQL where a licence or the API stands in the way."""
 
 import collections
+import hashlib
 import random
 
 # Besides those of litellm.yaml: name and access groups of the models in LiteLLM's database.
@@ -82,7 +83,12 @@ class World:
         for i in range(6):
             self.db.insert('BudgetTable', budget_id=f'ob{i}', **BY)
             self.db.insert(
-                'OrganizationTable', organization_id=f'o{i}', organization_alias=f'Organization {i}', budget_id=f'ob{i}', models=[], **BY
+                'OrganizationTable',
+                organization_id=f'o{i}',
+                organization_alias=f'Organization {i}',
+                budget_id=f'ob{i}',
+                models=[],
+                **BY,
             )
 
     def team(self, i):
@@ -136,7 +142,7 @@ class World:
             more['aliases'] = {'gpt-4': 'gpt-4o-mini'}
         made = self.post('/key/generate', user_id=user, **{**more, **options})
         if made:
-            self.keys[made.get('token_id') or made.get('token')] = made['key']
+            self.keys[hashlib.sha256(made['key'].encode()).hexdigest()] = made['key']
             if r.random() < 0.12:
                 self.post('/key/block', key=made['key'])
         return made
@@ -159,16 +165,21 @@ class World:
                 db.rows('update "LiteLLM_UserTable" set metadata = \'{"scim_active": false}\' where user_id = %s', u)
         db.rows(set_models.format('TeamTable', 'team_id'), None, 't6')
         db.rows(
-            '''update "LiteLLM_TeamTable" set members_with_roles = (select jsonb_agg(e || '{"user_id": null}')
+            """update "LiteLLM_TeamTable" set members_with_roles = (select jsonb_agg(e || '{"user_id": null}')
                  from jsonb_array_elements(members_with_roles) e) where team_id = 't8' and members_with_roles <> '[]'
-                  and not exists (select from jsonb_array_elements(members_with_roles) e where e ->> 'user_email' is null)'''
+                  and not exists (select from jsonb_array_elements(members_with_roles) e where e ->> 'user_email' is null)"""
         )
-        tokens = [k['token'] for k in db.rows('select token from "LiteLLM_VerificationToken" order by token') if k['token'] in self.keys]
+        tokens = [
+            k['token'] for k in db.rows('select token from "LiteLLM_VerificationToken" order by token') if k['token'] in self.keys
+        ]
         r.shuffle(tokens)
         for t in tokens[:6]:
             db.rows(set_models.format('VerificationToken', 'token'), None, t)
         for t in tokens[6:12]:
-            db.rows("update \"LiteLLM_VerificationToken\" set expires = now() at time zone 'UTC' - interval '1 hour' where token = %s", t)
+            db.rows(
+                "update \"LiteLLM_VerificationToken\" set expires = now() at time zone 'UTC' - interval '1 hour' where token = %s",
+                t,
+            )
         for t in tokens[12:20]:
             routes = r.choice([['llm_api_routes'], ['/chat/completions'], ['management_routes'], ['/v1/embeddings'], ['/v1/*']])
             db.rows('update "LiteLLM_VerificationToken" set allowed_routes = %s where token = %s', routes, t)
