@@ -21,7 +21,7 @@ class People:
         self.webui = OpenWebUi(machine, webui, f'{self.litellm.base}/v1', key).start().first_administrator()
         self.daemon = Daemon(machine, self.litellm, self.webui, POLICY).start()
         self.daemon.check('status', '--wait', 'now')
-        self.new = litellm >= '1.110'
+        self.new = [int(n) for n in litellm.split('.')] >= [1, 110]
         self.world = World(self.litellm, args.seed, args.people, self.new)
         self.seen_before = set()
 

@@ -102,7 +102,8 @@ class LiteLlm:
         status, answer = self.call('POST', '/v1/chat/completions', body, key)
         if status == 200 and Provider.ANSWER in str(answer):
             return True, ''
-        if status in (400, 401, 403, 404, 422):
+        # 1.77.3 refuses a route by an exception that nobody catches.
+        if status in (400, 401, 403, 404, 422) or (status, answer, self.version) == (500, 'Internal Server Error', '1.77.3'):
             return False, f'{status} {str(answer)[:300]}'
         raise RuntimeError(f'a chat with {model}: {status} {str(answer)[:500]}')
 

@@ -106,11 +106,13 @@ class World:
 
     def person(self, n):
         r, u, email = self.r, f'person-{n}', f'person.{n}@example.com'
+        # Added to a team by another spelling of their e-mail, somebody becomes two people in 1.77.3.
+        email = email.title() if n % 9 == 4 else email
         self.post(
             '/user/new',
             user_id=u,
             user_alias=f'Person {n}',
-            user_email=email.title() if n % 9 == 4 else email,
+            user_email=email,
             user_role='proxy_admin' if n % 45 == 7 else r.choice(['internal_user', 'internal_user', 'internal_user_viewer']),
             models=self.names(['no-default-models'], ['no-default-models', 'gpt-4'], [], [], []),
             auto_create_key=False,
