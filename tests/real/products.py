@@ -97,15 +97,19 @@ class LiteLlm:
         )
 
     def chat(self, key, model):
-        """Whether LiteLLM answers a chat, and what it said if not."""
+        """Whether LiteLLM answers a chat, by either of its paths, and what it said if not."""
         body = {'model': model, 'messages': [{'role': 'user', 'content': 'Hello'}], 'max_tokens': 5}
-        status, answer = self.call('POST', '/v1/chat/completions', body, key)
-        if status == 200 and Provider.ANSWER in str(answer):
-            return True, ''
-        # 1.77.3 refuses a route by an exception that nobody catches.
-        if status in (400, 401, 403, 404, 422) or (status, answer, self.version) == (500, 'Internal Server Error', '1.77.3'):
-            return False, f'{status} {str(answer)[:300]}'
-        raise RuntimeError(f'a chat with {model}: {status} {str(answer)[:500]}')
+        for path in ('/v1/chat/completions', '/chat/completions'):
+            status, answer = self.call('POST', path, body, key)
+            if status == 200 and Provider.ANSWER in str(answer):
+                return True, ''
+            # 1.77.3 refuses a route by an exception that nobody catches.
+            route = (status, answer, self.version) == (500, 'Internal Server Error', '1.77.3')
+            if status not in (400, 401, 403, 404, 422) and not route:
+                raise RuntimeError(f'a chat with {model}: {status} {str(answer)[:500]}')
+            if not route and 'route' not in str(answer):
+                break
+        return False, f'{status} {str(answer)[:300]}'
 
     def shared_key(self):
         """The key Open WebUI has for everybody, made as people are told to."""
