@@ -63,8 +63,10 @@ pub struct Key {
     pub team: Option<String>,
     /// Neither blocked nor expired.
     pub usable: bool,
-    /// `key_type` and `allowed_routes` let it chat.
+    /// `allowed_routes` let it chat.
     pub fits: bool,
+    /// Its list is NULL: not an empty one, but a row LiteLLM cannot read, and refuses.
+    pub unreadable: bool,
     pub models: Vec<String>,
     /// The models of its `access_group_ids`, and of those that name its team or itself.
     pub group_models: Vec<String>,
@@ -261,7 +263,7 @@ fn finish<'a>(known_models: &KnownModels, mut path: Path<'a>, keys: &[&'a Key], 
         let mut through = known_models.none();
         let mut levels = Vec::with_capacity(keys.len());
         for key in keys {
-            let level = key_level(known_models, path.team, key, by_team.as_ref());
+            let level = key_level(known_models, path.team, key, by_team.as_ref(), &path.levels);
             through.widen(&level.allowed);
             levels.push(level);
         }
@@ -280,7 +282,9 @@ fn why_unusable(key: &Key) -> Option<&'static str> {
     } else if key.budget_closed {
         Some("its budget is used up")
     } else if !key.fits {
-        Some("its key_type or allowed_routes do not let it chat")
+        Some("its allowed_routes do not let it chat")
+    } else if key.unreadable {
+        Some("its list is NULL, and LiteLLM refuses such a key")
     } else if key.project.as_ref().is_some_and(|project| project.blocked) {
         Some("its project is blocked")
     } else {
@@ -293,9 +297,10 @@ fn key_level<'a>(
     team: Option<&Team>,
     key: &'a Key,
     by_team: Option<&Bits>,
+    levels: &[Level],
 ) -> KeyLevel<'a> {
     let place = team.map_or(Place::Anywhere, |team| Place::Team(&team.id));
-    let own = own_lists(known_models, team, key, place);
+    let own = own_lists(known_models, team, key, place, levels);
     let mut by_team = by_team.cloned().unwrap_or_else(|| known_models.all());
     if !key.override_models.is_empty()
         && !team.is_some_and(|team| known_models.meaning(&team.models, place).is_spoiled)
@@ -314,8 +319,15 @@ fn key_level<'a>(
 }
 
 /// The key's own list and that of its access groups. An alias grants nothing: Open WebUI's shared key does not know it, and whoever
-/// asks for its name gets the real model. Where the key itself would be refused because of where the alias leads, so is its owner.
-fn own_lists(known_models: &KnownModels, team: Option<&Team>, key: &Key, place: Place<'_>) -> Bits {
+/// asks for its name gets the real model. Where the key itself would be refused because of where the alias leads, so is its owner:
+/// by its own lists, and by those of the path, which LiteLLM asks about the target as well.
+fn own_lists(
+    known_models: &KnownModels,
+    team: Option<&Team>,
+    key: &Key,
+    place: Place<'_>,
+    levels: &[Level],
+) -> Bits {
     let inherits = key.models.iter().any(|model| model == "all-team-models");
     // Where LiteLLM fails at the first list, it does not ask the second.
     let has_groups = !key.group_models.is_empty() && !known_models.meaning(&key.models, place).is_spoiled;
@@ -334,7 +346,9 @@ fn own_lists(known_models: &KnownModels, team: Option<&Team>, key: &Key, place: 
     };
     let leads_somewhere_allowed = |name: &String| {
         key.aliases.get(name).is_none_or(|target| {
-            by_list(target) || has_groups && known_models.allows(&key.group_models, target, place)
+            let by_key =
+                by_list(target) || has_groups && known_models.allows(&key.group_models, target, place);
+            by_key && path_allows(known_models, team, key, levels, target)
         })
     };
     let mut judged = known_models.none();
@@ -346,17 +360,41 @@ fn own_lists(known_models: &KnownModels, team: Option<&Team>, key: &Key, place: 
     judged
 }
 
+/// Whether the levels LiteLLM asks when somebody uses a key allow what its alias leads to.
+fn path_allows(
+    known_models: &KnownModels,
+    team: Option<&Team>,
+    key: &Key,
+    levels: &[Level],
+    target: &str,
+) -> bool {
+    let place = team.map_or(Place::Anywhere, |team| Place::Team(&team.id));
+    let beyond = || {
+        !team.is_some_and(|team| known_models.meaning(&team.models, place).is_spoiled)
+            && !key.override_models.is_empty()
+            && known_models.allows(&key.override_models, target, place)
+    };
+    let by_project = key.project.as_ref().is_none_or(|project| {
+        project.models.is_empty() || known_models.allows(&project.models, target, Place::Anywhere)
+    });
+    by_project
+        && levels.iter().all(|level| match level.what {
+            What::Served | What::Organization => true,
+            What::Team => known_models.allows(&level.list, target, place) || beyond(),
+            // LiteLLM does not ask somebody's own list about a team's key: there it is ours, and about the real model.
+            What::User => team.is_some() || known_models.allows(&level.list, target, Place::Anywhere),
+            What::Member => known_models.allows(&level.list, target, Place::Anywhere),
+        })
+}
+
 fn level(what: What, id: &str, list: &[String], allowed: Bits) -> Level {
     Level { what, id: id.to_owned(), list: list.to_vec(), allowed }
 }
 
-/// Whether `key_type` and `allowed_routes` let a key chat.
-pub fn fits_for_chat(key_type: Option<&str>, routes: &[String]) -> bool {
+/// Whether `allowed_routes` let a key chat. `key_type` is what they were made from, and LiteLLM does not ask it again.
+pub fn fits_for_chat(routes: &[String]) -> bool {
     const CHAT: &[&str] = &["/chat/completions", "/v1/chat/completions"];
     const GROUPS: &[&str] = &["llm_api_routes", "openai_routes", "*"];
-    if matches!(key_type, Some("management" | "read_only")) {
-        return false;
-    }
     routes.is_empty()
         || routes.iter().any(|route| {
             GROUPS.contains(&route.as_str())
@@ -373,17 +411,12 @@ mod tests {
 
     #[test]
     fn only_keys_that_may_chat_count() {
-        let fits = |key_type, routes: &[&str]| {
+        let fits = |routes: &[&str]| {
             let routes: Vec<String> = routes.iter().map(|route| (*route).to_owned()).collect();
-            fits_for_chat(key_type, &routes)
+            fits_for_chat(&routes)
         };
-        assert!(fits(None, &[]) && fits(Some("llm_api"), &["llm_api_routes"]) && fits(Some("default"), &[]));
-        assert!(fits(None, &["/v1/chat/completions"]) && fits(None, &["/v1/*"]) && fits(None, &["x", "/*"]));
-        assert!(!fits(Some("management"), &[]) && !fits(Some("read_only"), &["llm_api_routes"]));
-        assert!(
-            !fits(None, &["management_routes"])
-                && !fits(None, &["/embeddings"])
-                && !fits(None, &["info_routes"])
-        );
+        assert!(fits(&[]) && fits(&["llm_api_routes"]) && fits(&["/v1/chat/completions"]));
+        assert!(fits(&["/v1/*"]) && fits(&["x", "/*"]));
+        assert!(!fits(&["management_routes"]) && !fits(&["/embeddings"]) && !fits(&["info_routes"]));
     }
 }

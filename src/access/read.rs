@@ -138,7 +138,8 @@ impl Answers {
                 token: row.get("token"),
                 team: row.get("team_id"),
                 usable: row.get("usable"),
-                fits: fits_for_chat(row.get("key_type"), &list(row, "allowed_routes")?),
+                fits: fits_for_chat(&list(row, "allowed_routes")?),
+                unreadable: row.get::<_, Option<Vec<Option<String>>>>("models").is_none(),
                 models: list(row, "models")?,
                 group_models: list(row, "group_models")?,
                 override_models: list(row, "override_models")?,
@@ -151,7 +152,7 @@ impl Answers {
     }
 }
 
-/// NULL is the same as empty, and no limit. A NULL in a list is an element, as it is to LiteLLM.
+/// NULL is the same as empty, and no limit (but for a key's list). A NULL in a list is an element, as it is to LiteLLM.
 fn list(row: &Row, column: &str) -> Result<Vec<String>> {
     let models: Option<Vec<Option<String>>> =
         row.try_get(column).map_err(on(Side::Target, "read a list of models"))?;

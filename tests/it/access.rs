@@ -419,8 +419,8 @@ async fn what_happens_to_a_team_reaches_who_is_not_in_it_and_has_a_key_for_it() 
         ),
         ("update \"LiteLLM_AccessGroupTable\" set access_model_names = '{dall-e-3}'", vec!["dall-e-3", "gpt-4o"]),
         ("update \"LiteLLM_VerificationToken\" set team_id = 'elsewhere'", vec![]),
-        ("update \"LiteLLM_VerificationToken\" set team_id = 't', key_type = 'management'", vec![]),
-        ("update \"LiteLLM_VerificationToken\" set key_type = 'llm_api'", vec!["dall-e-3", "gpt-4o"]),
+        ("update \"LiteLLM_VerificationToken\" set team_id = 't', allowed_routes = '{management_routes}'", vec![]),
+        ("update \"LiteLLM_VerificationToken\" set allowed_routes = '{llm_api_routes}'", vec!["dall-e-3", "gpt-4o"]),
         ("update \"LiteLLM_VerificationToken\" set blocked = true", vec![]),
     ] {
         pair.litellm(change).await;

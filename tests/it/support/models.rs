@@ -198,7 +198,8 @@ impl LiteLlm {
         Some(self.list(&strings(&organization["models"]), model, None))
     }
 
-    fn key_lets(&self, key: &Value, team: Option<&Value>, model: &str) -> bool {
+    /// `path` says what the rest of the path makes of a name: LiteLLM asks it about where an alias leads, too.
+    fn key_lets(&self, key: &Value, team: Option<&Value>, model: &str, path: &dyn Fn(&str) -> bool) -> bool {
         let token = text(&key["token"]).unwrap_or_default();
         let team_id = team.and_then(|team| text(&team["team_id"]));
         let expired = text(&key["expires"]).is_some_and(|at| at <= self.now);
@@ -214,15 +215,15 @@ impl LiteLlm {
         {
             return false;
         }
-        if let Some(project) = project
-            && !self.list(&strings(&project["models"]), model, None)
-        {
-            return false;
-        }
         let list = strings(&key["models"]);
         let ids = strings(&key["access_group_ids"]);
         let aliases = unwrapped(&key["aliases"]);
         let asked = aliases[model].as_str().unwrap_or(model);
+        if let Some(project) = project
+            && [model, asked].iter().any(|name| !self.list(&strings(&project["models"]), name, None))
+        {
+            return false;
+        }
         let through_groups = |names: Vec<String>, model: &str| {
             !names.is_empty() && self.list(&names, model, team_id.as_deref())
         };
@@ -236,8 +237,9 @@ impl LiteLlm {
             by_list || !is_spoiled(&list) && through_groups(self.group_names(&ids, |_| true), name)
         };
         let own = lists(model) && lists(asked);
-        let by_team = team.is_none_or(|team| {
-            self.team_lets(team, model)
+        let by_team = |name: &str| {
+            let Some(team) = team else { return true };
+            self.team_lets(team, name)
                 || !is_spoiled(&strings(&team["models"]))
                     && through_groups(
                         self.group_names(&ids, |group| {
@@ -248,10 +250,10 @@ impl LiteLlm {
                                     .iter()
                                     .any(|id| *id == token || super::compare::sha256(id) == token)
                         }),
-                        model,
+                        name,
                     )
-        });
-        own && by_team
+        };
+        own && by_team(model) && by_team(asked) && path(asked)
     }
 
     fn team_lets(&self, team: &Value, model: &str) -> bool {
@@ -308,12 +310,18 @@ impl LiteLlm {
         keys.into_iter().flatten().any(|key| key["team_id"] != "litellm-dashboard")
     }
 
-    fn through_keys(&self, user: &Value, team: Option<&Value>, model: &str) -> bool {
+    fn through_keys(
+        &self,
+        user: &Value,
+        team: Option<&Value>,
+        model: &str,
+        path: &dyn Fn(&str) -> bool,
+    ) -> bool {
         let keys = self.keys_of(user, team);
         if keys.is_empty() {
             return team.is_none_or(|team| self.team_lets(team, model));
         }
-        keys.iter().any(|key| self.key_lets(key, team, model))
+        keys.iter().any(|key| self.key_lets(key, team, model, path))
     }
 
     pub(crate) fn may(&self, user: &Value, model: &str) -> bool {
@@ -343,7 +351,7 @@ impl LiteLlm {
                 && self.organization(&team["organization_id"], model).unwrap_or(true)
                 && self.list(&member, model, None)
                 && (no_default || self.list(&list, model, None))
-                && self.through_keys(user, Some(team), model)
+                && self.through_keys(user, Some(team), model, &|name| self.list(&member, name, None))
             {
                 return true;
             }
@@ -373,7 +381,7 @@ impl LiteLlm {
             && self.is_served(model, None)
             && self.list(&list, model, None)
             && (organizations.is_empty() || organizations.contains(&true))
-            && self.through_keys(user, None, model)
+            && self.through_keys(user, None, model, &|name| self.list(&list, name, None))
     }
 
     pub(crate) fn user(&self, id: &str) -> Option<&Value> {
@@ -533,8 +541,8 @@ fn may_chat(key: &Value) -> bool {
         "/chat/*",
     ];
     let routes = strings(&key["allowed_routes"]);
-    key["key_type"] != "management"
-        && key["key_type"] != "read_only"
+    // A key whose list is NULL is one LiteLLM cannot read.
+    !key["models"].is_null()
         && (routes.is_empty() || routes.iter().any(|route| ROUTES.contains(&route.as_str())))
 }
 
