@@ -7,6 +7,7 @@ import sys
 import time
 import traceback
 
+import budgets
 import people
 import scenarios
 import storm
@@ -21,6 +22,7 @@ PARTS = {
     'scenarios-old': lambda m, p, args: scenarios.run(m, p, *OLD),
     'people': lambda m, p, args: people.run(m, p, *NEW, args),
     'people-old': lambda m, p, args: people.run(m, p, *OLD, args),
+    'budgets': lambda m, p, args: budgets.run(m, p, *NEW),
     'storm': lambda m, p, args: storm.run(m, p, *NEW, args),
     'upgrades': lambda m, p, args: upgrades.run(m, p, OLD, NEW),
 }
