@@ -49,8 +49,6 @@ files! {
     STORE_CHATS = "mirror/store_chats.sql";
     STORED_BUDGETS = "mirror/stored_budgets.sql";
     STORED_CHATS = "mirror/stored_chats.sql";
-    STORE_WINDOWS = "mirror/store_windows.sql";
-    STORED_WINDOWS = "mirror/stored_windows.sql";
     REACH = "mirror/reach.sql";
     TEAM_ROSTER = "mirror/team_roster.sql";
     TEAM_PEOPLE = "mirror/team_people.sql";

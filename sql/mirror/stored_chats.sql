@@ -1,2 +1,2 @@
 -- What the chats of people with a budget came to, as of the checkpoint. Runs on: target.
-select customer_id, spend, counted_from from chat_spend
+select customer_id, spend, counted_from, resets_at from chat_spend

@@ -21,17 +21,11 @@ create index budget_closed_email on budget_closed (email) where email is not nul
 create table chat_spend (
     customer_id  text collate "C" primary key,
     spend        double precision not null,
-    counted_from double precision not null
+    counted_from double precision not null,
+    resets_at    timestamptz
 );
 comment on table chat_spend is 'LiteLLM''s customers who are people with a budget, by their e-mail, where budgets.chats is "customer": their spend at the checkpoint.';
-comment on column chat_spend.counted_from is 'What was spent before the window of the user''s budget: only the rest counts.';
+comment on column chat_spend.counted_from is 'What was spent before the window of the user''s budget, which ends at resets_at: only the rest counts.';
 
-create table chat_window (
-    user_id   text collate "C" primary key,
-    resets_at timestamptz not null
-);
-comment on table chat_window is 'When the windows of users with a budget ended, as of the checkpoint: what LiteLLM says of one after it tells whether it ended.';
-
-alter table policy add column plain_ids boolean not null default false, add column enforce_budgets boolean not null default false;
-comment on column policy.enforce_budgets is 'Used-up budgets close what they are for: whether what budget_closed says is kept up.';
+alter table policy add column plain_ids boolean not null default false;
 comment on column policy.plain_ids is 'New accounts get LiteLLM''s user_id as their id, where Open WebUI can hold it.';

@@ -1,5 +1,4 @@
 -- Writes the policy where the views read it. Runs on: target. $1 adopt accounts, $2 admins too, $3 link people anew,
--- $4 always demote, $5 put the team into names, $6 new accounts get LiteLLM's ids, $7 used-up budgets
--- close something (all boolean).
+-- $4 always demote, $5 put the team into names, $6 new accounts get LiteLLM's ids (all boolean).
 update policy
-   set account_adopt = $1, adopt_admins = $2, relink = $3, demote_always = $4, name_with_team = $5, plain_ids = $6, enforce_budgets = $7
+   set account_adopt = $1, adopt_admins = $2, relink = $3, demote_always = $4, name_with_team = $5, plain_ids = $6

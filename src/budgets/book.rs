@@ -4,13 +4,13 @@
 //! name); nothing of a user who has neither spent nor been limited. Takes rows of a copy and of the stream alike: a value is absolute, so seeing one again changes nothing, and the
 //! last one wins. Pure: it has no clock and no connection.
 
+use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::collections::{HashMap, HashSet};
 
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
-use super::chats::{Chat, Chats, Touched};
+use super::chats::{Chat, Chats};
 use super::rules::{self, Increase, Kind, Micros, Standing};
 use crate::catalog::TableId;
 use crate::decode::message::TupleValue;
@@ -131,8 +131,6 @@ pub struct Book {
     window_spend: HashMap<Hash, (Micros, f64)>,
     /// Whose chats count for whom, where they do.
     chats: Option<Chats>,
-    /// Customers of whom nothing was stored, until the stream tells of them: what this book has of them is of later.
-    unseen: HashSet<Hash>,
     /// Budget rows by number, 1 and up; numbers are never given back, since rows come and go with people.
     rows: Vec<Option<BudgetRow>>,
     numbers: HashMap<Hash, u32>,
@@ -287,7 +285,6 @@ impl Book {
         id: Option<&str>,
         [spend, budget, blocked]: [TupleValue<'_>; 3],
     ) {
-        self.unseen.remove(&hash);
         let link = self.link(budget);
         let email = id.map_or(NO_EMAIL, email_place);
         let new = Customer { spend: 0.0, before: 0.0, email, link: NO_LINK, blocked: false };
@@ -661,63 +658,55 @@ impl Book {
 
     /// Everybody's chats, as they were stored with the checkpoint that the stream begins at. `in_order`: the stream repeats what
     /// came after it; otherwise this book's numbers are of after a gap, and a window that ended in it is over.
-    pub fn recall(
-        &mut self,
-        chats: &[Chat],
-        windows: &[(String, Option<Micros>)],
-        in_order: bool,
-        now: Micros,
-    ) {
-        let Some(known) = &mut self.chats else { return };
-        let mut ended: HashSet<u64> = HashSet::new();
-        let mut resets: HashMap<Hash, Micros> =
-            windows.iter().map(|(user, reset)| (hash([user]), reset.unwrap_or(NEVER))).collect();
-        if !(chats.is_empty() && windows.is_empty()) {
-            for user in known.all_limited() {
-                let Some(row) = self.users.get_mut(&user) else { continue };
-                let reset = resets.remove(&user).unwrap_or(NEVER);
-                if in_order {
-                    row.reset = reset;
-                } else if reset != NEVER && reset <= now && row.reset > reset {
-                    ended.insert(row.email);
-                }
-            }
-        }
-        if in_order && !(chats.is_empty() && windows.is_empty()) {
-            let named = self.customers.iter().filter(|(_, customer)| customer.email != NO_EMAIL);
-            self.unseen = named.map(|(hash, _)| *hash).collect();
-        }
-        for chat in chats {
+    pub fn recall(&mut self, stored: &[Chat], in_order: bool, now: Micros) {
+        for chat in stored {
             let (hash, email) = (hash([&chat.customer]), email_place(&chat.customer));
-            let customer = match self.customers.entry(hash) {
-                Entry::Occupied(row) => row.into_mut(),
-                Entry::Vacant(_) if !in_order => continue,
-                Entry::Vacant(place) => {
-                    known.customer_changed((hash, NO_EMAIL), (hash, email));
-                    place.insert(Customer { spend: 0.0, before: 0.0, email, link: NO_LINK, blocked: false })
+            let users: Vec<Hash> =
+                self.chats.as_ref().map(|chats| chats.limited(email).to_vec()).unwrap_or_default();
+            let ended = !in_order
+                && chat.resets_at.is_some_and(|reset| {
+                    let moved = |user: &Hash| self.users.get(user).is_some_and(|user| user.reset > reset);
+                    reset <= now && users.iter().any(moved)
+                });
+            let Some(customer) = self.customers.get_mut(&hash) else {
+                if in_order {
+                    let is = Customer {
+                        spend: chat.spend,
+                        before: chat.before,
+                        email,
+                        link: NO_LINK,
+                        blocked: false,
+                    };
+                    self.customers.insert(hash, is);
+                    if let Some(chats) = &mut self.chats {
+                        chats.customer_changed((hash, NO_EMAIL), (hash, email));
+                    }
                 }
+                continue;
             };
             // What was spent in a gap counts in the window after it.
-            customer.before = if ended.contains(&email) { chat.spend } else { chat.before };
+            customer.before = if ended { chat.spend } else { chat.before };
             if in_order {
                 customer.spend = chat.spend;
+                for user in users {
+                    if let Some(user) = self.users.get_mut(&user) {
+                        user.reset = chat.resets_at.unwrap_or(NEVER);
+                    }
+                }
             }
-            customer.before = customer.before.min(customer.spend.max(0.0));
-            self.unseen.remove(&hash);
+            if customer.spend < customer.before {
+                customer.before = customer.spend.max(0.0);
+            }
         }
     }
 
-    /// The stream is where this book was read.
-    pub(super) fn caught_up(&mut self) {
-        self.unseen = HashSet::new();
-    }
-
-    /// The transaction that was taken in last was committed at this time. Gives whom it may have changed in what their chats come to.
-    pub(super) fn committed(&mut self, at: Micros) -> Touched {
-        let Some(chats) = &mut self.chats else { return Touched::default() };
+    /// The transaction that was taken in last was committed at this time. Gives whose chats are to be stored, with the users they
+    /// count for.
+    pub fn committed(&mut self, at: Micros) -> (Vec<Hash>, Vec<Hash>) {
+        let Some(chats) = &mut self.chats else { return Default::default() };
         for email in chats.windows_that_ended(at) {
             for hash in chats.customers_of(email) {
-                if let Some(customer) = self.customers.get_mut(hash).filter(|_| !self.unseen.contains(hash)) {
+                if let Some(customer) = self.customers.get_mut(hash) {
                     customer.before = customer.spend;
                 }
             }
@@ -725,29 +714,12 @@ impl Book {
         chats.take_touched()
     }
 
-    /// Whether people's chats count for them.
-    pub fn counts_chats(&self) -> bool {
-        self.chats.is_some()
-    }
-
-    /// What is to be stored of a customer's chats: spend, and what of it does not count. `None`: they count for nobody.
-    pub fn chat(&self, hash: &Hash) -> Option<(f64, f64)> {
+    /// What is to be stored of a customer's chats. `None`: they count for nobody.
+    pub fn chat(&self, hash: &Hash) -> Option<(f64, f64, Option<Micros>)> {
         let customer = self.customers.get(hash)?;
-        let counts = !self.chats.as_ref()?.limited(customer.email).is_empty();
-        counts.then_some((customer.spend, customer.before))
-    }
-
-    /// When the window of a user ends that chats count in. `None`: none does.
-    pub fn window(&self, hash: &Hash) -> Option<Micros> {
-        let user = self.users.get(hash)?;
-        let counts = self.chats.as_ref()?.limited(user.email).contains(hash);
-        (counts && user.reset != NEVER).then_some(user.reset)
-    }
-
-    /// Every customer whose chats count for somebody, and everybody with a limit.
-    pub fn counted(&self) -> (Vec<Hash>, Vec<Hash>) {
-        let customers = self.customers.keys().filter(|hash| self.chat(hash).is_some()).copied().collect();
-        (customers, self.chats.iter().flat_map(Chats::all_limited).collect())
+        let users = self.chats.as_ref()?.limited(customer.email);
+        let resets = users.iter().filter_map(|user| self.users.get(user)).map(|user| user.reset).max()?;
+        Some((customer.spend, customer.before, (resets != NEVER).then_some(resets)))
     }
 
     /// So much of what a customer spent was before the window it counts in.
@@ -760,6 +732,11 @@ impl Book {
     /// What a customer spent, by LiteLLM's id.
     pub fn spent(&self, customer: &str) -> Option<f64> {
         Some(self.customers.get(&hash([customer]))?.spend)
+    }
+
+    /// Every customer whose chats count for somebody.
+    pub fn chatting(&self) -> Vec<Hash> {
+        self.customers.keys().filter(|hash| self.chat(hash).is_some()).copied().collect()
     }
 
     /// Whether somebody's standing follows from other rows than their own, or from the time.

@@ -16,17 +16,8 @@ pub struct Chat {
     pub spend: f64,
     /// What of it was spent before the window it counts in.
     pub before: f64,
-}
-
-/// Who may have changed.
-#[derive(Debug, Default)]
-pub(super) struct Touched {
-    /// Customers whose chats are to be stored.
-    pub(super) customers: HashSet<Hash>,
-    /// Users they count for.
-    pub(super) users: HashSet<Hash>,
-    /// Users whose window is to be stored.
-    pub(super) windows: HashSet<Hash>,
+    /// When that window ends, in the user's row.
+    pub resets_at: Option<Micros>,
 }
 
 /// Somebody without a limit has nothing that chats could count against.
@@ -43,8 +34,6 @@ pub(super) struct Chats {
     ending: Vec<(u64, Option<Micros>)>,
     touched: HashSet<Hash>,
     touched_users: HashSet<Hash>,
-    /// Users whose window is to be stored.
-    windows: HashSet<Hash>,
 }
 
 impl Chats {
@@ -67,7 +56,6 @@ impl Chats {
             if let Some(is) = is {
                 self.users.entry(is.email).or_default().push(new);
                 self.touch(is.email);
-                self.windows.insert(new);
             }
         }
         let (Some(was), Some(is)) = (was.filter(|was| is.is_some_and(|is| was.email == is.email)), is) else {
@@ -80,13 +68,12 @@ impl Chats {
             self.ending.push((is.email, None));
         }
         if was.reset != is.reset {
-            self.windows.insert(new);
+            self.touch(is.email);
         }
     }
 
     pub(super) fn user_gone(&mut self, hash: Hash, was: User) {
         self.touch(was.email);
-        self.windows.insert(hash);
         if let Some(users) = self.users.get_mut(&was.email) {
             users.retain(|user| *user != hash);
             if users.is_empty() {
@@ -99,7 +86,6 @@ impl Chats {
         for email in self.users.keys().copied().collect::<Vec<_>>() {
             self.touch(email);
         }
-        self.windows.extend(self.users.values().flatten());
         self.users.clear();
     }
 
@@ -145,17 +131,8 @@ impl Chats {
         ended
     }
 
-    /// Whom this is about since it was last asked.
-    pub(super) fn take_touched(&mut self) -> Touched {
-        Touched {
-            customers: std::mem::take(&mut self.touched),
-            users: std::mem::take(&mut self.touched_users),
-            windows: std::mem::take(&mut self.windows),
-        }
-    }
-
-    /// Every user with a limit.
-    pub(super) fn all_limited(&self) -> impl Iterator<Item = Hash> {
-        self.users.values().flatten().copied()
+    /// Customers and users since this was last asked.
+    pub(super) fn take_touched(&mut self) -> (Vec<Hash>, Vec<Hash>) {
+        (self.touched.drain().collect(), self.touched_users.drain().collect())
     }
 }

@@ -9,24 +9,13 @@ use std::collections::{HashMap, HashSet};
 use super::book::{self, Book, Hash, Touch};
 use super::chats::Chat;
 use super::rules::{Kind, Micros, Standing};
-use crate::stage::budget::{ChatSpend, ChatWindow, Closed, Crossing, Moves};
+use crate::stage::budget::{ChatSpend, Closed, Crossing, Moves};
 
 /// What is stored in the target, as of its checkpoint.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Stored {
     pub closed: Vec<StoredClosed>,
     pub chats: Vec<Chat>,
-    /// When the windows of users end, by LiteLLM's id.
-    pub windows: Vec<(String, Option<Micros>)>,
-    /// Used-up budgets closed something for the daemon that stored this.
-    pub enforced: bool,
-}
-
-impl Stored {
-    /// Nobody's chats were ever looked at.
-    pub fn has_no_chats(&self) -> bool {
-        self.chats.is_empty() && self.windows.is_empty()
-    }
 }
 
 /// A budget that is stored as used up.
@@ -57,11 +46,9 @@ pub(super) fn nothing_counts(stored: &Stored) -> Moves {
         Crossing { kind: kind.name(), id, team, closed: None }
     };
     let forget = |chat: &Chat| ChatSpend { customer: chat.customer.clone(), now: None };
-    let close = |(user, _): &(String, Option<Micros>)| ChatWindow { user: user.clone(), resets_at: None };
     Moves {
         crossings: stored.closed.iter().map(open).collect(),
         chats: stored.chats.iter().map(forget).collect(),
-        windows: stored.windows.iter().map(close).collect(),
     }
 }
 
@@ -85,12 +72,8 @@ pub(super) struct Gate {
     everybody: bool,
     /// Customers whose chats are to be stored.
     chats: HashSet<Hash>,
-    /// Users whose windows are to be stored.
-    windows: HashSet<Hash>,
-    /// The book was read ahead of the stream, and repeats until here what it was told already. Everybody is looked at once it is there.
-    look_at: Option<u64>,
-    /// Nothing is said before this position: what the book was told ahead of it is said already.
-    hold_until: u64,
+    /// The book was read ahead of the stream: before this position it tells of no moment that ever was.
+    settled: u64,
     /// When somebody's standing next changes by itself.
     due: Option<Micros>,
 }
@@ -130,42 +113,28 @@ impl Gate {
         book.standing(kind, hash, now).filter(|standing| standing.is_exceeded() || standing.is_blocked)
     }
 
-    /// Begins from what is stored. `ahead`: up to where the book was read ahead of the stream; `in_order`: the stream repeats all that
-    /// came after what is stored. Gives who is to be closed or opened before the stream.
-    ///
-    /// Where the stream brings everything in order, that is nobody: each change it repeats is exact when it comes. After a copy, or where
-    /// budgets close something from now on, the book says what is, and the stream repeats only what led to it.
+    /// Begins from what is stored. `settled`: up to where the book was read ahead of the stream; `in_order`: the stream repeats all that
+    /// came after what is stored.
     pub(super) fn resume(
         &mut self,
         book: &mut Book,
         stored: &Stored,
-        ahead: u64,
+        settled: u64,
         in_order: bool,
         now: Micros,
-    ) -> Vec<Crossing> {
+    ) {
         let said = |one: &StoredClosed| {
             let StoredClosed { id, team, limit, resets_at, .. } = one.clone();
             ((one.kind, one.hash()), Said { id, team, limit, resets_at })
         };
         self.closed = stored.closed.iter().map(said).collect();
-        book.recall(&stored.chats, &stored.windows, in_order, now);
+        book.recall(&stored.chats, in_order, now);
         // What was noted while it was read is stored, or is about to be.
         let _ = book.committed(Micros::MIN);
-        let (customers, users) = book.counted();
-        self.chats = customers.into_iter().collect();
-        self.windows = users.into_iter().collect();
-        for (user, resets_at) in &stored.windows {
-            let hash = book::hash([user]);
-            self.ids.entry((Kind::User, hash)).or_insert_with(|| user.as_str().into());
-            if book.window(&hash) == *resets_at {
-                self.windows.remove(&hash);
-            } else {
-                self.windows.insert(hash);
-            }
-        }
+        self.chats = book.chatting().into_iter().collect();
         for chat in &stored.chats {
             let hash = book::hash([&chat.customer]);
-            let is_as_stored = book.chat(&hash) == Some((chat.spend, chat.before));
+            let is_as_stored = book.chat(&hash) == Some((chat.spend, chat.before, chat.resets_at));
             self.ids.entry((Kind::Customer, hash)).or_insert_with(|| chat.customer.as_str().into());
             if is_as_stored {
                 self.chats.remove(&hash);
@@ -174,13 +143,8 @@ impl Gate {
             }
         }
         self.touched.clear();
-        self.look_at = Some(ahead);
-        let as_before = stored.enforced == self.enforce && stored.has_no_chats() != book.counts_chats();
-        let goes_on = in_order && as_before;
-        let is_told = !in_order || !goes_on && stored.has_no_chats();
-        self.hold_until = if is_told { ahead } else { 0 };
-        self.everybody = !goes_on;
-        if goes_on { Vec::new() } else { self.crossings(book, now) }
+        self.everybody = true;
+        self.settled = settled;
     }
 
     /// What the table says of these is something else than was last said.
@@ -200,10 +164,9 @@ impl Gate {
 
     /// A transaction that was committed `at` this time was taken in.
     pub(super) fn committed(&mut self, book: &mut Book, at: Micros) {
-        let touched = book.committed(at);
-        self.chats.extend(touched.customers);
-        self.windows.extend(touched.windows);
-        self.touched.extend(touched.users.into_iter().map(|user| (Kind::User, user)));
+        let (customers, users) = book.committed(at);
+        self.chats.extend(customers);
+        self.touched.extend(users.into_iter().map(|user| (Kind::User, user)));
     }
 
     /// Whether there is anything to say at `now`.
@@ -211,32 +174,20 @@ impl Gate {
         self.everybody
             || !self.touched.is_empty()
             || !self.chats.is_empty()
-            || !self.windows.is_empty()
-            || self.look_at.is_some()
             || self.due.is_some_and(|due| due <= now)
     }
 
     /// What is to be said at this position.
-    pub(super) fn say(&mut self, book: &mut Book, position: u64, now: Micros) -> Moves {
-        if position < self.hold_until || !self.is_due(now) {
+    pub(super) fn say(&mut self, book: &Book, position: u64, now: Micros) -> Moves {
+        if position < self.settled || !self.is_due(now) {
             return Moves::default();
         }
-        if self.look_at.take_if(|at| *at <= position).is_some() {
-            self.everybody = true;
-            book.caught_up();
-        }
-        let book = &*book;
         let chats = std::mem::take(&mut self.chats).into_iter().filter_map(|hash| {
             let customer = self.ids.get(&(Kind::Customer, hash))?.to_string();
             Some(ChatSpend { customer, now: book.chat(&hash) })
         });
         let chats = chats.collect();
-        let windows = std::mem::take(&mut self.windows).into_iter().filter_map(|hash| {
-            let user = self.ids.get(&(Kind::User, hash))?.to_string();
-            Some(ChatWindow { user, resets_at: book.window(&hash) })
-        });
-        let windows = windows.collect();
-        Moves { crossings: self.crossings(book, now), chats, windows }
+        Moves { crossings: self.crossings(book, now), chats }
     }
 
     /// Who is closed, or open again, since that was last said: whatever the position.

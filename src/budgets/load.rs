@@ -81,9 +81,8 @@ impl Loaded {
         match &mut self.gate {
             None => super::gate::nothing_counts(stored).crossings,
             Some(gate) => {
-                let mut said = gate.resume(&mut self.book, stored, 0, in_order, now);
-                said.extend(gate.say(&mut self.book, 0, now).crossings);
-                said
+                gate.resume(&mut self.book, stored, 0, in_order, now);
+                gate.crossings(&self.book, now)
             }
         }
     }
@@ -152,13 +151,18 @@ pub async fn follows_customers(
 
 /// What the target has stored of all this, as of its checkpoint.
 pub async fn stored(target: &Target) -> Result<Stored> {
-    let mirror::budgets::Rows { closed, chats, windows, enforced } = mirror::budgets::stored(target).await?;
+    let (closed, chats) = mirror::budgets::stored(target).await?;
     let closed = closed.into_iter().filter_map(|(kind, id, team, limit, resets_at)| {
         let kind = Kind::ALL.into_iter().find(|one| one.name() == kind)?;
         Some(StoredClosed { kind, id, team, limit, resets_at })
     });
-    let chats = chats.into_iter().map(|(customer, spend, before)| Chat { customer, spend, before });
-    Ok(Stored { closed: closed.collect(), chats: chats.collect(), windows, enforced })
+    let chats = chats.into_iter().map(|(customer, spend, before, resets_at)| Chat {
+        customer,
+        spend,
+        before,
+        resets_at,
+    });
+    Ok(Stored { closed: closed.collect(), chats: chats.collect() })
 }
 
 /// What was read at the point that the target was at, against what is stored there: who is to be closed or opened, and the customers whose

@@ -239,7 +239,8 @@ impl Budgets {
         let Inside { book, gate, through, .. } = &mut *inside;
         let now = now();
         let Some(gate) = gate else { return gate::nothing_counts(stored) };
-        Moves { crossings: gate.resume(book, stored, *through, in_order, now), ..Moves::default() }
+        gate.resume(book, stored, *through, in_order, now);
+        Moves { crossings: gate.crossings(book, now), chats: Vec::new() }
     }
 
     /// What the target was found to have stored is not what was last said: it is said again.

@@ -109,8 +109,7 @@ async fn recall_chats(config: &Config, book: &mut Book) -> anyhow::Result<()> {
     let target = Target::open(config).await?;
     // Before the first start nothing is, and all of it counts.
     if schema::is_current(&target).await {
-        let stored = load::stored(&target).await?;
-        book.recall(&stored.chats, &stored.windows, false, budgets::now());
+        book.recall(&load::stored(&target).await?.chats, false, budgets::now());
     }
     Ok(())
 }

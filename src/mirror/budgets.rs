@@ -14,7 +14,7 @@ use crate::error::Result;
 use crate::position::Lsn;
 use crate::project::touched::Touched;
 use crate::sql;
-use crate::stage::budget::{ChatSpend, ChatWindow, Closed, Crossing, Moves};
+use crate::stage::budget::{ChatSpend, Closed, Crossing, Moves};
 use crate::target::{QUICK, SLOW, Target};
 
 const BUDGETS: &[Type] = &[
@@ -29,8 +29,7 @@ const BUDGETS: &[Type] = &[
     Type::FLOAT8_ARRAY,
     Type::TIMESTAMPTZ_ARRAY,
 ];
-const CHATS: &[Type] = &[Type::TEXT_ARRAY, Type::FLOAT8_ARRAY, Type::FLOAT8_ARRAY];
-const WINDOWS: &[Type] = &[Type::TEXT_ARRAY, Type::TIMESTAMPTZ_ARRAY];
+const CHATS: &[Type] = &[Type::TEXT_ARRAY, Type::FLOAT8_ARRAY, Type::FLOAT8_ARRAY, Type::TIMESTAMPTZ_ARRAY];
 /// More than so many take longer.
 const MANY: usize = 1_000;
 
@@ -49,23 +48,17 @@ pub async fn prepare(target: &Target, moves: &Moves) -> Result<()> {
     if !moves.chats.is_empty() {
         target.prepare(sql::STORE_CHATS, CHATS).await?;
     }
-    if !moves.windows.is_empty() {
-        target.prepare(sql::STORE_WINDOWS, WINDOWS).await?;
-    }
     Ok(())
 }
 
 /// Writes both, in the open transaction, after the mirror. Gives who is touched.
 pub async fn write(target: &Target, moves: &Moves, now: SystemTime, lsn: Lsn) -> Result<(Touched, Crossed)> {
-    let patience =
-        if moves.crossings.len() + moves.chats.len() + moves.windows.len() > MANY { SLOW } else { QUICK };
-    let (crossed, chats, windows) = tokio::join!(
+    let patience = if moves.crossings.len() + moves.chats.len() > MANY { SLOW } else { QUICK };
+    let (crossed, chats) = tokio::join!(
         write_crossings(target, &moves.crossings, patience, (now, lsn)),
         write_chats(target, &moves.chats, patience),
-        write_windows(target, &moves.windows, patience),
     );
     chats?;
-    windows?;
     crossed
 }
 
@@ -110,61 +103,30 @@ async fn write_chats(target: &Target, chats: &[ChatSpend], patience: Duration) -
     }
     let statement = target.prepare(sql::STORE_CHATS, CHATS).await?;
     let customers: Vec<&str> = chats.iter().map(|one| one.customer.as_str()).collect();
-    let spend: Vec<Option<f64>> = chats.iter().map(|one| one.now.map(|(spend, _)| spend)).collect();
-    let from: Vec<Option<f64>> = chats.iter().map(|one| one.now.map(|(_, from)| from)).collect();
-    let parameters: &[&(dyn ToSql + Sync)] = &[&customers, &spend, &from];
+    let spend: Vec<Option<f64>> = chats.iter().map(|one| one.now.map(|(spend, ..)| spend)).collect();
+    let from: Vec<Option<f64>> = chats.iter().map(|one| one.now.map(|(_, from, _)| from)).collect();
+    let resets: Vec<Option<SystemTime>> =
+        chats.iter().map(|one| one.now.and_then(|(.., resets)| moment(resets))).collect();
+    let parameters: &[&(dyn ToSql + Sync)] = &[&customers, &spend, &from, &resets];
     target.query("write what people spent by chatting", patience, &statement, parameters).await?;
-    Ok(())
-}
-
-async fn write_windows(target: &Target, windows: &[ChatWindow], patience: Duration) -> Result<()> {
-    if windows.is_empty() {
-        return Ok(());
-    }
-    let statement = target.prepare(sql::STORE_WINDOWS, WINDOWS).await?;
-    let users: Vec<&str> = windows.iter().map(|one| one.user.as_str()).collect();
-    let resets: Vec<Option<SystemTime>> = windows.iter().map(|one| moment(one.resets_at)).collect();
-    let parameters: &[&(dyn ToSql + Sync)] = &[&users, &resets];
-    target.query("write when windows end", patience, &statement, parameters).await?;
     Ok(())
 }
 
 /// Rows of `budget_closed`: kind, id, team, limit, and the moment of reset in microseconds since 1970.
 pub type ClosedRow = (String, String, String, Option<f64>, Option<i64>);
-/// Rows of `chat_spend`: customer, spend, and what is not counted.
-pub type ChatRow = (String, f64, f64);
-/// Rows of `chat_window`: user, and the moment of reset.
-pub type WindowRow = (String, Option<i64>);
-
-/// All of them, and whether the policy of the daemon that wrote them let budgets close anything.
-#[derive(Debug)]
-pub struct Rows {
-    pub closed: Vec<ClosedRow>,
-    pub chats: Vec<ChatRow>,
-    pub windows: Vec<WindowRow>,
-    pub enforced: bool,
-}
+/// Rows of `chat_spend`: customer, spend, what is not counted, and the moment of reset.
+pub type ChatRow = (String, f64, f64, Option<i64>);
 
 /// What is stored, as of the checkpoint, on a session that waits for as long as it takes.
-pub async fn stored(target: &Target) -> Result<Rows> {
+pub async fn stored(target: &Target) -> Result<(Vec<ClosedRow>, Vec<ChatRow>)> {
     let action = "read which budgets are used up";
     let budgets = target.prepare(sql::STORED_BUDGETS, &[]).await?;
     let chats = target.prepare(sql::STORED_CHATS, &[]).await?;
-    let windows = target.prepare(sql::STORED_WINDOWS, &[]).await?;
-    let budgets = target.query(action, SLOW, &budgets, &[]).await?;
-    let chats = target.query(action, SLOW, &chats, &[]).await?;
-    let windows = target.query(action, SLOW, &windows, &[]).await?;
+    let (budgets, chats) =
+        (target.query(action, SLOW, &budgets, &[]).await?, target.query(action, SLOW, &chats, &[]).await?);
     let closed = |row: &Row| (row.get(0), row.get(1), row.get(2), row.get(3), micros(row.get(4)));
-    let chat = |row: &Row| (row.get(0), row.get(1), row.get(2));
-    let window = |row: &Row| (row.get(0), micros(row.get(1)));
-    let policy = target.prepare("select enforce_budgets from policy", &[]).await?;
-    let policy = target.query(action, SLOW, &policy, &[]).await?;
-    Ok(Rows {
-        closed: budgets.iter().map(closed).collect(),
-        chats: chats.iter().map(chat).collect(),
-        windows: windows.iter().map(window).collect(),
-        enforced: policy.first().is_some_and(|row| row.get(0)),
-    })
+    let chat = |row: &Row| (row.get(0), row.get(1), row.get(2), micros(row.get(3)));
+    Ok((budgets.iter().map(closed).collect(), chats.iter().map(chat).collect()))
 }
 
 fn moment(micros: Option<i64>) -> Option<SystemTime> {

@@ -243,7 +243,7 @@ impl Daemon {
         };
         let stored = budgets::load::stored(target).await?;
         tokio::select! {
-            loaded = self.load_budgets(source, &known, decided.identity.timeline, tables, stored.has_no_chats()) => loaded?,
+            loaded = self.load_budgets(source, &known, decided.identity.timeline, tables, stored.chats.is_empty()) => loaded?,
             () = cancel.cancelled() => return Ok(None),
         }
         let budgets = self.budgets.resume(&stored, !just_copied);

@@ -29,29 +29,20 @@ pub struct Closed {
 #[derive(Debug, Clone, PartialEq)]
 pub struct ChatSpend {
     pub customer: String,
-    /// Spend, and what of it was before the window it counts in. `None`: they count for nobody any more.
-    pub now: Option<(f64, f64)>,
+    /// Spend, what of it was before the window it counts in, and when that ends. `None`: they count for nobody any more.
+    pub now: Option<(f64, f64, Option<i64>)>,
 }
 
-/// When the window of a user with a budget ends.
-#[derive(Debug, Clone, PartialEq)]
-pub struct ChatWindow {
-    pub user: String,
-    /// In microseconds since 1970. `None`: never, or chats count for them no more.
-    pub resets_at: Option<i64>,
-}
-
-/// All of it, as a batch brings it.
+/// Both, as a batch brings them.
 #[derive(Debug, Default)]
 pub struct Moves {
     pub crossings: Vec<Crossing>,
     pub chats: Vec<ChatSpend>,
-    pub windows: Vec<ChatWindow>,
 }
 
 impl Moves {
     pub fn is_empty(&self) -> bool {
-        self.crossings.is_empty() && self.chats.is_empty() && self.windows.is_empty()
+        self.crossings.is_empty() && self.chats.is_empty()
     }
 }
 
@@ -60,7 +51,6 @@ impl Moves {
 pub(super) struct Gathered {
     crossings: HashMap<(&'static str, String, String), Crossing>,
     chats: HashMap<String, ChatSpend>,
-    windows: HashMap<String, ChatWindow>,
 }
 
 impl Gathered {
@@ -71,13 +61,10 @@ impl Gathered {
         for one in moves.chats {
             self.chats.insert(one.customer.clone(), one);
         }
-        for one in moves.windows {
-            self.windows.insert(one.user.clone(), one);
-        }
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.crossings.is_empty() && self.chats.is_empty() && self.windows.is_empty()
+        self.crossings.is_empty() && self.chats.is_empty()
     }
 
     /// In an order that is always the same: rows are locked in it.
@@ -86,8 +73,6 @@ impl Gathered {
         crossings.sort_unstable_by(|a, b| (a.kind, &a.id, &a.team).cmp(&(b.kind, &b.id, &b.team)));
         let mut chats: Vec<_> = std::mem::take(&mut self.chats).into_values().collect();
         chats.sort_unstable_by(|a, b| a.customer.cmp(&b.customer));
-        let mut windows: Vec<_> = std::mem::take(&mut self.windows).into_values().collect();
-        windows.sort_unstable_by(|a, b| a.user.cmp(&b.user));
-        Moves { crossings, chats, windows }
+        Moves { crossings, chats }
     }
 }

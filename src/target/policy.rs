@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use tokio_postgres::types::Type;
 
 use crate::config::Config;
-use crate::config::policy::{AccountIds, Adopt, BudgetPolicy, Demote, NameFormat, Relink};
+use crate::config::policy::{AccountIds, Adopt, Demote, NameFormat, Relink};
 use crate::error::{Result, Side, on};
 use crate::sql;
 use crate::target::{SLOW, Target};
@@ -28,7 +28,6 @@ pub async fn write(target: &Target, config: &Config) -> Result<()> {
                 &(accounts.demote == Demote::Always),
                 &(accounts.name == NameFormat::TeamUser),
                 &(accounts.id == AccountIds::Plain),
-                &(config.policy.access.budgets == BudgetPolicy::Enforce),
             ],
         )
         .await
