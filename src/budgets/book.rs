@@ -25,6 +25,8 @@ pub enum Touch {
     One(Kind, Hash),
     /// From its old key to its new one.
     Moved(Kind, Hash, Hash),
+    /// Of a team, from its old key where it had another one, and of everybody in it.
+    TeamAndMembers(Option<Hash>, Hash),
     Everybody,
 }
 
@@ -131,6 +133,8 @@ pub struct Book {
     window_spend: HashMap<Hash, (Micros, f64)>,
     /// Whose chats count for whom, where they do.
     chats: Option<Chats>,
+    /// The end of the first to end of the temporary increases that came since this was last asked.
+    new_moment: Option<Micros>,
     /// Budget rows by number, 1 and up; numbers are never given back, since rows come and go with people.
     rows: Vec<Option<BudgetRow>>,
     numbers: HashMap<Hash, u32>,
@@ -193,7 +197,7 @@ impl Book {
             ("LiteLLM_TeamTable", &[spend, limit, soft, reset, metadata, limits]) => {
                 let members_default = self.team(hash, old, [spend, limit, soft, reset], metadata);
                 self.set_windows(Kind::Team, row.key_parts().next().as_deref(), (old, hash), limits);
-                if members_default { Touch::Everybody } else { touched(Kind::Team) }
+                if members_default { Touch::TeamAndMembers(old, hash) } else { touched(Kind::Team) }
             }
             ("LiteLLM_BudgetTable", &[limit, soft, reset, amount, expiry]) => {
                 let is_known = self.numbers.contains_key(&hash);
@@ -201,6 +205,7 @@ impl Book {
                 let amount = number_of(amount);
                 let increase =
                     amount.zip(moment_of(expiry)).map(|(amount, expiry)| Increase { amount, expiry });
+                self.comes(increase);
                 let row = BudgetRow {
                     limit: number_of(limit),
                     soft: number_of(soft),
@@ -370,7 +375,9 @@ impl Book {
             TupleValue::Unchanged => {}
             TupleValue::Null => drop(self.increases.remove(&hash)),
             TupleValue::Text(bytes) => {
-                match increase_of(bytes) {
+                let increase = increase_of(bytes);
+                self.comes(increase);
+                match increase {
                     Some(increase) => drop(self.increases.insert(hash, increase)),
                     // Nearly always, and nearly always there is none at all.
                     None if self.increases.is_empty() => {}
@@ -656,6 +663,16 @@ impl Book {
             .min()
     }
 
+    fn comes(&mut self, increase: Option<Increase>) {
+        let moment = increase.map(|one| one.expiry);
+        self.new_moment = self.new_moment.into_iter().chain(moment).min();
+    }
+
+    /// The first moment at which somebody's standing changes by itself because of what came since this was last asked.
+    pub fn take_new_moment(&mut self) -> Option<Micros> {
+        self.new_moment.take()
+    }
+
     /// Everybody's chats, as they were stored with the checkpoint that the stream begins at. `in_order`: the stream repeats what
     /// came after it; otherwise this book's numbers are of after a gap, and a window that ended in it is over.
     pub fn recall(&mut self, stored: &[Chat], in_order: bool, now: Micros) {
@@ -711,7 +728,21 @@ impl Book {
                 }
             }
         }
-        chats.take_touched()
+        let (customers, users) = chats.take_touched();
+        for hash in &customers {
+            // Whoever they count for next counts all of it, as at the first sight: that is how it is stored, too.
+            if let Some(customer) = self.customers.get_mut(hash)
+                && chats.limited(customer.email).is_empty()
+            {
+                customer.before = 0.0;
+            }
+        }
+        (customers, users)
+    }
+
+    /// The users with a limit for whom a customer's chats count.
+    pub(super) fn counting(&self, customer: &str) -> &[Hash] {
+        self.chats.as_ref().map(|chats| chats.limited(email_place(customer))).unwrap_or_default()
     }
 
     /// What is to be stored of a customer's chats. `None`: they count for nobody.

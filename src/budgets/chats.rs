@@ -61,11 +61,11 @@ impl Chats {
         let (Some(was), Some(is)) = (was.filter(|was| is.is_some_and(|is| was.email == is.email)), is) else {
             return;
         };
-        if was.reset != NEVER && is.reset > was.reset {
-            self.ending.push((is.email, Some(was.reset)));
-        } else if was.spend > 0.0 && is.spend == 0.0 {
-            // By hand.
+        if was.spend > 0.0 && is.spend == 0.0 {
+            // By LiteLLM, whose clock may be another one than its database's, or by hand.
             self.ending.push((is.email, None));
+        } else if was.reset != NEVER && is.reset > was.reset {
+            self.ending.push((is.email, Some(was.reset)));
         }
         if was.reset != is.reset {
             self.touch(is.email);

@@ -74,6 +74,8 @@ pub(super) struct Gate {
     chats: HashSet<Hash>,
     /// The book was read ahead of the stream: before this position it tells of no moment that ever was.
     settled: u64,
+    /// Users whose chats are those of the checkpoint, while the rest of the book is ahead of it: before that position nothing is said of them.
+    rewound: HashSet<(Kind, Hash)>,
     /// When somebody's standing next changes by itself.
     due: Option<Micros>,
 }
@@ -88,9 +90,16 @@ impl Gate {
         match touch {
             Touch::Nobody => {}
             Touch::Everybody => self.everybody = true,
+            Touch::TeamAndMembers(old, new) => {
+                self.everybody = true;
+                let own = old.map_or(Touch::One(Kind::Team, new), |old| Touch::Moved(Kind::Team, old, new));
+                self.note(book, own, id);
+            }
             Touch::Moved(kind, old, new) => {
                 self.touched.insert((kind, old));
-                self.ids.remove(&(kind, old));
+                if kind != Kind::Customer {
+                    self.ids.remove(&(kind, old));
+                }
                 self.note(book, Touch::One(kind, new), id);
             }
             Touch::One(kind, hash) => {
@@ -98,7 +107,8 @@ impl Gate {
                 let Some(id) = id else { return };
                 if book.is_indirect(kind, &hash) || self.closes(book, kind, &hash, Micros::MAX).is_some() {
                     self.ids.entry((kind, hash)).or_insert_with(|| id.into_boxed_str());
-                } else {
+                } else if kind != Kind::Customer {
+                    // That a customer's chats no longer count is still to be said.
                     self.ids.remove(&(kind, hash));
                 }
             }
@@ -145,6 +155,16 @@ impl Gate {
         self.touched.clear();
         self.everybody = true;
         self.settled = settled;
+        self.rewound.clear();
+        if in_order && settled > 0 {
+            let users = stored.chats.iter().flat_map(|chat| book.counting(&chat.customer));
+            self.rewound.extend(users.map(|user| (Kind::User, *user)));
+        }
+    }
+
+    /// Whether the stream is where the book is.
+    pub(super) fn is_settled(&self) -> bool {
+        self.settled == 0
     }
 
     /// What the table says of these is something else than was last said.
@@ -164,6 +184,9 @@ impl Gate {
 
     /// A transaction that was committed `at` this time was taken in.
     pub(super) fn committed(&mut self, book: &mut Book, at: Micros) {
+        if let Some(moment) = book.take_new_moment() {
+            self.due = Some(self.due.map_or(moment, |due| due.min(moment)));
+        }
         let (customers, users) = book.committed(at);
         self.chats.extend(customers);
         self.touched.extend(users.into_iter().map(|user| (Kind::User, user)));
@@ -179,12 +202,21 @@ impl Gate {
 
     /// What is to be said at this position.
     pub(super) fn say(&mut self, book: &Book, position: u64, now: Micros) -> Moves {
-        if position < self.settled || !self.is_due(now) {
+        if position < self.settled {
+            return Moves::default();
+        }
+        self.settled = 0;
+        self.touched.extend(self.rewound.drain());
+        if !self.is_due(now) {
             return Moves::default();
         }
         let chats = std::mem::take(&mut self.chats).into_iter().filter_map(|hash| {
-            let customer = self.ids.get(&(Kind::Customer, hash))?.to_string();
-            Some(ChatSpend { customer, now: book.chat(&hash) })
+            let (who, now) = ((Kind::Customer, hash), book.chat(&hash));
+            let known = self.ids.get(&who).cloned();
+            if !book.is_indirect(Kind::Customer, &hash) {
+                self.ids.remove(&who);
+            }
+            Some(ChatSpend { customer: known?.into_string(), now })
         });
         let chats = chats.collect();
         Moves { crossings: self.crossings(book, now), chats }
@@ -220,7 +252,13 @@ impl Gate {
 
     fn crossing(&mut self, book: &Book, who: (Kind, Hash), now: Micros) -> Option<Crossing> {
         let (kind, hash) = who;
+        if self.rewound.contains(&who) {
+            return None;
+        }
         let Some(standing) = self.closes(book, kind, &hash, now) else {
+            if kind != Kind::Customer && book.standing(kind, &hash, now).is_none() {
+                self.ids.remove(&who);
+            }
             let Said { id, team, .. } = self.closed.remove(&who)?;
             return Some(Crossing { kind: kind.name(), id, team, closed: None });
         };

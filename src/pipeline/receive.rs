@@ -29,6 +29,8 @@ const IDLE_INTERVAL: Duration = Duration::from_secs(20);
 const IDLE_BYTES: u64 = 16 * 1024 * 1024;
 /// How long the first batch after a brake gathers what came since: LiteLLM's data may have been repaired.
 const LINGER: Duration = Duration::from_secs(3);
+/// How long the first batch waits for the position at which the budgets were read: whoever waits for it is told of nothing that is still to come.
+const SETTLE: Duration = Duration::from_secs(3);
 /// Frames taken in a row before anything else is looked at.
 const AT_ONCE: usize = 2048;
 pub(super) struct Receiver {
@@ -47,6 +49,7 @@ pub(super) struct Receiver {
     handed: (Lsn, Instant),
     /// After a brake the first batch waits for what may undo it.
     linger_until: Option<Instant>,
+    settle_until: Instant,
     /// Nothing that commits at or after this position is taken in: a copy made there is to be merged first.
     fence: Option<Lsn>,
     at_fence: bool,
@@ -106,6 +109,7 @@ impl Receiver {
             worked: Duration::ZERO,
             full_since: None,
             linger_until: linger.then(|| Instant::now() + LINGER),
+            settle_until: Instant::now() + SETTLE,
             stage: Stage::new(limits, signatures, handed.0),
             parts,
             committed,
@@ -265,6 +269,9 @@ impl Receiver {
     fn is_due(&self) -> bool {
         if self.stage.is_full() || matches!(self.hold, Some(Holding::Reached(_))) {
             return true;
+        }
+        if Instant::now() < self.settle_until && !self.daemon.budgets.is_settled() {
+            return false;
         }
         if self.stage.has_batch() {
             return self.linger_until.is_none_or(|until| until <= Instant::now());

@@ -691,3 +691,152 @@ async fn verify_finds_what_is_stored_wrong_and_mends_it_and_access_says_why() {
     assert_eq!(run(&pair, &["verify"]).0, 0);
     assert_right(&pair, "after").await;
 }
+
+#[tokio::test]
+async fn a_team_whose_members_have_a_budget_of_its_own_is_closed_at_the_first_start() {
+    let pair = Pair::new().await;
+    pair.litellm(&company()).await;
+    pair.litellm(
+        "update \"LiteLLM_TeamTable\" set spend = 101, metadata = '{\"team_member_budget_id\": \"b\"}' where team_id = 't'",
+    )
+    .await;
+    let daemon = Daemon::with(&pair, &enforcing());
+    pair.settle().await;
+    assert_right(&pair, "at the first start").await;
+    assert_eq!(sees(&pair, "usr_cid").await, 0);
+    // Both in one row of the stream.
+    pair.litellm(
+        "update \"LiteLLM_TeamTable\" set spend = 101, metadata = '{\"team_member_budget_id\": \"b\"}' where team_id = 'u'",
+    )
+    .await;
+    pair.settle().await;
+    assert_right(&pair, "in the stream").await;
+    assert_eq!(sees(&pair, "usr_dan").await, 0);
+    drop(daemon);
+}
+
+#[tokio::test]
+async fn an_increase_that_ends_before_the_others_ends_by_itself_too() {
+    let pair = Pair::new().await;
+    pair.litellm(&company()).await;
+    pair.litellm(&rekey(
+        "k",
+        "metadata = jsonb_build_object('temp_budget_increase', 1, 'temp_budget_expiry', '2999-01-01T00:00:00Z')",
+    ))
+    .await;
+    let _daemon = Daemon::with(&pair, &enforcing());
+    pair.settle().await;
+    // A new budget row, and a member who is linked to it only then.
+    pair.litellm(
+        "insert into \"LiteLLM_BudgetTable\" (budget_id, max_budget, temp_budget_increase, temp_budget_expiry, created_by, updated_by)
+         values ('new', 5, 5, timezone('UTC', now()) + interval '5 s', '', '');
+         update \"LiteLLM_TeamMembership\" set spend = 6, budget_id = 'new' where user_id = 'bob'",
+    )
+    .await;
+    pair.settle().await;
+    assert_eq!(sees(&pair, "usr_bob").await, 2);
+    eventually("the end of the member's increase", || async { sees(&pair, "usr_bob").await == 0 }).await;
+    pair.litellm(&rekey(
+        "k",
+        "spend = 8, metadata = jsonb_build_object('temp_budget_increase', 5, 'temp_budget_expiry', (now() + interval '5 s')::text)",
+    ))
+    .await;
+    pair.settle().await;
+    assert_eq!(sees(&pair, "usr_eve").await, 2);
+    eventually("the end of the key's increase", || async { sees(&pair, "usr_eve").await == 0 }).await;
+}
+
+/// Ann, whose budget is 10 until this moment, and who spent so much by chatting.
+async fn chatting(pair: &Pair, resets_at: &str, spent: f64) -> Daemon {
+    pair.litellm(
+        &[
+            models(),
+            person("ann", "ann@x.test"),
+            change("ann", &format!("max_budget = 10, budget_reset_at = '{resets_at}'")),
+            chats("ann@x.test", spent),
+        ]
+        .concat(),
+    )
+    .await;
+    let daemon = Daemon::with(pair, &with(CHATS));
+    pair.settle().await;
+    pair.settle().await;
+    daemon
+}
+
+#[tokio::test]
+async fn a_customer_whose_spend_goes_back_to_nothing_is_forgotten_for_good() {
+    let pair = Pair::new().await;
+    let mut daemon = chatting(&pair, "2035-01-01", 12.0).await;
+    assert_eq!(sees(&pair, "usr_ann").await, 0);
+    // LiteLLM resets customers without a budget row of their own where max_end_user_budget_id is set.
+    pair.litellm("update \"LiteLLM_EndUserTable\" set spend = 0").await;
+    pair.settle().await;
+    assert_eq!(sees(&pair, "usr_ann").await, 2);
+    assert_eq!(pair.ask("select count(*) from litellm_webui_sync.chat_spend").await, "0");
+    daemon.kill9();
+    let _daemon = Daemon::with(&pair, &with(CHATS));
+    pair.settle().await;
+    assert_eq!(sees(&pair, "usr_ann").await, 2, "after a restart");
+    // One that is called otherwise by now.
+    pair.litellm(&chats("ann@x.test", 12.0)).await;
+    pair.settle().await;
+    pair.litellm("update \"LiteLLM_EndUserTable\" set user_id = 'nobody'").await;
+    pair.settle().await;
+    assert_eq!(sees(&pair, "usr_ann").await, 2);
+    assert_eq!(pair.ask("select count(*) from litellm_webui_sync.chat_spend").await, "0");
+}
+
+#[tokio::test]
+async fn a_reset_by_hand_is_one_also_where_it_moves_the_end_of_the_window() {
+    let pair = Pair::new().await;
+    let _daemon = chatting(&pair, "2035-01-01", 9.0).await;
+    pair.litellm(&change("ann", "spend = 1")).await;
+    pair.settle().await;
+    assert_eq!(sees(&pair, "usr_ann").await, 0);
+    pair.litellm(&change("ann", "spend = 0, budget_reset_at = '2036-01-01'")).await;
+    pair.settle().await;
+    pair.litellm(&change("ann", "spend = 2")).await;
+    pair.settle().await;
+    assert_eq!(sees(&pair, "usr_ann").await, 2);
+}
+
+#[tokio::test]
+async fn nothing_is_said_of_a_moment_that_never_was() {
+    let pair = Pair::new().await;
+    let mut daemon = chatting(&pair, "2026-01-01", 8.0).await;
+    daemon.kill9();
+    pair.litellm(&change("ann", "spend = 1")).await;
+    pair.litellm(&reset("ann", "2036-03-01")).await;
+    pair.litellm(&change("ann", "spend = 3")).await;
+    let _daemon = Daemon::with(&pair, &with(CHATS));
+    pair.settle().await;
+    pair.settle().await;
+    assert_eq!(sees(&pair, "usr_ann").await, 2);
+    assert_eq!(crossed(&pair).await, [""; 0]);
+}
+
+#[tokio::test]
+async fn a_limit_that_goes_and_comes_back_counts_the_same_whether_a_daemon_died_in_between() {
+    let mut seen = Vec::new();
+    for dies in [false, true] {
+        let pair = Pair::new().await;
+        let mut daemon = chatting(&pair, "2026-01-01", 12.0).await;
+        pair.litellm(&reset("ann", "2036-03-01")).await;
+        pair.settle().await;
+        assert_eq!(sees(&pair, "usr_ann").await, 2);
+        pair.litellm(&change("ann", "max_budget = null")).await;
+        pair.settle().await;
+        if dies {
+            daemon.kill9();
+            daemon = Daemon::with(&pair, &with(CHATS));
+            pair.settle().await;
+        }
+        pair.litellm(&change("ann", "max_budget = 10")).await;
+        pair.settle().await;
+        pair.settle().await;
+        seen.push(sees(&pair, "usr_ann").await);
+        drop(daemon);
+    }
+    assert_eq!(seen[0], seen[1]);
+}
