@@ -4,19 +4,21 @@
 //! name); nothing of a user who has neither spent nor been limited. Takes rows of a copy and of the stream alike: a value is absolute, so seeing one again changes nothing, and the
 //! last one wins. Pure: it has no clock and no connection.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
-use super::chats::{Chat, Chats};
+use super::chats::{self, Chats};
+use super::gate::Stored;
 use super::rules::{self, Increase, Kind, Micros, Standing};
 use crate::catalog::TableId;
 use crate::decode::message::TupleValue;
 use crate::decode::{Row, RowKey, reduce};
 use crate::json;
 use crate::postgres::lossy;
+use crate::stage::budget::Window as ChatWindow;
 
 /// Whose standing a change may have changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -135,6 +137,9 @@ pub struct Book {
     chats: Option<Chats>,
     /// The end of the first to end of the temporary increases that came since this was last asked.
     new_moment: Option<Micros>,
+    /// Customers of whom nothing was stored with the checkpoint that the book is ahead of: they had spent nothing by then, unless the stream
+    /// tells nothing of them either.
+    unstored: HashSet<Hash>,
     /// Budget rows by number, 1 and up; numbers are never given back, since rows come and go with people.
     rows: Vec<Option<BudgetRow>>,
     numbers: HashMap<Hash, u32>,
@@ -296,6 +301,9 @@ impl Book {
         let was = self.customers.get(&old.unwrap_or(hash)).map_or(NO_EMAIL, |customer| customer.email);
         let customer = entry(&mut self.customers, old, hash, new);
         customer.email = email;
+        if self.unstored.remove(&hash) {
+            customer.before = 0.0;
+        }
         set_number(&mut customer.spend, spend, 0.0);
         customer.link = link.unwrap_or(customer.link);
         match blocked {
@@ -675,8 +683,20 @@ impl Book {
 
     /// Everybody's chats, as they were stored with the checkpoint that the stream begins at. `in_order`: the stream repeats what
     /// came after it; otherwise this book's numbers are of after a gap, and a window that ended in it is over.
-    pub fn recall(&mut self, stored: &[Chat], in_order: bool, now: Micros) {
-        for chat in stored {
+    pub fn recall(&mut self, stored: &Stored, in_order: bool, now: Micros) {
+        self.unstored.clear();
+        if let Some(chats) = &mut self.chats {
+            chats.recall(in_order.then_some(stored.windows.as_slice()));
+        }
+        if in_order && let Some(chats) = &self.chats {
+            for user in stored.windows.iter().filter_map(|(user, _)| self.users.get(&hash([user]))) {
+                self.unstored.extend(chats.customers_of(user.email));
+            }
+            for chat in &stored.chats {
+                self.unstored.remove(&hash([&chat.customer]));
+            }
+        }
+        for chat in &stored.chats {
             let (hash, email) = (hash([&chat.customer]), email_place(&chat.customer));
             let users: Vec<Hash> =
                 self.chats.as_ref().map(|chats| chats.limited(email).to_vec()).unwrap_or_default();
@@ -705,11 +725,6 @@ impl Book {
             customer.before = if ended { chat.spend } else { chat.before };
             if in_order {
                 customer.spend = chat.spend;
-                for user in users {
-                    if let Some(user) = self.users.get_mut(&user) {
-                        user.reset = chat.resets_at.unwrap_or(NEVER);
-                    }
-                }
             }
             if customer.spend < customer.before {
                 customer.before = customer.spend.max(0.0);
@@ -740,9 +755,34 @@ impl Book {
         (customers, users)
     }
 
-    /// The users with a limit for whom a customer's chats count.
-    pub(super) fn counting(&self, customer: &str) -> &[Hash] {
-        self.chats.as_ref().map(|chats| chats.limited(email_place(customer))).unwrap_or_default()
+    /// The users whose windows are to be stored.
+    pub fn take_windows(&mut self) -> Vec<Hash> {
+        self.chats.as_mut().map(Chats::take_windows).unwrap_or_default()
+    }
+
+    /// What is to be stored of a user's window. `None`: nothing counts for them.
+    pub fn window(&self, hash: &Hash) -> Option<ChatWindow> {
+        self.chats.as_ref()?;
+        self.users.get(hash).filter(|user| chats::is_limited(user)).map(chats::window)
+    }
+
+    /// All users whose windows are to be stored.
+    pub fn windowed(&self) -> Vec<Hash> {
+        self.users.keys().filter(|hash| self.window(hash).is_some()).copied().collect()
+    }
+
+    /// The stream is where this is: what users' rows were before is told by nothing else any more.
+    pub fn settle(&mut self) {
+        if let Some(chats) = &mut self.chats {
+            chats.recall(None);
+        }
+        self.unstored.clear();
+    }
+
+    /// Whether what this user's e-mail spent counts for them.
+    pub(super) fn has_chats(&self, user: &Hash) -> bool {
+        let email = self.users.get(user).map_or(NO_EMAIL, |user| user.email);
+        self.chats.as_ref().is_some_and(|chats| !chats.customers_of(email).is_empty())
     }
 
     /// What is to be stored of a customer's chats. `None`: they count for nobody.

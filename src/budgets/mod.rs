@@ -244,7 +244,7 @@ impl Budgets {
         let now = now();
         let Some(gate) = gate else { return gate::nothing_counts(stored) };
         gate.resume(book, stored, *through, in_order, now);
-        Moves { crossings: gate.crossings(book, now), chats: Vec::new() }
+        Moves { crossings: gate.crossings(book, now), ..Moves::default() }
     }
 
     /// What the target was found to have stored is not what was last said: it is said again.

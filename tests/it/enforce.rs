@@ -568,6 +568,18 @@ async fn chats_are_counted_exactly_once_whatever_dies_in_between() {
                 victim.kill9();
             }
             let which = random.random_range(0..3);
+            if random.random_bool(0.3) {
+                // What says nothing of a window, and is sent again all the same.
+                let set = ["user_alias = coalesce(user_alias, '') || 'x'", "spend = spend + 1"];
+                pair.litellm(&change(names[which], set.choose(&mut random).unwrap())).await;
+            }
+            if random.random_bool(0.15) {
+                // The daemon goes on with what it knows.
+                pair.ask(
+                    "select count(pg_terminate_backend(pid)) from pg_stat_activity where application_name like 'litellm-webui-sync%'",
+                )
+                .await;
+            }
             if random.random_bool(0.25) {
                 month += 1;
                 window[which] = 0;
@@ -765,6 +777,32 @@ async fn chatting(pair: &Pair, resets_at: &str, spent: f64) -> Daemon {
 }
 
 #[tokio::test]
+async fn a_row_that_says_nothing_spent_yet_is_no_reset_when_it_is_told_again() {
+    let pair = Pair::new().await;
+    let mut daemon = chatting(&pair, "2035-01-01", 8.0).await;
+    daemon.kill9();
+    pair.litellm(&change("ann", "user_alias = 'Ann'")).await;
+    pair.litellm(&change("ann", "spend = 1")).await;
+    pair.litellm(&chats("ann@x.test", 9.0)).await;
+    let mut daemon = Daemon::with(&pair, &with(CHATS));
+    pair.settle().await;
+    pair.settle().await;
+    assert_eq!(sees(&pair, "usr_ann").await, 0, "9 and 1 of 10");
+    // While one that does say so is.
+    daemon.kill9();
+    pair.litellm(&change("ann", "spend = 0")).await;
+    pair.litellm(&change("ann", "spend = 2")).await;
+    pair.litellm(&chats("ann@x.test", 16.9)).await;
+    let _daemon = Daemon::with(&pair, &with(CHATS));
+    pair.settle().await;
+    pair.settle().await;
+    assert_eq!(sees(&pair, "usr_ann").await, 2, "7.9 and 2 of 10");
+    pair.litellm(&chats("ann@x.test", 17.0)).await;
+    pair.settle().await;
+    assert_eq!(sees(&pair, "usr_ann").await, 0, "8 and 2 of 10");
+}
+
+#[tokio::test]
 async fn a_customer_whose_spend_goes_back_to_nothing_is_forgotten_for_good() {
     let pair = Pair::new().await;
     let mut daemon = chatting(&pair, "2035-01-01", 12.0).await;
@@ -839,4 +877,31 @@ async fn a_limit_that_goes_and_comes_back_counts_the_same_whether_a_daemon_died_
         drop(daemon);
     }
     assert_eq!(seen[0], seen[1]);
+}
+
+#[tokio::test]
+async fn a_window_that_ended_while_no_daemon_ran_is_over_also_for_a_customer_who_was_new() {
+    let pair = Pair::new().await;
+    let mut daemon = chatting(&pair, "2026-01-01", 0.0).await;
+    daemon.kill9();
+    pair.litellm(&chats("ann@x.test", 9.0)).await;
+    pair.litellm(&reset("ann", "2026-03-01")).await;
+    pair.litellm(&chats("ann@x.test", 18.9)).await;
+    let mut daemon = Daemon::with(&pair, &with(CHATS));
+    pair.settle().await;
+    assert_eq!(sees(&pair, "usr_ann").await, 2, "9.9 since the reset");
+    assert_eq!(crossed(&pair).await, [""; 0]);
+    pair.litellm(&chats("ann@x.test", 19.0)).await;
+    pair.settle().await;
+    assert_eq!(sees(&pair, "usr_ann").await, 0);
+    // The other way round: what is spent after a reset counts.
+    pair.litellm("delete from \"LiteLLM_EndUserTable\"").await;
+    pair.settle().await;
+    daemon.kill9();
+    pair.litellm(&reset("ann", "2026-04-01")).await;
+    pair.litellm(&chats("ann@x.test", 9.0)).await;
+    pair.litellm(&chats("ann@x.test", 10.0)).await;
+    let _daemon = Daemon::with(&pair, &with(CHATS));
+    pair.settle().await;
+    assert_eq!(sees(&pair, "usr_ann").await, 0, "10 since the reset");
 }
