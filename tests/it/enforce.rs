@@ -905,3 +905,130 @@ async fn a_window_that_ended_while_no_daemon_ran_is_over_also_for_a_customer_who
     pair.settle().await;
     assert_eq!(sees(&pair, "usr_ann").await, 0, "10 since the reset");
 }
+
+#[tokio::test]
+async fn what_the_brake_held_closes_once_it_is_approved_and_only_once() {
+    let pair = Pair::new().await;
+    pair.litellm(&(models() + &people("p", 60) + "update \"LiteLLM_UserTable\" set max_budget = 10")).await;
+    let daemon = Daemon::with(&pair, &enforcing());
+    pair.settle().await;
+    pair.litellm(&change_all("max_budget = 0")).await;
+    let Waited::Failed { reason } = pair.wait().await else { panic!("it passed") };
+    let id: String =
+        reason.split("approve ").nth(1).unwrap().chars().take_while(char::is_ascii_digit).collect();
+    pair.litellm(&flush("UserTable", "1", "user_id = 'p1'")).await;
+    assert_eq!(run(&pair, &["approve", &id]).0, 0);
+    crate::support::within(std::time::Duration::from_secs(60), "the approved batch", || async {
+        daemon.get("/readyz").0 == 200
+    })
+    .await;
+    pair.settle().await;
+    assert_right(&pair, "approved").await;
+    assert_eq!(sees(&pair, "usr_p1").await, 0);
+    assert_eq!(crossed(&pair).await.len(), 60);
+}
+
+#[tokio::test]
+async fn two_users_of_one_email_have_a_window_each() {
+    let mut seen = Vec::new();
+    for dies in [false, true] {
+        let pair = Pair::new().await;
+        pair.litellm(
+            &[
+                models(),
+                person("ann", "ann@x.test"),
+                person("two", "Ann@X.test"),
+                change("ann", "max_budget = 10, budget_reset_at = '2026-01-01'"),
+                change("two", "max_budget = 10, budget_reset_at = '2036-01-01'"),
+                chats("ann@x.test", 12.0),
+            ]
+            .concat(),
+        )
+        .await;
+        let mut daemon = Daemon::with(&pair, &with(CHATS));
+        pair.settle().await;
+        pair.settle().await;
+        if dies {
+            daemon.kill9();
+        }
+        pair.litellm(&reset("ann", "2026-02-01")).await;
+        if dies {
+            daemon = Daemon::with(&pair, &with(CHATS));
+        }
+        pair.settle().await;
+        seen.push((
+            sees(&pair, "usr_ann").await,
+            pair.ask("select string_agg(id, ' ' order by id) from litellm_webui_sync.budget_closed").await,
+        ));
+        drop(daemon);
+    }
+    assert_eq!(seen[0], seen[1]);
+    assert_eq!(seen[0], (2, String::new()));
+}
+
+#[tokio::test]
+async fn what_a_table_or_a_key_does_changes_nothing_of_who_is_closed() {
+    let pair = Pair::new().await;
+    pair.litellm(&company()).await;
+    let mut daemon = Daemon::with(&pair, &with(CHATS));
+    pair.settle().await;
+    let steps: &[&str] = &[
+        "update \"LiteLLM_UserTable\" set spend = 10 where user_id = 'ann'",
+        "update \"LiteLLM_UserTable\" set user_id = 'anna' where user_id = 'ann'",
+        "begin; truncate \"LiteLLM_TeamMembership\"; insert into \"LiteLLM_TeamMembership\" (user_id, team_id, budget_id, spend) values ('bob', 't', 'b', 6), ('cid', 't', null, 3); commit",
+        "begin; delete from \"LiteLLM_BudgetTable\" where budget_id = 'b-o' and false; update \"LiteLLM_OrganizationTable\" set spend = 60; commit",
+        "update \"LiteLLM_BudgetTable\" set budget_id = 'moved' where budget_id = 'b'",
+        "update \"LiteLLM_TeamTable\" set metadata = '{\"team_member_budget_id\": \"late\"}' where team_id = 't'",
+        "insert into \"LiteLLM_BudgetTable\" (budget_id, max_budget, created_by, updated_by) values ('late', 2, '', '')",
+        "update \"LiteLLM_VerificationToken\" set spend = 9",
+        "update \"LiteLLM_VerificationToken\" set token = encode(sha256(convert_to(token, 'UTF8')), 'hex')",
+        "insert into \"LiteLLM_EndUserTable\" (user_id, spend) select 'fay@x.test', 11",
+        "truncate \"LiteLLM_EndUserTable\"",
+        "begin; insert into \"LiteLLM_EndUserTable\" (user_id, spend) select 'c' || n || '@x.test', 1 from generate_series(1, 15000) n; update \"LiteLLM_UserTable\" set spend = 10 where user_id = 'eve'; insert into \"LiteLLM_UserTable\" (user_id, user_email, spend, max_budget) select 'n' || n, null, 0, 1 from generate_series(1, 12000) n; update \"LiteLLM_UserTable\" set spend = 0 where user_id = 'eve'; update \"LiteLLM_UserTable\" set spend = 20 where user_id = 'dan'; commit",
+        "delete from \"LiteLLM_UserTable\" where user_id like 'n%'",
+        "delete from \"LiteLLM_UserTable\" where user_id = 'dan'",
+        "insert into \"LiteLLM_UserTable\" (user_id, user_email, spend, max_budget) values ('dan', 'dan@x.test', 'Infinity', 1)",
+        "update \"LiteLLM_UserTable\" set spend = -5, max_budget = -10 where user_id = 'fay'",
+        "update \"LiteLLM_UserTable\" set spend = 'NaN' where user_id = 'dan'",
+    ];
+    for (place, step) in steps.iter().enumerate() {
+        pair.litellm(step).await;
+        if place % 3 == 2 {
+            daemon.kill9();
+            daemon = Daemon::with(&pair, &with(CHATS));
+        }
+        pair.settle().await;
+        if !step.contains("EndUser") || step.contains("truncate") {
+            assert_right(&pair, step).await;
+        }
+    }
+    assert_eq!(run(&pair, &["verify"]).0, 0);
+    let doubled = "select count(*) from (select operation, lag(operation) over (partition by record_id, coalesce(new_data, old_data) ->> 'kind' order by id) as before
+                                       from litellm_webui_sync.sync_audit where operation like 'BUDGET%') one where operation = before";
+    assert_eq!(pair.ask(doubled).await, "0");
+    drop(daemon);
+}
+
+#[tokio::test]
+async fn a_window_that_ended_in_a_gap_is_over_after_it() {
+    let pair = Pair::new().await;
+    let mut daemon = chatting(&pair, "2026-01-01", 8.0).await;
+    daemon.kill9();
+    eventually("the slot to be free", || async {
+        pair.ask_litellm("select count(*) from pg_replication_slots where active").await == "0"
+    })
+    .await;
+    pair.ask_litellm("select count(pg_drop_replication_slot(slot_name)) from pg_replication_slots").await;
+    pair.litellm(&reset("ann", "2036-01-01")).await;
+    pair.litellm(&chats("ann@x.test", 17.9)).await;
+    let mut daemon = Daemon::with(&pair, &with(CHATS));
+    pair.settle().await;
+    pair.settle().await;
+    assert_eq!(sees(&pair, "usr_ann").await, 2, "9.9 since the gap began");
+    daemon.kill9();
+    pair.litellm(&chats("ann@x.test", 18.0)).await;
+    let _daemon = Daemon::with(&pair, &with(CHATS));
+    pair.settle().await;
+    assert_eq!(sees(&pair, "usr_ann").await, 0);
+    assert_eq!(run(&pair, &["verify"]).0, 0);
+}
