@@ -47,8 +47,10 @@ files! {
     CUSTOMER_NAMES = "budgets/customer_names.sql";
     STORE_BUDGETS = "mirror/store_budgets.sql";
     STORE_CHATS = "mirror/store_chats.sql";
+    STORE_WINDOWS = "mirror/store_windows.sql";
     STORED_BUDGETS = "mirror/stored_budgets.sql";
     STORED_CHATS = "mirror/stored_chats.sql";
+    STORED_WINDOWS = "mirror/stored_windows.sql";
     REACH = "mirror/reach.sql";
     TEAM_ROSTER = "mirror/team_roster.sql";
     TEAM_PEOPLE = "mirror/team_people.sql";

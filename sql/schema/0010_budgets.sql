@@ -27,5 +27,13 @@ create table chat_spend (
 comment on table chat_spend is 'LiteLLM''s customers who are people with a budget, by their e-mail, where budgets.chats is "customer": their spend at the checkpoint.';
 comment on column chat_spend.counted_from is 'What was spent before the window of the user''s budget, which ends at resets_at: only the rest counts.';
 
+create table chat_window (
+    user_id   text collate "C" primary key,
+    resets_at timestamptz,
+    has_spent boolean not null
+);
+comment on table chat_window is 'LiteLLM''s users with a budget and an e-mail, where budgets.chats is "customer": how their rows were at the checkpoint, so that a reset is told from a row that is sent again.';
+comment on column chat_window.has_spent is 'Their own spend was more than 0.';
+
 alter table policy add column plain_ids boolean not null default false;
 comment on column policy.plain_ids is 'New accounts get LiteLLM''s user_id as their id, where Open WebUI can hold it.';

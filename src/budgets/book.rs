@@ -4,19 +4,21 @@
 //! name); nothing of a user who has neither spent nor been limited. Takes rows of a copy and of the stream alike: a value is absolute, so seeing one again changes nothing, and the
 //! last one wins. Pure: it has no clock and no connection.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
-use super::chats::{Chat, Chats};
+use super::chats::{self, Chats};
+use super::gate::Stored;
 use super::rules::{self, Increase, Kind, Micros, Standing};
 use crate::catalog::TableId;
 use crate::decode::message::TupleValue;
 use crate::decode::{Row, RowKey, reduce};
 use crate::json;
 use crate::postgres::lossy;
+use crate::stage::budget::Window as ChatWindow;
 
 /// Whose standing a change may have changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,6 +27,8 @@ pub enum Touch {
     One(Kind, Hash),
     /// From its old key to its new one.
     Moved(Kind, Hash, Hash),
+    /// Of a team, from its old key where it had another one, and of everybody in it.
+    TeamAndMembers(Option<Hash>, Hash),
     Everybody,
 }
 
@@ -131,6 +135,11 @@ pub struct Book {
     window_spend: HashMap<Hash, (Micros, f64)>,
     /// Whose chats count for whom, where they do.
     chats: Option<Chats>,
+    /// The end of the first to end of the temporary increases that came since this was last asked.
+    new_moment: Option<Micros>,
+    /// Customers of whom nothing was stored with the checkpoint that the book is ahead of: they had spent nothing by then, unless the stream
+    /// tells nothing of them either.
+    unstored: HashSet<Hash>,
     /// Budget rows by number, 1 and up; numbers are never given back, since rows come and go with people.
     rows: Vec<Option<BudgetRow>>,
     numbers: HashMap<Hash, u32>,
@@ -193,7 +202,7 @@ impl Book {
             ("LiteLLM_TeamTable", &[spend, limit, soft, reset, metadata, limits]) => {
                 let members_default = self.team(hash, old, [spend, limit, soft, reset], metadata);
                 self.set_windows(Kind::Team, row.key_parts().next().as_deref(), (old, hash), limits);
-                if members_default { Touch::Everybody } else { touched(Kind::Team) }
+                if members_default { Touch::TeamAndMembers(old, hash) } else { touched(Kind::Team) }
             }
             ("LiteLLM_BudgetTable", &[limit, soft, reset, amount, expiry]) => {
                 let is_known = self.numbers.contains_key(&hash);
@@ -201,6 +210,7 @@ impl Book {
                 let amount = number_of(amount);
                 let increase =
                     amount.zip(moment_of(expiry)).map(|(amount, expiry)| Increase { amount, expiry });
+                self.comes(increase);
                 let row = BudgetRow {
                     limit: number_of(limit),
                     soft: number_of(soft),
@@ -291,6 +301,9 @@ impl Book {
         let was = self.customers.get(&old.unwrap_or(hash)).map_or(NO_EMAIL, |customer| customer.email);
         let customer = entry(&mut self.customers, old, hash, new);
         customer.email = email;
+        if self.unstored.remove(&hash) {
+            customer.before = 0.0;
+        }
         set_number(&mut customer.spend, spend, 0.0);
         customer.link = link.unwrap_or(customer.link);
         match blocked {
@@ -370,7 +383,9 @@ impl Book {
             TupleValue::Unchanged => {}
             TupleValue::Null => drop(self.increases.remove(&hash)),
             TupleValue::Text(bytes) => {
-                match increase_of(bytes) {
+                let increase = increase_of(bytes);
+                self.comes(increase);
+                match increase {
                     Some(increase) => drop(self.increases.insert(hash, increase)),
                     // Nearly always, and nearly always there is none at all.
                     None if self.increases.is_empty() => {}
@@ -656,10 +671,32 @@ impl Book {
             .min()
     }
 
+    fn comes(&mut self, increase: Option<Increase>) {
+        let moment = increase.map(|one| one.expiry);
+        self.new_moment = self.new_moment.into_iter().chain(moment).min();
+    }
+
+    /// The first moment at which somebody's standing changes by itself because of what came since this was last asked.
+    pub fn take_new_moment(&mut self) -> Option<Micros> {
+        self.new_moment.take()
+    }
+
     /// Everybody's chats, as they were stored with the checkpoint that the stream begins at. `in_order`: the stream repeats what
     /// came after it; otherwise this book's numbers are of after a gap, and a window that ended in it is over.
-    pub fn recall(&mut self, stored: &[Chat], in_order: bool, now: Micros) {
-        for chat in stored {
+    pub fn recall(&mut self, stored: &Stored, in_order: bool, now: Micros) {
+        self.unstored.clear();
+        if let Some(chats) = &mut self.chats {
+            chats.recall(in_order.then_some(stored.windows.as_slice()));
+        }
+        if in_order && let Some(chats) = &self.chats {
+            for user in stored.windows.iter().filter_map(|(user, _)| self.users.get(&hash([user]))) {
+                self.unstored.extend(chats.customers_of(user.email));
+            }
+            for chat in &stored.chats {
+                self.unstored.remove(&hash([&chat.customer]));
+            }
+        }
+        for chat in &stored.chats {
             let (hash, email) = (hash([&chat.customer]), email_place(&chat.customer));
             let users: Vec<Hash> =
                 self.chats.as_ref().map(|chats| chats.limited(email).to_vec()).unwrap_or_default();
@@ -688,11 +725,6 @@ impl Book {
             customer.before = if ended { chat.spend } else { chat.before };
             if in_order {
                 customer.spend = chat.spend;
-                for user in users {
-                    if let Some(user) = self.users.get_mut(&user) {
-                        user.reset = chat.resets_at.unwrap_or(NEVER);
-                    }
-                }
             }
             if customer.spend < customer.before {
                 customer.before = customer.spend.max(0.0);
@@ -711,7 +743,46 @@ impl Book {
                 }
             }
         }
-        chats.take_touched()
+        let (customers, users) = chats.take_touched();
+        for hash in &customers {
+            // Whoever they count for next counts all of it, as at the first sight: that is how it is stored, too.
+            if let Some(customer) = self.customers.get_mut(hash)
+                && chats.limited(customer.email).is_empty()
+            {
+                customer.before = 0.0;
+            }
+        }
+        (customers, users)
+    }
+
+    /// The users whose windows are to be stored.
+    pub fn take_windows(&mut self) -> Vec<Hash> {
+        self.chats.as_mut().map(Chats::take_windows).unwrap_or_default()
+    }
+
+    /// What is to be stored of a user's window. `None`: nothing counts for them.
+    pub fn window(&self, hash: &Hash) -> Option<ChatWindow> {
+        self.chats.as_ref()?;
+        self.users.get(hash).filter(|user| chats::is_limited(user)).map(chats::window)
+    }
+
+    /// All users whose windows are to be stored.
+    pub fn windowed(&self) -> Vec<Hash> {
+        self.users.keys().filter(|hash| self.window(hash).is_some()).copied().collect()
+    }
+
+    /// The stream is where this is: what users' rows were before is told by nothing else any more.
+    pub fn settle(&mut self) {
+        if let Some(chats) = &mut self.chats {
+            chats.recall(None);
+        }
+        self.unstored.clear();
+    }
+
+    /// Whether what this user's e-mail spent counts for them.
+    pub(super) fn has_chats(&self, user: &Hash) -> bool {
+        let email = self.users.get(user).map_or(NO_EMAIL, |user| user.email);
+        self.chats.as_ref().is_some_and(|chats| !chats.customers_of(email).is_empty())
     }
 
     /// What is to be stored of a customer's chats. `None`: they count for nobody.

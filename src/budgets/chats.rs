@@ -5,8 +5,9 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::book::{Hash, NEVER, NO_EMAIL, User};
+use super::book::{self, Hash, NEVER, NO_EMAIL, User};
 use super::rules::Micros;
+use crate::stage::budget::Window;
 
 /// What is stored of a customer whose chats count for somebody, with the checkpoint up to which it holds.
 #[derive(Debug, Clone, PartialEq)]
@@ -21,8 +22,12 @@ pub struct Chat {
 }
 
 /// Somebody without a limit has nothing that chats could count against.
-fn is_limited(user: &User) -> bool {
+pub(super) fn is_limited(user: &User) -> bool {
     user.email != NO_EMAIL && !user.limit.is_nan()
+}
+
+pub(super) fn window(user: &User) -> Window {
+    Window { resets_at: (user.reset != NEVER).then_some(user.reset), has_spent: user.spend > 0.0 }
 }
 
 #[derive(Debug, Default)]
@@ -34,6 +39,13 @@ pub(super) struct Chats {
     ending: Vec<(u64, Option<Micros>)>,
     touched: HashSet<Hash>,
     touched_users: HashSet<Hash>,
+    /// Users whose windows are other ones by now.
+    windows: HashSet<Hash>,
+    /// The windows at the checkpoint of those of whom the stream has not told yet, while the book is ahead of it; whoever is not among
+    /// them had none.
+    recalled: Option<HashMap<Hash, Window>>,
+    /// Of whom it has told.
+    told: HashSet<Hash>,
 }
 
 impl Chats {
@@ -49,6 +61,10 @@ impl Chats {
     pub(super) fn user_changed(&mut self, old: Hash, new: Hash, was: Option<User>, is: User) {
         let was = was.filter(is_limited);
         let is = Some(is).filter(is_limited);
+        if was.as_ref().map(window) != is.as_ref().map(window) || old != new {
+            self.windows.extend([old, new]);
+        }
+        let recalled = self.recalled_of(old, new);
         if (was.map(|was| (old, was.email))) != (is.map(|is| (new, is.email))) {
             if let Some(was) = was {
                 self.user_gone(old, was);
@@ -58,21 +74,46 @@ impl Chats {
                 self.touch(is.email);
             }
         }
-        let (Some(was), Some(is)) = (was.filter(|was| is.is_some_and(|is| was.email == is.email)), is) else {
-            return;
-        };
-        if was.reset != NEVER && is.reset > was.reset {
-            self.ending.push((is.email, Some(was.reset)));
-        } else if was.spend > 0.0 && is.spend == 0.0 {
-            // By hand.
+        let same = was.filter(|was| is.is_some_and(|is| was.email == is.email));
+        let Some(is) = is else { return };
+        let Some(before) = recalled.unwrap_or_else(|| same.as_ref().map(window)) else { return };
+        if before.has_spent && is.spend == 0.0 {
+            // By LiteLLM, whose clock may be another one than its database's, or by hand.
             self.ending.push((is.email, None));
+        } else if let Some(reset) = before.resets_at.filter(|reset| is.reset > *reset) {
+            self.ending.push((is.email, Some(reset)));
         }
-        if was.reset != is.reset {
+        if before.resets_at != window(&is).resets_at {
             self.touch(is.email);
         }
     }
 
+    /// What a user's window was at the checkpoint, at the first that the stream says of them after it.
+    fn recalled_of(&mut self, old: Hash, new: Hash) -> Option<Option<Window>> {
+        let recalled = self.recalled.as_mut()?;
+        let is_first = self.told.insert(old);
+        self.told.insert(new);
+        is_first.then(|| recalled.remove(&old))
+    }
+
+    /// Begins from the windows of the checkpoint. `None`: the book is where the stream is.
+    pub(super) fn recall(&mut self, windows: Option<&[(String, Window)]>) {
+        self.told.clear();
+        self.recalled = windows
+            .map(|windows| windows.iter().map(|(user, window)| (book::hash([user]), *window)).collect());
+    }
+
+    /// Users since this was last asked.
+    pub(super) fn take_windows(&mut self) -> Vec<Hash> {
+        self.windows.drain().collect()
+    }
+
     pub(super) fn user_gone(&mut self, hash: Hash, was: User) {
+        self.windows.insert(hash);
+        if let Some(recalled) = &mut self.recalled {
+            recalled.remove(&hash);
+            self.told.insert(hash);
+        }
         self.touch(was.email);
         if let Some(users) = self.users.get_mut(&was.email) {
             users.retain(|user| *user != hash);
@@ -86,7 +127,11 @@ impl Chats {
         for email in self.users.keys().copied().collect::<Vec<_>>() {
             self.touch(email);
         }
+        self.windows.extend(self.users.values().flatten());
         self.users.clear();
+        if let Some(recalled) = &mut self.recalled {
+            recalled.clear();
+        }
     }
 
     pub(super) fn customer_changed(&mut self, (old, was): (Hash, u64), (new, is): (Hash, u64)) {

@@ -9,13 +9,15 @@ use std::collections::{HashMap, HashSet};
 use super::book::{self, Book, Hash, Touch};
 use super::chats::Chat;
 use super::rules::{Kind, Micros, Standing};
-use crate::stage::budget::{ChatSpend, Closed, Crossing, Moves};
+use crate::stage::budget::{ChatSpend, ChatWindow, Closed, Crossing, Moves, Window};
 
 /// What is stored in the target, as of its checkpoint.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Stored {
     pub closed: Vec<StoredClosed>,
     pub chats: Vec<Chat>,
+    /// Of users, by their ids.
+    pub windows: Vec<(String, Window)>,
 }
 
 /// A budget that is stored as used up.
@@ -49,6 +51,11 @@ pub(super) fn nothing_counts(stored: &Stored) -> Moves {
     Moves {
         crossings: stored.closed.iter().map(open).collect(),
         chats: stored.chats.iter().map(forget).collect(),
+        windows: stored
+            .windows
+            .iter()
+            .map(|(user, _)| ChatWindow { user: user.clone(), now: None })
+            .collect(),
     }
 }
 
@@ -72,8 +79,12 @@ pub(super) struct Gate {
     everybody: bool,
     /// Customers whose chats are to be stored.
     chats: HashSet<Hash>,
+    /// Users whose windows are.
+    windows: HashSet<Hash>,
     /// The book was read ahead of the stream: before this position it tells of no moment that ever was.
     settled: u64,
+    /// Users whose chats are those of the checkpoint, while the rest of the book is ahead of it: before that position nothing is said of them.
+    rewound: HashSet<(Kind, Hash)>,
     /// When somebody's standing next changes by itself.
     due: Option<Micros>,
 }
@@ -88,21 +99,30 @@ impl Gate {
         match touch {
             Touch::Nobody => {}
             Touch::Everybody => self.everybody = true,
+            Touch::TeamAndMembers(old, new) => {
+                self.everybody = true;
+                let own = old.map_or(Touch::One(Kind::Team, new), |old| Touch::Moved(Kind::Team, old, new));
+                self.note(book, own, id);
+            }
             Touch::Moved(kind, old, new) => {
                 self.touched.insert((kind, old));
-                self.ids.remove(&(kind, old));
                 self.note(book, Touch::One(kind, new), id);
             }
             Touch::One(kind, hash) => {
                 self.touched.insert((kind, hash));
                 let Some(id) = id else { return };
-                if book.is_indirect(kind, &hash) || self.closes(book, kind, &hash, Micros::MAX).is_some() {
+                // Forgotten where all was said of them.
+                if self.is_needed(book, kind, &hash) {
                     self.ids.entry((kind, hash)).or_insert_with(|| id.into_boxed_str());
-                } else {
-                    self.ids.remove(&(kind, hash));
                 }
             }
         }
+    }
+
+    /// Whether other rows than their own, or the time, may bring about that they are to be spoken of.
+    fn is_needed(&self, book: &Book, kind: Kind, hash: &Hash) -> bool {
+        book.standing(kind, hash, Micros::MAX).is_some()
+            && (book.is_indirect(kind, hash) || self.closes(book, kind, hash, Micros::MAX).is_some())
     }
 
     fn closes(&self, book: &Book, kind: Kind, hash: &Hash, now: Micros) -> Option<Standing> {
@@ -128,9 +148,20 @@ impl Gate {
             ((one.kind, one.hash()), Said { id, team, limit, resets_at })
         };
         self.closed = stored.closed.iter().map(said).collect();
-        book.recall(&stored.chats, in_order, now);
+        book.recall(stored, in_order, now);
         // What was noted while it was read is stored, or is about to be.
         let _ = book.committed(Micros::MIN);
+        let _ = book.take_windows();
+        self.windows = book.windowed().into_iter().collect();
+        for (user, window) in &stored.windows {
+            let hash = book::hash([user]);
+            self.ids.entry((Kind::User, hash)).or_insert_with(|| user.as_str().into());
+            if book.window(&hash).as_ref() == Some(window) {
+                self.windows.remove(&hash);
+            } else {
+                self.windows.insert(hash);
+            }
+        }
         self.chats = book.chatting().into_iter().collect();
         for chat in &stored.chats {
             let hash = book::hash([&chat.customer]);
@@ -145,6 +176,16 @@ impl Gate {
         self.touched.clear();
         self.everybody = true;
         self.settled = settled;
+        self.rewound.clear();
+        if in_order && settled > 0 {
+            let users = stored.windows.iter().map(|(user, _)| book::hash([user]));
+            self.rewound.extend(users.filter(|user| book.has_chats(user)).map(|user| (Kind::User, user)));
+        }
+    }
+
+    /// Whether the stream is where the book is.
+    pub(super) fn is_settled(&self) -> bool {
+        self.settled == 0
     }
 
     /// What the table says of these is something else than was last said.
@@ -159,13 +200,22 @@ impl Gate {
             .collect();
         self.closed = table;
         self.chats.extend(stored.chats.iter().map(|chat| book::hash([&chat.customer])));
+        for (user, _) in &stored.windows {
+            let hash = book::hash([user]);
+            self.ids.entry((Kind::User, hash)).or_insert_with(|| user.as_str().into());
+            self.windows.insert(hash);
+        }
         self.everybody = true;
     }
 
     /// A transaction that was committed `at` this time was taken in.
     pub(super) fn committed(&mut self, book: &mut Book, at: Micros) {
+        if let Some(moment) = book.take_new_moment() {
+            self.due = Some(self.due.map_or(moment, |due| due.min(moment)));
+        }
         let (customers, users) = book.committed(at);
         self.chats.extend(customers);
+        self.windows.extend(book.take_windows());
         self.touched.extend(users.into_iter().map(|user| (Kind::User, user)));
     }
 
@@ -174,20 +224,43 @@ impl Gate {
         self.everybody
             || !self.touched.is_empty()
             || !self.chats.is_empty()
+            || !self.windows.is_empty()
             || self.due.is_some_and(|due| due <= now)
     }
 
     /// What is to be said at this position.
-    pub(super) fn say(&mut self, book: &Book, position: u64, now: Micros) -> Moves {
-        if position < self.settled || !self.is_due(now) {
+    pub(super) fn say(&mut self, book: &mut Book, position: u64, now: Micros) -> Moves {
+        if position < self.settled {
             return Moves::default();
         }
+        if self.settled > 0 {
+            self.settled = 0;
+            book.settle();
+        }
+        self.touched.extend(self.rewound.drain());
+        if !self.is_due(now) {
+            return Moves::default();
+        }
+        let mut spoken_of: Vec<(Kind, Hash)> = self.touched.iter().copied().collect();
         let chats = std::mem::take(&mut self.chats).into_iter().filter_map(|hash| {
-            let customer = self.ids.get(&(Kind::Customer, hash))?.to_string();
-            Some(ChatSpend { customer, now: book.chat(&hash) })
+            let (who, now) = ((Kind::Customer, hash), book.chat(&hash));
+            spoken_of.push(who);
+            Some(ChatSpend { customer: self.ids.get(&who)?.to_string(), now })
         });
         let chats = chats.collect();
-        Moves { crossings: self.crossings(book, now), chats }
+        let windows = std::mem::take(&mut self.windows).into_iter().filter_map(|hash| {
+            let (who, now) = ((Kind::User, hash), book.window(&hash));
+            spoken_of.push(who);
+            Some(ChatWindow { user: self.ids.get(&who)?.to_string(), now })
+        });
+        let windows = windows.collect();
+        let crossings = self.crossings(book, now);
+        for who in spoken_of {
+            if !self.is_needed(book, who.0, &who.1) {
+                self.ids.remove(&who);
+            }
+        }
+        Moves { crossings, chats, windows }
     }
 
     /// Who is closed, or open again, since that was last said: whatever the position.
@@ -220,6 +293,9 @@ impl Gate {
 
     fn crossing(&mut self, book: &Book, who: (Kind, Hash), now: Micros) -> Option<Crossing> {
         let (kind, hash) = who;
+        if self.rewound.contains(&who) {
+            return None;
+        }
         let Some(standing) = self.closes(book, kind, &hash, now) else {
             let Said { id, team, .. } = self.closed.remove(&who)?;
             return Some(Crossing { kind: kind.name(), id, team, closed: None });

@@ -27,7 +27,7 @@ use crate::postgres::lossy::Text;
 use crate::postgres::quote_ident;
 use crate::source::{Source, SourceTable};
 use crate::sql;
-use crate::stage::budget::Crossing;
+use crate::stage::budget::{Crossing, Window};
 use crate::target::{QUICK, Target, within};
 
 /// The snapshot delays LiteLLM's own index builds, and the stream waits: no longer than this.
@@ -151,7 +151,7 @@ pub async fn follows_customers(
 
 /// What the target has stored of all this, as of its checkpoint.
 pub async fn stored(target: &Target) -> Result<Stored> {
-    let (closed, chats) = mirror::budgets::stored(target).await?;
+    let (closed, chats, windows) = mirror::budgets::stored(target).await?;
     let closed = closed.into_iter().filter_map(|(kind, id, team, limit, resets_at)| {
         let kind = Kind::ALL.into_iter().find(|one| one.name() == kind)?;
         Some(StoredClosed { kind, id, team, limit, resets_at })
@@ -162,7 +162,9 @@ pub async fn stored(target: &Target) -> Result<Stored> {
         before,
         resets_at,
     });
-    Ok(Stored { closed: closed.collect(), chats: chats.collect() })
+    let windows =
+        windows.into_iter().map(|(user, has_spent, resets_at)| (user, Window { resets_at, has_spent }));
+    Ok(Stored { closed: closed.collect(), chats: chats.collect(), windows: windows.collect() })
 }
 
 /// What was read at the point that the target was at, against what is stored there: who is to be closed or opened, and the customers whose

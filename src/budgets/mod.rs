@@ -192,6 +192,8 @@ struct Inside {
     source: Option<(uuid::Uuid, i32)>,
     /// Everything up to here was seen.
     through: u64,
+    /// So was the beginning of a transaction after that.
+    in_transaction: bool,
     ranking: Option<(Instant, Arc<Ranking>)>,
     names: HashMap<(Kind, Hash), Name>,
 }
@@ -218,6 +220,8 @@ impl Budgets {
     pub fn continues(&self, checkpoint: &Checkpoint, timeline: i32) -> bool {
         let inside = self.inside();
         inside.source == Some((checkpoint.generation.id, timeline))
+            // Half of a transaction is nothing that ever was.
+            && !inside.in_transaction
             && u64::from(checkpoint.end_lsn) <= inside.through
     }
 
@@ -229,6 +233,7 @@ impl Budgets {
         inside.gate = loaded.gate;
         inside.source = Some((checkpoint.generation.id, timeline));
         inside.through = u64::from(checkpoint.end_lsn).max(ahead.into());
+        inside.in_transaction = false;
         inside.ranking = None;
     }
 
@@ -240,7 +245,7 @@ impl Budgets {
         let now = now();
         let Some(gate) = gate else { return gate::nothing_counts(stored) };
         gate.resume(book, stored, *through, in_order, now);
-        Moves { crossings: gate.crossings(book, now), chats: Vec::new() }
+        Moves { crossings: gate.crossings(book, now), ..Moves::default() }
     }
 
     /// What the target was found to have stored is not what was last said: it is said again.
@@ -261,6 +266,7 @@ impl Budgets {
             return;
         }
         let mut inside = self.inside();
+        inside.in_transaction = true;
         let Inside { book, gate, .. } = &mut *inside;
         match change {
             Change::Insert { table, row } => take(book, gate.as_mut(), (*table, None, row)),
@@ -288,6 +294,7 @@ impl Budgets {
     /// A transaction of the stream ended here. Gives what follows.
     pub fn committed(&self, lsn: Lsn, at: SystemTime) -> Moves {
         let mut inside = self.inside();
+        inside.in_transaction = false;
         if let Inside { book, gate: Some(gate), .. } = &mut *inside {
             gate.committed(book, micros(at));
         }
@@ -301,6 +308,11 @@ impl Budgets {
         inside.through = inside.through.max(lsn.into());
         let Inside { book, gate: Some(gate), .. } = &mut *inside else { return Moves::default() };
         gate.say(book, lsn.into(), now())
+    }
+
+    /// Whether what is said of the positions that were passed is all that there is to say of them: not while the book is ahead of the stream.
+    pub fn is_settled(&self) -> bool {
+        self.inside().gate.as_ref().is_none_or(Gate::is_settled)
     }
 
     /// Where everybody stands, at most a second ago. `None` while nothing is known.

@@ -109,7 +109,7 @@ async fn recall_chats(config: &Config, book: &mut Book) -> anyhow::Result<()> {
     let target = Target::open(config).await?;
     // Before the first start nothing is, and all of it counts.
     if schema::is_current(&target).await {
-        book.recall(&load::stored(&target).await?.chats, false, budgets::now());
+        book.recall(&load::stored(&target).await?, false, budgets::now());
     }
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! Keeps which budgets are used up, and what people spent by chatting: written with the batch that says so.
 //!
-//! Owns the tables `budget_closed` and `chat_spend`. Decides nothing: what a batch brings was decided in [`crate::budgets`]. Never
+//! Owns the tables `budget_closed`, `chat_spend` and `chat_window`. Decides nothing: what a batch brings was decided in [`crate::budgets`]. Never
 //! begins or commits.
 
 use std::collections::BTreeMap;
@@ -14,7 +14,7 @@ use crate::error::Result;
 use crate::position::Lsn;
 use crate::project::touched::Touched;
 use crate::sql;
-use crate::stage::budget::{ChatSpend, Closed, Crossing, Moves};
+use crate::stage::budget::{ChatSpend, ChatWindow, Closed, Crossing, Moves};
 use crate::target::{QUICK, SLOW, Target};
 
 const BUDGETS: &[Type] = &[
@@ -30,6 +30,7 @@ const BUDGETS: &[Type] = &[
     Type::TIMESTAMPTZ_ARRAY,
 ];
 const CHATS: &[Type] = &[Type::TEXT_ARRAY, Type::FLOAT8_ARRAY, Type::FLOAT8_ARRAY, Type::TIMESTAMPTZ_ARRAY];
+const WINDOWS: &[Type] = &[Type::TEXT_ARRAY, Type::BOOL_ARRAY, Type::TIMESTAMPTZ_ARRAY];
 /// More than so many take longer.
 const MANY: usize = 1_000;
 
@@ -48,17 +49,23 @@ pub async fn prepare(target: &Target, moves: &Moves) -> Result<()> {
     if !moves.chats.is_empty() {
         target.prepare(sql::STORE_CHATS, CHATS).await?;
     }
+    if !moves.windows.is_empty() {
+        target.prepare(sql::STORE_WINDOWS, WINDOWS).await?;
+    }
     Ok(())
 }
 
-/// Writes both, in the open transaction, after the mirror. Gives who is touched.
+/// Writes all of it, in the open transaction, after the mirror. Gives who is touched.
 pub async fn write(target: &Target, moves: &Moves, now: SystemTime, lsn: Lsn) -> Result<(Touched, Crossed)> {
-    let patience = if moves.crossings.len() + moves.chats.len() > MANY { SLOW } else { QUICK };
-    let (crossed, chats) = tokio::join!(
+    let patience =
+        if moves.crossings.len() + moves.chats.len() + moves.windows.len() > MANY { SLOW } else { QUICK };
+    let (crossed, chats, windows) = tokio::join!(
         write_crossings(target, &moves.crossings, patience, (now, lsn)),
         write_chats(target, &moves.chats, patience),
+        write_windows(target, &moves.windows, patience),
     );
     chats?;
+    windows?;
     crossed
 }
 
@@ -112,21 +119,41 @@ async fn write_chats(target: &Target, chats: &[ChatSpend], patience: Duration) -
     Ok(())
 }
 
+async fn write_windows(target: &Target, windows: &[ChatWindow], patience: Duration) -> Result<()> {
+    if windows.is_empty() {
+        return Ok(());
+    }
+    let statement = target.prepare(sql::STORE_WINDOWS, WINDOWS).await?;
+    let users: Vec<&str> = windows.iter().map(|one| one.user.as_str()).collect();
+    let spent: Vec<Option<bool>> = windows.iter().map(|one| one.now.map(|now| now.has_spent)).collect();
+    let resets: Vec<Option<SystemTime>> =
+        windows.iter().map(|one| one.now.and_then(|now| moment(now.resets_at))).collect();
+    let parameters: &[&(dyn ToSql + Sync)] = &[&users, &spent, &resets];
+    target.query("write the windows of budgets", patience, &statement, parameters).await?;
+    Ok(())
+}
+
+/// Rows of `chat_window`: user, whether they spent something themselves, and the moment of reset.
+pub type WindowRow = (String, bool, Option<i64>);
 /// Rows of `budget_closed`: kind, id, team, limit, and the moment of reset in microseconds since 1970.
 pub type ClosedRow = (String, String, String, Option<f64>, Option<i64>);
 /// Rows of `chat_spend`: customer, spend, what is not counted, and the moment of reset.
 pub type ChatRow = (String, f64, f64, Option<i64>);
 
 /// What is stored, as of the checkpoint, on a session that waits for as long as it takes.
-pub async fn stored(target: &Target) -> Result<(Vec<ClosedRow>, Vec<ChatRow>)> {
+pub async fn stored(target: &Target) -> Result<(Vec<ClosedRow>, Vec<ChatRow>, Vec<WindowRow>)> {
     let action = "read which budgets are used up";
     let budgets = target.prepare(sql::STORED_BUDGETS, &[]).await?;
     let chats = target.prepare(sql::STORED_CHATS, &[]).await?;
-    let (budgets, chats) =
-        (target.query(action, SLOW, &budgets, &[]).await?, target.query(action, SLOW, &chats, &[]).await?);
+    let windows = target.prepare(sql::STORED_WINDOWS, &[]).await?;
+    let budgets = target.query(action, SLOW, &budgets, &[]).await?;
+    let chats = target.query(action, SLOW, &chats, &[]).await?;
+    let windows = target.query(action, SLOW, &windows, &[]).await?;
     let closed = |row: &Row| (row.get(0), row.get(1), row.get(2), row.get(3), micros(row.get(4)));
     let chat = |row: &Row| (row.get(0), row.get(1), row.get(2), micros(row.get(3)));
-    Ok((budgets.iter().map(closed).collect(), chats.iter().map(chat).collect()))
+    let window = |row: &Row| (row.get(0), row.get(1), micros(row.get(2)));
+    let windows = windows.iter().map(window).collect();
+    Ok((budgets.iter().map(closed).collect(), chats.iter().map(chat).collect(), windows))
 }
 
 fn moment(micros: Option<i64>) -> Option<SystemTime> {

@@ -29,6 +29,9 @@ const IDLE_INTERVAL: Duration = Duration::from_secs(20);
 const IDLE_BYTES: u64 = 16 * 1024 * 1024;
 /// How long the first batch after a brake gathers what came since: LiteLLM's data may have been repaired.
 const LINGER: Duration = Duration::from_secs(3);
+/// How long a batch with room waits for the position at which the budgets were read, while nothing comes: whoever waits for it is told of
+/// nothing that is still to come.
+const SETTLE: Duration = Duration::from_secs(3);
 /// Frames taken in a row before anything else is looked at.
 const AT_ONCE: usize = 2048;
 pub(super) struct Receiver {
@@ -47,6 +50,8 @@ pub(super) struct Receiver {
     handed: (Lsn, Instant),
     /// After a brake the first batch waits for what may undo it.
     linger_until: Option<Instant>,
+    /// While the budgets were read ahead of the stream.
+    settle_until: Option<Instant>,
     /// Nothing that commits at or after this position is taken in: a copy made there is to be merged first.
     fence: Option<Lsn>,
     at_fence: bool,
@@ -106,6 +111,7 @@ impl Receiver {
             worked: Duration::ZERO,
             full_since: None,
             linger_until: linger.then(|| Instant::now() + LINGER),
+            settle_until: Some(Instant::now() + SETTLE),
             stage: Stage::new(limits, signatures, handed.0),
             parts,
             committed,
@@ -266,6 +272,9 @@ impl Receiver {
         if self.stage.is_full() || matches!(self.hold, Some(Holding::Reached(_))) {
             return true;
         }
+        if self.settle_until.is_some_and(|until| Instant::now() < until) {
+            return false;
+        }
         if self.stage.has_batch() {
             return self.linger_until.is_none_or(|until| until <= Instant::now());
         }
@@ -318,6 +327,8 @@ impl Receiver {
                 self.stage.commit(end_lsn, committed_at);
                 let moves = self.daemon.budgets.committed(end_lsn, committed_at);
                 self.stage.budgets(moves);
+                self.settle();
+                let progress = &self.daemon.progress;
                 progress.frame_arrived();
                 if self.stage.has_batch() {
                     progress.received(end_lsn);
@@ -336,6 +347,7 @@ impl Receiver {
                 if !self.stage.in_transaction() {
                     let moves = self.daemon.budgets.passed(lsn);
                     self.stage.budgets(moves);
+                    self.settle();
                 }
                 if reply_requested {
                     self.stage.set_urgent();
@@ -343,6 +355,14 @@ impl Receiver {
             }
         }
         Ok(())
+    }
+
+    /// The stream moves on towards where the budgets were read.
+    fn settle(&mut self) {
+        if self.settle_until.is_some() {
+            let is_settled = self.daemon.budgets.is_settled();
+            self.settle_until = (!is_settled).then(|| Instant::now() + SETTLE);
+        }
     }
 
     /// What is new in the stream; `None` for what was applied before and is only compared.

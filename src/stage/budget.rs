@@ -33,16 +33,35 @@ pub struct ChatSpend {
     pub now: Option<(f64, f64, Option<i64>)>,
 }
 
-/// Both, as a batch brings them.
+/// Somebody for whom chats may count.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ChatWindow {
+    /// LiteLLM's id.
+    pub user: String,
+    /// `None`: nothing counts for them any more.
+    pub now: Option<Window>,
+}
+
+/// What of a user's row tells when a window of theirs ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Window {
+    /// In microseconds since 1970.
+    pub resets_at: Option<i64>,
+    /// Their own spend is more than 0.
+    pub has_spent: bool,
+}
+
+/// All of it, as a batch brings it.
 #[derive(Debug, Default)]
 pub struct Moves {
     pub crossings: Vec<Crossing>,
     pub chats: Vec<ChatSpend>,
+    pub windows: Vec<ChatWindow>,
 }
 
 impl Moves {
     pub fn is_empty(&self) -> bool {
-        self.crossings.is_empty() && self.chats.is_empty()
+        self.crossings.is_empty() && self.chats.is_empty() && self.windows.is_empty()
     }
 }
 
@@ -51,6 +70,7 @@ impl Moves {
 pub(super) struct Gathered {
     crossings: HashMap<(&'static str, String, String), Crossing>,
     chats: HashMap<String, ChatSpend>,
+    windows: HashMap<String, ChatWindow>,
 }
 
 impl Gathered {
@@ -61,10 +81,13 @@ impl Gathered {
         for one in moves.chats {
             self.chats.insert(one.customer.clone(), one);
         }
+        for one in moves.windows {
+            self.windows.insert(one.user.clone(), one);
+        }
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.crossings.is_empty() && self.chats.is_empty()
+        self.crossings.is_empty() && self.chats.is_empty() && self.windows.is_empty()
     }
 
     /// In an order that is always the same: rows are locked in it.
@@ -73,6 +96,8 @@ impl Gathered {
         crossings.sort_unstable_by(|a, b| (a.kind, &a.id, &a.team).cmp(&(b.kind, &b.id, &b.team)));
         let mut chats: Vec<_> = std::mem::take(&mut self.chats).into_values().collect();
         chats.sort_unstable_by(|a, b| a.customer.cmp(&b.customer));
-        Moves { crossings, chats }
+        let mut windows: Vec<_> = std::mem::take(&mut self.windows).into_values().collect();
+        windows.sort_unstable_by(|a, b| a.user.cmp(&b.user));
+        Moves { crossings, chats, windows }
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use litellm_webui_sync::budgets::{self, Budgets, load, rules};
+use litellm_webui_sync::decode::Change;
 use litellm_webui_sync::position::Lsn;
 use litellm_webui_sync::source::Source;
 use litellm_webui_sync::target::checkpoint::{Checkpoint, Generation};
@@ -380,7 +381,12 @@ async fn who_is_renamed_is_called_by_the_new_name() {
     assert!(all.continues(&checkpoint, 1));
     // After a switch of timelines, or behind somebody else who led, it has to be read again.
     assert!(!all.continues(&checkpoint, 2));
-    assert!(!all.continues(&Checkpoint { end_lsn: Lsn::from(8), ..checkpoint }, 1));
+    assert!(!all.continues(&Checkpoint { end_lsn: Lsn::from(8), ..checkpoint.clone() }, 1));
+    // Half of a transaction is nothing that ever was.
+    all.change(&Change::Truncate { count: 0, tables: Vec::new() });
+    assert!(!all.continues(&checkpoint, 1));
+    all.committed(Lsn::from(7), std::time::SystemTime::now());
+    assert!(all.continues(&checkpoint, 1));
     let mut namer = load::Namer::every(Duration::ZERO);
     let aliases = || {
         let ranking = all.ranking().unwrap();

@@ -300,10 +300,10 @@ async fn many_at_once_are_held_and_few_at_a_time_never() {
     pair.litellm(&change_all("max_budget = 0")).await;
     let Waited::Failed { reason } = pair.wait().await else { panic!("it passed") };
     assert!(reason.contains("approve"), "{reason}");
-    let (_, why) = daemon.get("/readyz");
-    assert!(why.contains("60 of 60"), "{why}");
     assert_eq!(sees(&pair, "usr_p1").await, 2);
     eventually("readiness to end", || async { daemon.get("/readyz").0 == 503 }).await;
+    let (_, why) = daemon.get("/readyz");
+    assert!(why.contains("60 of 60"), "{why}");
     // Repaired in LiteLLM, it goes on by itself.
     pair.litellm(&change_all("max_budget = 10")).await;
     crate::support::within(std::time::Duration::from_secs(60), "the repaired batch", || async {
@@ -554,6 +554,10 @@ async fn chats_are_counted_exactly_once_whatever_dies_in_between() {
     // At the first sight of a customer, whatever they ever spent counts.
     let mut first = Daemon::with(&pair, &with(CHATS));
     pair.settle().await;
+    eventually("the windows", || async {
+        pair.ask("select count(*) from litellm_webui_sync.chat_window").await == "3"
+    })
+    .await;
     first.terminate();
     let mut total = [0_i64; 3];
     let mut window = [0_i64; 3];
@@ -568,6 +572,18 @@ async fn chats_are_counted_exactly_once_whatever_dies_in_between() {
                 victim.kill9();
             }
             let which = random.random_range(0..3);
+            if random.random_bool(0.3) {
+                // What says nothing of a window, and is sent again all the same.
+                let set = ["user_alias = coalesce(user_alias, '') || 'x'", "spend = spend + 1"];
+                pair.litellm(&change(names[which], set.choose(&mut random).unwrap())).await;
+            }
+            if random.random_bool(0.15) {
+                // The daemon goes on with what it knows.
+                pair.ask(
+                    "select count(pg_terminate_backend(pid)) from pg_stat_activity where application_name like 'litellm-webui-sync%'",
+                )
+                .await;
+            }
             if random.random_bool(0.25) {
                 month += 1;
                 window[which] = 0;
@@ -718,4 +734,333 @@ async fn what_was_chatted_before_the_window_is_told_by_litellms_sums_of_each_day
     pair.litellm(&(chats("ann@x.test", 100.9) + &chats("dan@x.test", 105.0))).await;
     pair.settle().await;
     assert_eq!((seen("ann").await, seen("dan").await), (2, 0));
+}
+
+#[tokio::test]
+async fn a_team_whose_members_have_a_budget_of_its_own_is_closed_at_the_first_start() {
+    let pair = Pair::new().await;
+    pair.litellm(&company()).await;
+    pair.litellm(
+        "update \"LiteLLM_TeamTable\" set spend = 101, metadata = '{\"team_member_budget_id\": \"b\"}' where team_id = 't'",
+    )
+    .await;
+    let daemon = Daemon::with(&pair, &enforcing());
+    pair.settle().await;
+    assert_right(&pair, "at the first start").await;
+    assert_eq!(sees(&pair, "usr_cid").await, 0);
+    // Both in one row of the stream.
+    pair.litellm(
+        "update \"LiteLLM_TeamTable\" set spend = 101, metadata = '{\"team_member_budget_id\": \"b\"}' where team_id = 'u'",
+    )
+    .await;
+    pair.settle().await;
+    assert_right(&pair, "in the stream").await;
+    assert_eq!(sees(&pair, "usr_dan").await, 0);
+    drop(daemon);
+}
+
+#[tokio::test]
+async fn an_increase_that_ends_before_the_others_ends_by_itself_too() {
+    let pair = Pair::new().await;
+    pair.litellm(&company()).await;
+    pair.litellm(&rekey(
+        "k",
+        "metadata = jsonb_build_object('temp_budget_increase', 1, 'temp_budget_expiry', '2999-01-01T00:00:00Z')",
+    ))
+    .await;
+    let _daemon = Daemon::with(&pair, &enforcing());
+    pair.settle().await;
+    // A new budget row, and a member who is linked to it only then.
+    pair.litellm(
+        "insert into \"LiteLLM_BudgetTable\" (budget_id, max_budget, temp_budget_increase, temp_budget_expiry, created_by, updated_by)
+         values ('new', 5, 5, timezone('UTC', now()) + interval '5 s', '', '');
+         update \"LiteLLM_TeamMembership\" set spend = 6, budget_id = 'new' where user_id = 'bob'",
+    )
+    .await;
+    pair.settle().await;
+    assert_eq!(sees(&pair, "usr_bob").await, 2);
+    eventually("the end of the member's increase", || async { sees(&pair, "usr_bob").await == 0 }).await;
+    pair.litellm(&rekey(
+        "k",
+        "spend = 8, metadata = jsonb_build_object('temp_budget_increase', 5, 'temp_budget_expiry', (now() + interval '5 s')::text)",
+    ))
+    .await;
+    pair.settle().await;
+    assert_eq!(sees(&pair, "usr_eve").await, 2);
+    eventually("the end of the key's increase", || async { sees(&pair, "usr_eve").await == 0 }).await;
+}
+
+/// Ann, whose budget is 10 until this moment, and who spent so much by chatting.
+async fn chatting(pair: &Pair, resets_at: &str, spent: f64) -> Daemon {
+    pair.litellm(
+        &[
+            models(),
+            person("ann", "ann@x.test"),
+            change("ann", &format!("max_budget = 10, budget_reset_at = '{resets_at}'")),
+            chats("ann@x.test", spent),
+        ]
+        .concat(),
+    )
+    .await;
+    let daemon = Daemon::with(pair, &with(CHATS));
+    pair.settle().await;
+    pair.settle().await;
+    daemon
+}
+
+#[tokio::test]
+async fn a_row_that_says_nothing_spent_yet_is_no_reset_when_it_is_told_again() {
+    let pair = Pair::new().await;
+    let mut daemon = chatting(&pair, "2035-01-01", 8.0).await;
+    daemon.kill9();
+    pair.litellm(&change("ann", "user_alias = 'Ann'")).await;
+    pair.litellm(&change("ann", "spend = 1")).await;
+    pair.litellm(&chats("ann@x.test", 9.0)).await;
+    let mut daemon = Daemon::with(&pair, &with(CHATS));
+    pair.settle().await;
+    pair.settle().await;
+    assert_eq!(sees(&pair, "usr_ann").await, 0, "9 and 1 of 10");
+    // While one that does say so is.
+    daemon.kill9();
+    pair.litellm(&change("ann", "spend = 0")).await;
+    pair.litellm(&change("ann", "spend = 2")).await;
+    pair.litellm(&chats("ann@x.test", 16.9)).await;
+    let _daemon = Daemon::with(&pair, &with(CHATS));
+    pair.settle().await;
+    pair.settle().await;
+    assert_eq!(sees(&pair, "usr_ann").await, 2, "7.9 and 2 of 10");
+    pair.litellm(&chats("ann@x.test", 17.0)).await;
+    pair.settle().await;
+    assert_eq!(sees(&pair, "usr_ann").await, 0, "8 and 2 of 10");
+}
+
+#[tokio::test]
+async fn a_customer_whose_spend_goes_back_to_nothing_is_forgotten_for_good() {
+    let pair = Pair::new().await;
+    let mut daemon = chatting(&pair, "2035-01-01", 12.0).await;
+    assert_eq!(sees(&pair, "usr_ann").await, 0);
+    // LiteLLM resets customers without a budget row of their own where max_end_user_budget_id is set.
+    pair.litellm("update \"LiteLLM_EndUserTable\" set spend = 0").await;
+    pair.settle().await;
+    assert_eq!(sees(&pair, "usr_ann").await, 2);
+    assert_eq!(pair.ask("select count(*) from litellm_webui_sync.chat_spend").await, "0");
+    daemon.kill9();
+    let _daemon = Daemon::with(&pair, &with(CHATS));
+    pair.settle().await;
+    assert_eq!(sees(&pair, "usr_ann").await, 2, "after a restart");
+    // One that is called otherwise by now.
+    pair.litellm(&chats("ann@x.test", 12.0)).await;
+    pair.settle().await;
+    pair.litellm("update \"LiteLLM_EndUserTable\" set user_id = 'nobody'").await;
+    pair.settle().await;
+    assert_eq!(sees(&pair, "usr_ann").await, 2);
+    assert_eq!(pair.ask("select count(*) from litellm_webui_sync.chat_spend").await, "0");
+}
+
+#[tokio::test]
+async fn a_reset_by_hand_is_one_also_where_it_moves_the_end_of_the_window() {
+    let pair = Pair::new().await;
+    let _daemon = chatting(&pair, "2035-01-01", 9.0).await;
+    pair.litellm(&change("ann", "spend = 1")).await;
+    pair.settle().await;
+    assert_eq!(sees(&pair, "usr_ann").await, 0);
+    pair.litellm(&change("ann", "spend = 0, budget_reset_at = '2036-01-01'")).await;
+    pair.settle().await;
+    pair.litellm(&change("ann", "spend = 2")).await;
+    pair.settle().await;
+    assert_eq!(sees(&pair, "usr_ann").await, 2);
+}
+
+#[tokio::test]
+async fn nothing_is_said_of_a_moment_that_never_was() {
+    let pair = Pair::new().await;
+    let mut daemon = chatting(&pair, "2026-01-01", 8.0).await;
+    daemon.kill9();
+    pair.litellm(&change("ann", "spend = 1")).await;
+    pair.litellm(&reset("ann", "2036-03-01")).await;
+    pair.litellm(&change("ann", "spend = 3")).await;
+    let _daemon = Daemon::with(&pair, &with(CHATS));
+    pair.settle().await;
+    pair.settle().await;
+    assert_eq!(sees(&pair, "usr_ann").await, 2);
+    assert_eq!(crossed(&pair).await, [""; 0]);
+}
+
+#[tokio::test]
+async fn a_limit_that_goes_and_comes_back_counts_the_same_whether_a_daemon_died_in_between() {
+    let mut seen = Vec::new();
+    for dies in [false, true] {
+        let pair = Pair::new().await;
+        let mut daemon = chatting(&pair, "2026-01-01", 12.0).await;
+        pair.litellm(&reset("ann", "2036-03-01")).await;
+        pair.settle().await;
+        assert_eq!(sees(&pair, "usr_ann").await, 2);
+        pair.litellm(&change("ann", "max_budget = null")).await;
+        pair.settle().await;
+        if dies {
+            daemon.kill9();
+            daemon = Daemon::with(&pair, &with(CHATS));
+            pair.settle().await;
+        }
+        pair.litellm(&change("ann", "max_budget = 10")).await;
+        pair.settle().await;
+        pair.settle().await;
+        seen.push(sees(&pair, "usr_ann").await);
+        drop(daemon);
+    }
+    assert_eq!(seen[0], seen[1]);
+}
+
+#[tokio::test]
+async fn a_window_that_ended_while_no_daemon_ran_is_over_also_for_a_customer_who_was_new() {
+    let pair = Pair::new().await;
+    let mut daemon = chatting(&pair, "2026-01-01", 0.0).await;
+    daemon.kill9();
+    pair.litellm(&chats("ann@x.test", 9.0)).await;
+    pair.litellm(&reset("ann", "2026-03-01")).await;
+    pair.litellm(&chats("ann@x.test", 18.9)).await;
+    let mut daemon = Daemon::with(&pair, &with(CHATS));
+    pair.settle().await;
+    assert_eq!(sees(&pair, "usr_ann").await, 2, "9.9 since the reset");
+    assert_eq!(crossed(&pair).await, [""; 0]);
+    pair.litellm(&chats("ann@x.test", 19.0)).await;
+    pair.settle().await;
+    assert_eq!(sees(&pair, "usr_ann").await, 0);
+    // The other way round: what is spent after a reset counts.
+    pair.litellm("delete from \"LiteLLM_EndUserTable\"").await;
+    pair.settle().await;
+    daemon.kill9();
+    pair.litellm(&reset("ann", "2026-04-01")).await;
+    pair.litellm(&chats("ann@x.test", 9.0)).await;
+    pair.litellm(&chats("ann@x.test", 10.0)).await;
+    let _daemon = Daemon::with(&pair, &with(CHATS));
+    pair.settle().await;
+    assert_eq!(sees(&pair, "usr_ann").await, 0, "10 since the reset");
+}
+
+#[tokio::test]
+async fn what_the_brake_held_closes_once_it_is_approved_and_only_once() {
+    let pair = Pair::new().await;
+    pair.litellm(&(models() + &people("p", 60) + "update \"LiteLLM_UserTable\" set max_budget = 10")).await;
+    let daemon = Daemon::with(&pair, &enforcing());
+    pair.settle().await;
+    pair.litellm(&change_all("max_budget = 0")).await;
+    let Waited::Failed { reason } = pair.wait().await else { panic!("it passed") };
+    let id: String =
+        reason.split("approve ").nth(1).unwrap().chars().take_while(char::is_ascii_digit).collect();
+    pair.litellm(&flush("UserTable", "1", "user_id = 'p1'")).await;
+    assert_eq!(run(&pair, &["approve", &id]).0, 0);
+    crate::support::within(std::time::Duration::from_secs(60), "the approved batch", || async {
+        daemon.get("/readyz").0 == 200
+    })
+    .await;
+    pair.settle().await;
+    assert_right(&pair, "approved").await;
+    assert_eq!(sees(&pair, "usr_p1").await, 0);
+    assert_eq!(crossed(&pair).await.len(), 60);
+}
+
+#[tokio::test]
+async fn two_users_of_one_email_have_a_window_each() {
+    let mut seen = Vec::new();
+    for dies in [false, true] {
+        let pair = Pair::new().await;
+        pair.litellm(
+            &[
+                models(),
+                person("ann", "ann@x.test"),
+                person("two", "Ann@X.test"),
+                change("ann", "max_budget = 10, budget_reset_at = '2026-01-01'"),
+                change("two", "max_budget = 10, budget_reset_at = '2036-01-01'"),
+                chats("ann@x.test", 12.0),
+            ]
+            .concat(),
+        )
+        .await;
+        let mut daemon = Daemon::with(&pair, &with(CHATS));
+        pair.settle().await;
+        pair.settle().await;
+        if dies {
+            daemon.kill9();
+        }
+        pair.litellm(&reset("ann", "2026-02-01")).await;
+        if dies {
+            daemon = Daemon::with(&pair, &with(CHATS));
+        }
+        pair.settle().await;
+        seen.push((
+            sees(&pair, "usr_ann").await,
+            pair.ask("select string_agg(id, ' ' order by id) from litellm_webui_sync.budget_closed").await,
+        ));
+        drop(daemon);
+    }
+    assert_eq!(seen[0], seen[1]);
+    assert_eq!(seen[0], (2, String::new()));
+}
+
+#[tokio::test]
+async fn what_a_table_or_a_key_does_changes_nothing_of_who_is_closed() {
+    let pair = Pair::new().await;
+    pair.litellm(&company()).await;
+    let mut daemon = Daemon::with(&pair, &with(CHATS));
+    pair.settle().await;
+    let steps: &[&str] = &[
+        "update \"LiteLLM_UserTable\" set spend = 10 where user_id = 'ann'",
+        "update \"LiteLLM_UserTable\" set user_id = 'anna' where user_id = 'ann'",
+        "begin; truncate \"LiteLLM_TeamMembership\"; insert into \"LiteLLM_TeamMembership\" (user_id, team_id, budget_id, spend) values ('bob', 't', 'b', 6), ('cid', 't', null, 3); commit",
+        "begin; delete from \"LiteLLM_BudgetTable\" where budget_id = 'b-o' and false; update \"LiteLLM_OrganizationTable\" set spend = 60; commit",
+        "update \"LiteLLM_BudgetTable\" set budget_id = 'moved' where budget_id = 'b'",
+        "update \"LiteLLM_TeamTable\" set metadata = '{\"team_member_budget_id\": \"late\"}' where team_id = 't'",
+        "insert into \"LiteLLM_BudgetTable\" (budget_id, max_budget, created_by, updated_by) values ('late', 2, '', '')",
+        "update \"LiteLLM_VerificationToken\" set spend = 9",
+        "update \"LiteLLM_VerificationToken\" set token = encode(sha256(convert_to(token, 'UTF8')), 'hex')",
+        "insert into \"LiteLLM_EndUserTable\" (user_id, spend) select 'fay@x.test', 11",
+        "truncate \"LiteLLM_EndUserTable\"",
+        "begin; insert into \"LiteLLM_EndUserTable\" (user_id, spend) select 'c' || n || '@x.test', 1 from generate_series(1, 15000) n; update \"LiteLLM_UserTable\" set spend = 10 where user_id = 'eve'; insert into \"LiteLLM_UserTable\" (user_id, user_email, spend, max_budget) select 'n' || n, null, 0, 1 from generate_series(1, 12000) n; update \"LiteLLM_UserTable\" set spend = 0 where user_id = 'eve'; update \"LiteLLM_UserTable\" set spend = 20 where user_id = 'dan'; commit",
+        "delete from \"LiteLLM_UserTable\" where user_id like 'n%'",
+        "delete from \"LiteLLM_UserTable\" where user_id = 'dan'",
+        "insert into \"LiteLLM_UserTable\" (user_id, user_email, spend, max_budget) values ('dan', 'dan@x.test', 'Infinity', 1)",
+        "update \"LiteLLM_UserTable\" set spend = -5, max_budget = -10 where user_id = 'fay'",
+        "update \"LiteLLM_UserTable\" set spend = 'NaN' where user_id = 'dan'",
+    ];
+    for (place, step) in steps.iter().enumerate() {
+        pair.litellm(step).await;
+        if place % 3 == 2 {
+            daemon.kill9();
+            daemon = Daemon::with(&pair, &with(CHATS));
+        }
+        pair.settle().await;
+        if !step.contains("EndUser") || step.contains("truncate") {
+            assert_right(&pair, step).await;
+        }
+    }
+    assert_eq!(run(&pair, &["verify"]).0, 0);
+    let doubled = "select count(*) from (select operation, lag(operation) over (partition by record_id, coalesce(new_data, old_data) ->> 'kind' order by id) as before
+                                       from litellm_webui_sync.sync_audit where operation like 'BUDGET%') one where operation = before";
+    assert_eq!(pair.ask(doubled).await, "0");
+    drop(daemon);
+}
+
+#[tokio::test]
+async fn a_window_that_ended_in_a_gap_is_over_after_it() {
+    let pair = Pair::new().await;
+    let mut daemon = chatting(&pair, "2026-01-01", 8.0).await;
+    daemon.kill9();
+    eventually("the slot to be free", || async {
+        pair.ask_litellm("select count(*) from pg_replication_slots where active").await == "0"
+    })
+    .await;
+    pair.ask_litellm("select count(pg_drop_replication_slot(slot_name)) from pg_replication_slots").await;
+    pair.litellm(&reset("ann", "2036-01-01")).await;
+    pair.litellm(&chats("ann@x.test", 17.9)).await;
+    let mut daemon = Daemon::with(&pair, &with(CHATS));
+    pair.settle().await;
+    pair.settle().await;
+    assert_eq!(sees(&pair, "usr_ann").await, 2, "9.9 since the gap began");
+    daemon.kill9();
+    pair.litellm(&chats("ann@x.test", 18.0)).await;
+    let _daemon = Daemon::with(&pair, &with(CHATS));
+    pair.settle().await;
+    assert_eq!(sees(&pair, "usr_ann").await, 0);
+    assert_eq!(run(&pair, &["verify"]).0, 0);
 }

@@ -32,7 +32,8 @@ class Budgets:
         self.litellm.migrate()
         self.litellm.start()
         key = self.litellm.shared_key()
-        self.webui = OpenWebUi(machine, webui, f'{self.litellm.base}/v1', key).start().first_administrator()
+        # Whoever signs up there by themselves may use it.
+        self.webui = OpenWebUi(machine, webui, f'{self.litellm.base}/v1', key, env={'DEFAULT_USER_ROLE': 'user'}).start().first_administrator()
         self.daemon = Daemon(machine, self.litellm, self.webui, POLICY)
 
     def run(self):
@@ -89,6 +90,7 @@ class Budgets:
                 asked += 1
             time.sleep(0.5)
         took = time.monotonic() - began
+        print(self.litellm.db.rows('select m.user_id, m.spend, m.budget_id, b.max_budget from "LiteLLM_TeamMembership" m left join "LiteLLM_BudgetTable" b using (budget_id)'), self.litellm.db.rows('select user_id, team_id, spend from "LiteLLM_VerificationToken"'))
         self.check(not self.sees(name), f'{name} sees no model any more, after {asked} chats and {took:.0f} s', self.daemon.status())
 
     def refused(self, name):

@@ -196,7 +196,7 @@ pub async fn make(config: &Config) -> Result<Plan> {
     // Nothing is written, so what fails is shown, however much it is.
     let stamp = Stamp { now: SystemTime::now(), lsn: Lsn::from(0), audit_each: false, failures: u32::MAX };
     let stored = load::stored(&target).await?;
-    let moves = Moves { crossings: budgets.should(&stored, true), chats: Vec::new() };
+    let moves = Moves { crossings: budgets.should(&stored, true), ..Moves::default() };
     mirror::budgets::write(&target, &moves, stamp.now, stamp.lsn).await?;
     let outcome = projection.apply(&target, Scope::Everything, stamp).await?;
     shadow::note(&target, &layout, "is").await?;

@@ -51,6 +51,7 @@ const BOOKS: &[&str] = &[
     "minted_key",
     "budget_closed",
     "chat_spend",
+    "chat_window",
 ];
 
 /// Copies what there is: Open WebUI's rows, and our books if a daemon has run here. Notes how all was before.
