@@ -135,6 +135,8 @@ pub struct Book {
     window_spend: HashMap<Hash, (Micros, f64)>,
     /// Whose chats count for whom, where they do.
     chats: Option<Chats>,
+    /// What it has of customers is of the stream's own moment, and not of a later one.
+    in_step: bool,
     /// The end of the first to end of the temporary increases that came since this was last asked.
     new_moment: Option<Micros>,
     /// Customers of whom nothing was stored with the checkpoint that the book is ahead of: they had spent nothing by then, unless the stream
@@ -298,7 +300,9 @@ impl Book {
         let link = self.link(budget);
         let email = id.map_or(NO_EMAIL, email_place);
         let new = Customer { spend: 0.0, before: 0.0, email, link: NO_LINK, blocked: false };
-        let was = self.customers.get(&old.unwrap_or(hash)).map_or(NO_EMAIL, |customer| customer.email);
+        let before = self.customers.get(&old.unwrap_or(hash)).copied();
+        let was = before.map_or(NO_EMAIL, |customer| customer.email);
+        let is_told = self.in_step && !self.unstored.contains(&hash);
         let customer = entry(&mut self.customers, old, hash, new);
         customer.email = email;
         if self.unstored.remove(&hash) {
@@ -312,8 +316,13 @@ impl Book {
             TupleValue::Text(bytes) => customer.blocked = bytes == b"t",
         }
         let is = *customer;
-        // Of what is less than before, nothing was spent earlier.
-        if is.spend < is.before {
+        let drop =
+            before.filter(|before| before.link != NO_LINK).map_or(0.0, |before| before.spend - is.spend);
+        if drop > 0.0 && is_told {
+            // LiteLLM resets customers with a budget of their own: what they spent until then still counts for the user.
+            customer.before -= drop;
+        } else if is.spend < is.before {
+            // Of what is less than before, nothing was spent earlier.
             customer.before = is.spend.max(0.0);
         }
         let is_nobody = is.spend == 0.0 && is.link == NO_LINK && !is.blocked;
@@ -551,6 +560,11 @@ impl Book {
         }
     }
 
+    /// Whether anybody has limits in windows of their own.
+    pub fn has_windows(&self) -> bool {
+        !self.windows.is_empty()
+    }
+
     /// How many entities are known.
     pub fn len(&self) -> usize {
         let people = self.users.len() + self.members.len() + self.customers.len();
@@ -685,6 +699,7 @@ impl Book {
     /// came after it; otherwise this book's numbers are of after a gap, and a window that ended in it is over.
     pub fn recall(&mut self, stored: &Stored, in_order: bool, now: Micros) {
         self.unstored.clear();
+        self.in_step = in_order && !stored.windows.is_empty();
         if let Some(chats) = &mut self.chats {
             chats.recall(in_order.then_some(stored.windows.as_slice()));
         }
@@ -777,6 +792,7 @@ impl Book {
             chats.recall(None);
         }
         self.unstored.clear();
+        self.in_step = true;
     }
 
     /// Whether what this user's e-mail spent counts for them.

@@ -135,18 +135,23 @@ pub async fn read_at(
     Ok(())
 }
 
-/// Whether the stream tells what customers spend, and we may read what they have.
-pub async fn follows_customers(
+/// What customers spend.
+pub const CUSTOMERS: &str = "LiteLLM_EndUserTable";
+/// What is spent in the windows of `budget_limits`.
+pub const WINDOWS: &str = "LiteLLM_BudgetWindowSpend";
+
+/// Whether the stream tells of a table's rows, and we may read what there is.
+pub async fn follows(
     source: &Source,
     config: &Config,
     tables: &BTreeMap<String, SourceTable>,
+    name: &str,
 ) -> Result<bool> {
-    const CUSTOMERS: &str = "LiteLLM_EndUserTable";
-    if !tables.contains_key(CUSTOMERS) {
+    if !tables.contains_key(name) {
         return Ok(false);
     }
     let state = source.publication(config).await?;
-    Ok(state.is_some_and(|state| state.tables.iter().any(|table| table == CUSTOMERS)))
+    Ok(state.is_some_and(|state| state.tables.iter().any(|table| table == name)))
 }
 
 /// What the target has stored of all this, as of its checkpoint.

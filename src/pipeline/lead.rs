@@ -417,7 +417,7 @@ impl Daemon {
             return Ok(());
         }
         if policy.budgets.chats == Chats::Customer
-            && !budgets::load::follows_customers(source, config, tables).await?
+            && !budgets::load::follows(source, config, tables, budgets::load::CUSTOMERS).await?
         {
             let what = "LiteLLM_EndUserTable in reach: select on it, and a publication that has it (budgets.chats = \"customer\")";
             return Err(Error::Lacking { side: Side::Source, what: what.to_owned() });
@@ -434,6 +434,16 @@ impl Daemon {
             Ok((loaded, ahead)) => {
                 let millis = started.elapsed().as_millis();
                 tracing::info!(entities = loaded.book.len(), millis, "read the budgets");
+                if decides
+                    && loaded.book.has_windows()
+                    && !budgets::load::follows(source, config, tables, budgets::load::WINDOWS).await?
+                {
+                    tracing::warn!(
+                        table = budgets::load::WINDOWS,
+                        "keys or teams have budget_limits, and what is spent in their windows is not known: grant select on this table, \
+                         and add it to the publication; until then these limits close nothing"
+                    );
+                }
                 self.budgets.begin(loaded, known, timeline, ahead);
             }
             Err(error) if decides => return Err(error),

@@ -173,9 +173,15 @@ impl Source {
 
     /// Where its WAL is by now: whatever is committed already lies before it.
     pub async fn position(&self) -> Result<Lsn> {
+        /// Of a page, and of what stands before the first record in it.
+        const PAGE: u64 = 8192;
+        const HEADER: u64 = 40;
         let text = "select pg_current_wal_insert_lsn()";
         let work = self.connection.client.query_one(text, &[]);
-        Ok(within(Side::Source, "ask for the position", QUICK, work).await?.get(0))
+        let position: Lsn = within(Side::Source, "ask for the position", QUICK, work).await?.get(0);
+        // The next record is to come after the header of a page that is not there yet; the server never says that it has sent that.
+        let in_page = u64::from(position) % PAGE;
+        Ok(if in_page <= HEADER { Lsn::from(u64::from(position) - in_page) } else { position })
     }
 
     /// Our slot. One of that name that cannot be ours is an error: nobody takes it for ours, whatever he wanted to know.

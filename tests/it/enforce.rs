@@ -518,6 +518,18 @@ async fn what_people_spend_by_chatting_counts_in_the_window_of_their_own_budget(
     pair.litellm("update \"LiteLLM_BudgetTable\" set max_budget = 1 where budget_id = 'c'").await;
     pair.settle().await;
     assert_eq!(seen().await, (0, 2));
+    // LiteLLM resets customers with a budget, too: what was spent before that still counts for the user, in the window of the user.
+    pair.litellm("update \"LiteLLM_BudgetTable\" set max_budget = 1000 where budget_id = 'c'").await;
+    pair.litellm("update \"LiteLLM_EndUserTable\" set spend = 9").await;
+    pair.settle().await;
+    assert_eq!(seen().await, (2, 2));
+    pair.litellm("update \"LiteLLM_EndUserTable\" set spend = 0").await;
+    pair.litellm("update \"LiteLLM_EndUserTable\" set spend = 0.9").await;
+    pair.settle().await;
+    assert_eq!(seen().await, (2, 2), "9.9 in the window");
+    pair.litellm("update \"LiteLLM_EndUserTable\" set spend = 1").await;
+    pair.settle().await;
+    assert_eq!(seen().await, (0, 2));
     pair.litellm("update \"LiteLLM_EndUserTable\" set spend = 0, budget_id = null").await;
     pair.litellm(
         "insert into \"LiteLLM_EndUserTable\" (user_id, spend, blocked) values ('BOB@x.test', 0, true)",
