@@ -5,8 +5,10 @@
 //! last one wins. Pure: it has no clock and no connection.
 
 use std::collections::hash_map::Entry;
-use std::collections::{HashMap, HashSet};
+use std::hash::Hasher as _;
 
+// The keys are hashes already.
+use rustc_hash::{FxHashMap as HashMap, FxHashSet as HashSet};
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
@@ -269,16 +271,17 @@ impl Book {
         [spend, limit, reset]: [TupleValue<'_>; 3],
         email: TupleValue<'_>,
     ) {
-        let was = self.users.get(&old.unwrap_or(hash)).copied();
+        // Nobody else asks.
+        let was = self.chats.as_ref().and_then(|_| self.users.get(&old.unwrap_or(hash)).copied());
         let new = User { spend: 0.0, limit: f64::NAN, reset: NEVER, email: NO_EMAIL };
         let user = entry(&mut self.users, old, hash, new);
         set_number(&mut user.spend, spend, 0.0);
         set_number(&mut user.limit, limit, f64::NAN);
         set_moment(&mut user.reset, reset);
         match email {
+            TupleValue::Text(bytes) if self.chats.is_some() => user.email = email_place(&lossy::text(bytes)),
             TupleValue::Unchanged => {}
-            TupleValue::Null => user.email = NO_EMAIL,
-            TupleValue::Text(bytes) => user.email = email_place(&lossy::text(bytes)),
+            TupleValue::Null | TupleValue::Text(_) => user.email = NO_EMAIL,
         }
         let is = *user;
         if let Some(chats) = &mut self.chats {
@@ -298,7 +301,7 @@ impl Book {
         [spend, budget, blocked]: [TupleValue<'_>; 3],
     ) {
         let link = self.link(budget);
-        let email = id.map_or(NO_EMAIL, email_place);
+        let email = id.filter(|_| self.chats.is_some()).map_or(NO_EMAIL, email_place);
         let new = Customer { spend: 0.0, before: 0.0, email, link: NO_LINK, blocked: false };
         let before = self.customers.get(&old.unwrap_or(hash)).copied();
         let was = before.map_or(NO_EMAIL, |customer| customer.email);
@@ -872,8 +875,29 @@ fn entry<V: Copy>(map: &mut HashMap<Hash, V>, old: Option<Hash>, hash: Hash, new
 }
 
 /// Where what somebody spent as a customer is looked for.
+///
+/// Asked at every row of a flush: what is plain ASCII, as nearly always, is not taken apart as [`reduce::email`] does.
 fn email_place(text: &str) -> u64 {
-    reduce::email(text).map_or(NO_EMAIL, |email| beginning(&hash([email])).max(NO_EMAIL + 1))
+    let mut hasher = siphasher::sip::SipHasher13::new();
+    if text.is_ascii() {
+        let text = text.trim();
+        if !text.contains('@') {
+            return NO_EMAIL;
+        }
+        let mut plain = [0; 256];
+        match plain.get_mut(..text.len()) {
+            Some(plain) => {
+                plain.copy_from_slice(text.as_bytes());
+                plain.make_ascii_lowercase();
+                hasher.write(plain);
+            }
+            None => hasher.write(text.to_ascii_lowercase().as_bytes()),
+        }
+    } else {
+        let Some(email) = reduce::email(text) else { return NO_EMAIL };
+        hasher.write(email.as_bytes());
+    }
+    hasher.finish().max(NO_EMAIL + 1)
 }
 
 /// Whatever case LiteLLM writes the kind in.

@@ -3,7 +3,7 @@
 //! Owns which e-mail is whose, and when a window ended. LiteLLM resets the user's row and never the customer's, so what the customer
 //! had spent by then is kept ([`super::book::Book::chat`]). Pure, like the book it is a part of.
 
-use std::collections::{HashMap, HashSet};
+use rustc_hash::{FxHashMap as HashMap, FxHashSet as HashSet};
 
 use super::book::{self, Hash, NEVER, NO_EMAIL, User};
 use super::rules::Micros;

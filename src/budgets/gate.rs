@@ -4,7 +4,7 @@
 //! time and positions are given. What it says is written with the batch that it belongs to; where a session ends before that,
 //! [`Gate::resume`] begins again from what is stored.
 
-use std::collections::{HashMap, HashSet};
+use rustc_hash::{FxHashMap as HashMap, FxHashSet as HashSet};
 
 use super::book::{self, Book, Hash, Touch};
 use super::chats::Chat;
@@ -95,7 +95,7 @@ impl Gate {
     }
 
     /// Notes what a row may have changed. `id`: of the row, where it is about the one that is touched.
-    pub(super) fn note(&mut self, book: &Book, touch: Touch, id: Option<String>) {
+    pub(super) fn note(&mut self, book: &Book, touch: Touch, id: impl FnOnce() -> Option<String>) {
         match touch {
             Touch::Nobody => {}
             Touch::Everybody => self.everybody = true,
@@ -109,14 +109,35 @@ impl Gate {
                 self.note(book, Touch::One(kind, new), id);
             }
             Touch::One(kind, hash) => {
-                self.touched.insert((kind, hash));
-                let Some(id) = id else { return };
+                if self.is_plainly_open(book, kind, &hash) {
+                    // Nearly every row of a flush. What the time or other rows may bring about is asked for elsewhere.
+                    if !book.is_indirect(kind, &hash) {
+                        return;
+                    }
+                } else {
+                    self.touched.insert((kind, hash));
+                }
                 // Forgotten where all was said of them.
-                if self.is_needed(book, kind, &hash) {
-                    self.ids.entry((kind, hash)).or_insert_with(|| id.into_boxed_str());
+                if !self.ids.contains_key(&(kind, hash))
+                    && self.is_needed(book, kind, &hash)
+                    && let Some(id) = id()
+                {
+                    self.ids.insert((kind, hash), id.into_boxed_str());
                 }
             }
         }
+    }
+
+    /// Whether nothing is to be said of somebody: not used up, and not said to be. Not asked where it depends on the time.
+    fn is_plainly_open(&self, book: &Book, kind: Kind, hash: &Hash) -> bool {
+        let by_rows = match kind {
+            Kind::User | Kind::Organization | Kind::Customer => true,
+            Kind::Team | Kind::Key => !book.is_indirect(kind, hash),
+            Kind::TeamMember => false,
+        };
+        by_rows
+            && self.closes(book, kind, hash, Micros::MAX).is_none()
+            && (self.closed.is_empty() || !self.closed.contains_key(&(kind, *hash)))
     }
 
     /// Whether other rows than their own, or the time, may bring about that they are to be spoken of.

@@ -276,14 +276,14 @@ impl Budgets {
             Change::Delete { table, key } => {
                 let touch = book.delete(*table, key);
                 if let Some(gate) = gate {
-                    gate.note(book, touch, None);
+                    gate.note(book, touch, || None);
                 }
             }
             Change::Truncate { tables, .. } => {
                 for table in tables {
                     let touch = book.truncate(*table);
                     if let Some(gate) = gate {
-                        gate.note(book, touch, None);
+                        gate.note(book, touch, || None);
                     }
                 }
             }
@@ -377,8 +377,7 @@ pub(in crate::budgets) fn take(
     let Some(gate) = gate else { return };
     // A window's row is about a key or a team, and has neither's id as its key.
     let is_own = table.table().key_len < 3;
-    let id = is_own.then(|| row.key_parts().collect::<Vec<_>>().join("\0"));
-    gate.note(book, touch, id);
+    gate.note(book, touch, || is_own.then(|| row.key_parts().collect::<Vec<_>>().join("\0")));
 }
 
 /// The clock, as the rules count.
