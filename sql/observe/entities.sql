@@ -5,4 +5,5 @@ select (select count(*) from account where active), (select count(*) from accoun
        (select count(*) from group_link where present), (select count(*) from member),
        (select count(*) from group_link where present and kind = 'organization'),
        (select count(*) from group_link where present and kind = 'team'),
-       (select count(distinct user_id) from budget_person join account using (user_id) where active)
+       case when exists (select from budget_closed)
+            then (select count(distinct user_id) from budget_person join account using (user_id) where active) else 0 end

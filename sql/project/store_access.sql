@@ -84,7 +84,8 @@ select 'set' as kind, hash as id, wants, has, null::bigint as hash from judged w
 union all
 select 'person', id, null, null, null from principal where $10 = 'changed'
 union all
-select 'stripped', '', exists (select from budget_person b where b.user_id = c.user_id), null, hashtextextended(old_id, 0)
+select 'stripped', '',
+       exists (select from budget_closed) and exists (select from budget_person b where b.user_id = c.user_id), null, hashtextextended(old_id, 0)
   from changed c
  where new_hash is null and old_hash is not null and active
    and exists (select from person p where p.user_id = c.user_id and p.unusable_because is null)

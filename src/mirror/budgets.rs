@@ -41,7 +41,7 @@ pub struct Crossed {
     pub opened: BTreeMap<String, u64>,
 }
 
-/// Prepares [`write`], so that it can be sent together with what comes before and after it.
+/// Prepares [`write()`], so that it can be sent together with what comes before and after it.
 pub async fn prepare(target: &Target, moves: &Moves) -> Result<()> {
     if !moves.crossings.is_empty() {
         target.prepare(sql::STORE_BUDGETS, BUDGETS).await?;

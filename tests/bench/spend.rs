@@ -41,7 +41,7 @@ pub async fn run(rig: &Rig, options: &Options) -> Result<Value> {
     for run in 0..options.runs {
         let pair = rig.pair(users).await?;
         // Limits that nobody reaches: where a policy lets budgets close anything, each row may.
-        execute(&pair.source, "update \"LiteLLM_UserTable\" set max_budget = 1000000").await?;
+        execute(&pair.source, "update \"LiteLLM_UserTable\" set max_budget = 1000000, spend = 1").await?;
         execute(&pair.source, "vacuum full analyze \"LiteLLM_UserTable\"").await?;
         for turn in 0..2 {
             if (run + turn).is_multiple_of(2) {
