@@ -12,7 +12,7 @@
 
 use std::collections::BTreeMap;
 use std::pin::pin;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::{Bytes, BytesMut};
 use futures_util::{SinkExt, TryStreamExt};
@@ -144,6 +144,34 @@ pub async fn stay_alive(target: &Target, patience: Duration) -> Error {
             Err(error) if error.sqlstate().is_some_and(|code| !code.starts_with("57P")) => {}
             Err(error) => return error,
             Ok(()) => {}
+        }
+    }
+}
+
+/// Notices that the server heard nothing of the holder of the lease (backend `pid`) for a while, although [`stay_alive`] speaks to it: what
+/// was sent last, or the answer, was lost on a link that looks alive, and what is waited for may take long. Ends only with that error.
+pub async fn notice_silence(config: &Config, pid: i32) -> Error {
+    const EVERY: Duration = Duration::from_secs(10);
+    let text = "select state_change from pg_stat_activity where pid = $1 and state like 'idle%'";
+    let (mut watch, mut idle_since) = (None, None);
+    loop {
+        tokio::time::sleep(EVERY).await;
+        if watch.is_none() {
+            watch = tokio::time::timeout(EVERY, Target::open(config)).await.ok().and_then(Result::ok);
+        }
+        let Some(target) = &watch else { continue };
+        let look = async { target.client().query_opt(text, &[&pid]).await };
+        match tokio::time::timeout(EVERY, look).await {
+            Ok(Ok(row)) => {
+                let since = row.map(|row| row.get::<_, SystemTime>(0));
+                if since.is_some() && since == idle_since {
+                    let seconds = 2 * EVERY.as_secs();
+                    return Error::Silent { side: Side::Target, action: "work on the copy", seconds };
+                }
+                idle_since = since;
+            }
+            // Its own link may be the one that is lost.
+            Ok(Err(_)) | Err(_) => watch = None,
         }
     }
 }

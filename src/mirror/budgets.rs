@@ -146,9 +146,9 @@ pub async fn stored(target: &Target) -> Result<(Vec<ClosedRow>, Vec<ChatRow>, Ve
     let budgets = target.prepare(sql::STORED_BUDGETS, &[]).await?;
     let chats = target.prepare(sql::STORED_CHATS, &[]).await?;
     let windows = target.prepare(sql::STORED_WINDOWS, &[]).await?;
-    let budgets = target.query(action, SLOW, &budgets, &[]).await?;
-    let chats = target.query(action, SLOW, &chats, &[]).await?;
-    let windows = target.query(action, SLOW, &windows, &[]).await?;
+    let budgets = target.query(action, QUICK, &budgets, &[]).await?;
+    let chats = target.query(action, QUICK, &chats, &[]).await?;
+    let windows = target.query(action, QUICK, &windows, &[]).await?;
     let closed = |row: &Row| (row.get(0), row.get(1), row.get(2), row.get(3), micros(row.get(4)));
     let chat = |row: &Row| (row.get(0), row.get(1), row.get(2), micros(row.get(3)));
     let window = |row: &Row| (row.get(0), row.get(1), micros(row.get(2)));

@@ -94,11 +94,13 @@ impl Daemon {
     pub(super) async fn lead(self: Arc<Self>, cancel: CancellationToken) -> Result<()> {
         let config = &self.config;
         let sides = Box::pin(self.attended(self.meet())).await?;
+        let backend = sides.target.backend_pid().await?;
         // The lease is only for those who show that they work, and what comes before the stream waits for LiteLLM too.
         let ready = tokio::select! {
             biased;
             ready = Box::pin(self.attended(self.get_ready(&sides, &cancel))) => ready?,
             error = backfill::stay_alive(&sides.target, SLOW) => return Err(error),
+            error = backfill::notice_silence(config, backend) => return Err(error),
         };
         let Some(ready) = ready else { return Ok(()) };
         let Ready { mut session, signatures, known, decided, copied, overlap, budgets } = ready;

@@ -220,6 +220,12 @@ impl Target {
         within(Side::Target, action, patience, self.connection.client.query(statement, parameters)).await
     }
 
+    /// The server's process for this session, as pg_stat_activity names it.
+    pub async fn backend_pid(&self) -> Result<i32> {
+        let work = self.connection.client.query_one("select pg_backend_pid()", &[]);
+        Ok(within(Side::Target, "ask for the session's process", QUICK, work).await?.get(0))
+    }
+
     /// Answers if the server does: the simplest question there is.
     pub async fn ask_nothing(&self, action: &'static str) -> Result<()> {
         self.execute(action, "select 1").await
