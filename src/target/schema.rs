@@ -171,7 +171,7 @@ async fn install_views(target: &Target) -> Result<()> {
         return Ok(());
     }
     // A view whose columns change cannot be replaced.
-    let drop = "drop view if exists key_concern, access_key, access_team, access_organization, access_person, personal_key,
+    let drop = "drop view if exists budget_person, key_concern, access_key, access_team, access_organization, access_person, personal_key,
                                    desired_member, team_person, desired_group, desired_account, profile, person";
     client.batch_execute(drop).await.map_err(on(Side::Target, action))?;
     client.batch_execute(&text).await.map_err(on(Side::Target, action))?;
