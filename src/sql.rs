@@ -181,6 +181,7 @@ files! {
     INHERITED_GROUPS = "layout/inherited_groups.sql";
     CHILD_GROUPS = "observe/child_groups.sql";
     SHARED_EMAILS = "observe/shared_emails.sql";
+    BUDGET_CLOSED_PEOPLE = "observe/budget_closed_people.sql";
     DOCTOR_API_KEYS = "operate/doctor/api_keys.sql";
     DOCTOR_SIGN_IN_GROUPS = "operate/doctor/sign_in_groups.sql";
     DOCTOR_SOURCE = "operate/doctor/source.sql";

@@ -136,6 +136,12 @@ pub async fn due(target: &Target) -> Result<Due> {
     Ok(due)
 }
 
+/// How many people a used-up budget takes models from, where one is used up.
+pub async fn budget_closed_people(target: &Target) -> Result<i64> {
+    let row = target.client().query_one(sql::BUDGET_CLOSED_PEOPLE, &[]).await;
+    Ok(row.map_err(on(Side::Target, "count whom used-up budgets concern"))?.get(0))
+}
+
 /// The counts that gauges show.
 #[derive(Debug, Clone, Copy)]
 pub struct Counts {
@@ -151,12 +157,13 @@ pub struct Counts {
 pub async fn count(target: &Target) -> Result<Counts> {
     let row = target.client().query_one(sql::COUNTS, &[]).await;
     let row = row.map_err(on(Side::Target, "count dead letters"))?;
+    let budget_closed = if row.get(4) { budget_closed_people(target).await? } else { 0 };
     Ok(Counts {
         letters: row.get(0),
         critical: row.get(1),
         skipped: row.get(2),
         active_accounts: row.get(3),
-        budget_closed: row.get(4),
+        budget_closed,
     })
 }
 

@@ -14,6 +14,7 @@ use crate::error::{Error, Result, Side, on};
 use crate::position::Lsn;
 use crate::source::{Leader, SlotState, Source};
 use crate::sql;
+use crate::target::failures;
 use crate::target::heartbeat::{self, Place, Said};
 use crate::target::layout::{self, Layout};
 use crate::target::open_webui;
@@ -307,7 +308,7 @@ impl StatusReport {
             self.members = row.get(3);
             self.organizations = row.get(4);
             self.teams = row.get(5);
-            self.budget_closed = row.get(6);
+            self.budget_closed = if row.get(6) { failures::budget_closed_people(target).await? } else { 0 };
         }
         let text = "select reason, count(*) from skipped group by reason order by 2 desc, 1";
         self.skipped = counted(target, text).await?;
