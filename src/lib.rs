@@ -54,7 +54,7 @@ pub mod operate;
 pub mod pipeline;
 // What the daemon shows of itself: state, board, metrics, pages, health.
 pub mod observe;
-// Who is close to their budget.
+// Who is close to their budget, and whose is used up: what a batch is to close and open.
 pub mod budgets;
 // Copies at a consistent point (the first one, healing), and looks at both ends (`verify`, `resnapshot`, the reconcile).
 pub mod copy;
@@ -67,7 +67,7 @@ pub mod source;
 pub mod decode;
 // Folds row changes per key into the parts of a batch.
 pub mod stage;
-// Writes a part of a batch to our copy of LiteLLM's rows, and says who is touched.
+// Writes a part of a batch to our copy of LiteLLM's rows and which budgets are used up, and says who is touched.
 pub mod mirror;
 // Which models a person may use: LiteLLM's lists, and how the levels narrow each other.
 pub mod access;
@@ -82,7 +82,7 @@ pub mod target;
 pub mod config;
 // Connecting, TLS, quoting.
 pub mod postgres;
-// Which LiteLLM tables are mirrored, column by column, and what a change of each touches.
+// Which LiteLLM tables are published, which of them mirrored, column by column, and what a change of each touches.
 pub mod catalog;
 // What can go wrong, and whether to try again or to stop and say what to do.
 pub mod error;

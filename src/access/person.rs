@@ -302,9 +302,7 @@ fn key_level<'a>(
     let place = team.map_or(Place::Anywhere, |team| Place::Team(&team.id));
     let own = own_lists(known_models, team, key, place, levels);
     let mut by_team = by_team.cloned().unwrap_or_else(|| known_models.all());
-    if !key.override_models.is_empty()
-        && !team.is_some_and(|team| known_models.meaning(&team.models, place).is_spoiled)
-    {
+    if goes_beyond(known_models, team, key, place) {
         by_team.widen(&known_models.allowed(&key.override_models, place));
     }
     let project = key.project.as_ref().filter(|project| !project.models.is_empty());
@@ -316,6 +314,12 @@ fn key_level<'a>(
         allowed.narrow(project);
     }
     KeyLevel { key, closed, own, project, team: by_team, allowed }
+}
+
+/// Whether a key may go beyond its team: not where LiteLLM fails at the team's list, and asks nothing else.
+fn goes_beyond(known_models: &KnownModels, team: Option<&Team>, key: &Key, place: Place<'_>) -> bool {
+    !key.override_models.is_empty()
+        && !team.is_some_and(|team| known_models.meaning(&team.models, place).is_spoiled)
 }
 
 /// The key's own list and that of its access groups. An alias grants nothing: Open WebUI's shared key does not know it, and whoever
@@ -370,8 +374,7 @@ fn path_allows(
 ) -> bool {
     let place = team.map_or(Place::Anywhere, |team| Place::Team(&team.id));
     let beyond = || {
-        !team.is_some_and(|team| known_models.meaning(&team.models, place).is_spoiled)
-            && !key.override_models.is_empty()
+        goes_beyond(known_models, team, key, place)
             && known_models.allows(&key.override_models, target, place)
     };
     let by_project = key.project.as_ref().is_none_or(|project| {

@@ -875,28 +875,10 @@ fn entry<V: Copy>(map: &mut HashMap<Hash, V>, old: Option<Hash>, hash: Hash, new
 }
 
 /// Where what somebody spent as a customer is looked for.
-///
-/// Asked at every row of a flush: what is plain ASCII, as nearly always, is not taken apart as [`reduce::email`] does.
 fn email_place(text: &str) -> u64 {
+    let Some(email) = reduce::email(text) else { return NO_EMAIL };
     let mut hasher = siphasher::sip::SipHasher13::new();
-    if text.is_ascii() {
-        let text = text.trim();
-        if !text.contains('@') {
-            return NO_EMAIL;
-        }
-        let mut plain = [0; 256];
-        match plain.get_mut(..text.len()) {
-            Some(plain) => {
-                plain.copy_from_slice(text.as_bytes());
-                plain.make_ascii_lowercase();
-                hasher.write(plain);
-            }
-            None => hasher.write(text.to_ascii_lowercase().as_bytes()),
-        }
-    } else {
-        let Some(email) = reduce::email(text) else { return NO_EMAIL };
-        hasher.write(email.as_bytes());
-    }
+    hasher.write(email.as_bytes());
     hasher.finish().max(NO_EMAIL + 1)
 }
 

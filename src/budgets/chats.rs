@@ -1,7 +1,8 @@
 //! Whose chats count for whom: what a person's e-mail spent as a customer of LiteLLM's, in the window of the person's own budget.
 //!
-//! Owns which e-mail is whose, and when a window ended. LiteLLM resets the user's row and never the customer's, so what the customer
-//! had spent by then is kept ([`super::book::Book::chat`]). Pure, like the book it is a part of.
+//! Owns which e-mail is whose, and when a window ended. LiteLLM resets the customer's row with the customer's own budget, if there is one,
+//! and never with the user's, so what the customer had spent by then is kept ([`super::book::Book::chat`]). Pure, like the book it is a
+//! part of.
 
 use rustc_hash::{FxHashMap as HashMap, FxHashSet as HashSet};
 

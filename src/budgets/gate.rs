@@ -68,6 +68,15 @@ struct Said {
     resets_at: Option<Micros>,
 }
 
+/// What is stored is what was said last.
+fn said(stored: &Stored) -> HashMap<(Kind, Hash), Said> {
+    let said = |one: &StoredClosed| {
+        let StoredClosed { id, team, limit, resets_at, .. } = one.clone();
+        ((one.kind, one.hash()), Said { id, team, limit, resets_at })
+    };
+    stored.closed.iter().map(said).collect()
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Gate {
     /// Used-up budgets close paths; otherwise nothing is ever closed, and what was is opened.
@@ -151,11 +160,11 @@ impl Gate {
         if !self.enforce || kind == Kind::Customer && !book.is_indirect(kind, hash) {
             return None;
         }
-        book.standing(kind, hash, now).filter(|standing| standing.is_exceeded() || standing.is_blocked)
+        book.standing(kind, hash, now).filter(Standing::is_refused)
     }
 
     /// Begins from what is stored. `settled`: up to where the book was read ahead of the stream; `in_order`: the stream repeats all that
-    /// came after what is stored.
+    /// came after what is stored. Gives what [`Self::crossings`] says then.
     pub(super) fn resume(
         &mut self,
         book: &mut Book,
@@ -163,20 +172,15 @@ impl Gate {
         settled: u64,
         in_order: bool,
         now: Micros,
-    ) {
-        let said = |one: &StoredClosed| {
-            let StoredClosed { id, team, limit, resets_at, .. } = one.clone();
-            ((one.kind, one.hash()), Said { id, team, limit, resets_at })
-        };
-        self.closed = stored.closed.iter().map(said).collect();
+    ) -> Vec<Crossing> {
+        self.closed = said(stored);
         book.recall(stored, in_order, now);
         // What was noted while it was read is stored, or is about to be.
         let _ = book.committed(Micros::MIN);
         let _ = book.take_windows();
         self.windows = book.windowed().into_iter().collect();
         for (user, window) in &stored.windows {
-            let hash = book::hash([user]);
-            self.ids.entry((Kind::User, hash)).or_insert_with(|| user.as_str().into());
+            let hash = self.remember(Kind::User, user);
             if book.window(&hash).as_ref() == Some(window) {
                 self.windows.remove(&hash);
             } else {
@@ -185,10 +189,8 @@ impl Gate {
         }
         self.chats = book.chatting().into_iter().collect();
         for chat in &stored.chats {
-            let hash = book::hash([&chat.customer]);
-            let is_as_stored = book.chat(&hash) == Some((chat.spend, chat.before, chat.resets_at));
-            self.ids.entry((Kind::Customer, hash)).or_insert_with(|| chat.customer.as_str().into());
-            if is_as_stored {
+            let hash = self.remember(Kind::Customer, &chat.customer);
+            if book.chat(&hash) == Some((chat.spend, chat.before, chat.resets_at)) {
                 self.chats.remove(&hash);
             } else {
                 self.chats.insert(hash);
@@ -202,6 +204,14 @@ impl Gate {
             let users = stored.windows.iter().map(|(user, _)| book::hash([user]));
             self.rewound.extend(users.filter(|user| book.has_chats(user)).map(|user| (Kind::User, user)));
         }
+        self.crossings(book, now)
+    }
+
+    /// Keeps the id of somebody of whom something is stored.
+    fn remember(&mut self, kind: Kind, id: &str) -> Hash {
+        let hash = book::hash([id]);
+        self.ids.entry((kind, hash)).or_insert_with(|| id.into());
+        hash
     }
 
     /// Whether the stream is where the book is.
@@ -211,19 +221,13 @@ impl Gate {
 
     /// What the table says of these is something else than was last said.
     pub(super) fn correct(&mut self, stored: &Stored) {
-        let table: HashMap<(Kind, Hash), Said> = stored
-            .closed
-            .iter()
-            .map(|one| {
-                let StoredClosed { kind, id, team, limit, resets_at } = one.clone();
-                ((kind, one.hash()), Said { id, team, limit, resets_at })
-            })
-            .collect();
-        self.closed = table;
-        self.chats.extend(stored.chats.iter().map(|chat| book::hash([&chat.customer])));
+        self.closed = said(stored);
+        for chat in &stored.chats {
+            let hash = self.remember(Kind::Customer, &chat.customer);
+            self.chats.insert(hash);
+        }
         for (user, _) in &stored.windows {
-            let hash = book::hash([user]);
-            self.ids.entry((Kind::User, hash)).or_insert_with(|| user.as_str().into());
+            let hash = self.remember(Kind::User, user);
             self.windows.insert(hash);
         }
         self.everybody = true;
@@ -293,7 +297,7 @@ impl Gate {
             let mut closing = Vec::new();
             for kind in Kind::ALL {
                 book.each(kind, now, |hash, standing| {
-                    if standing.is_exceeded() || standing.is_blocked {
+                    if standing.is_refused() {
                         closing.push((kind, *hash));
                     }
                 });
@@ -304,9 +308,6 @@ impl Gate {
             closing.dedup();
             crossings.extend(closing.into_iter().filter_map(|one| self.crossing(book, one, now)));
         } else {
-            if self.due.is_none() {
-                self.due = book.next_moment(now);
-            }
             crossings.extend(touched.into_iter().filter_map(|one| self.crossing(book, one, now)));
         }
         crossings

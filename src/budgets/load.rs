@@ -42,8 +42,6 @@ const AGAIN_EVERY: Duration = Duration::from_secs(60);
 pub struct Loaded {
     pub book: Book,
     pub(super) gate: Option<Gate>,
-    /// What customers had spent before the window of the user they count for began, of those who are seen for the first time.
-    before: Vec<(String, f64)>,
 }
 
 impl Loaded {
@@ -63,27 +61,18 @@ impl Loaded {
         }
         let text = sql::fill(sql::SPENT_BEFORE, ":schema", &quote_ident(&config.litellm_schema));
         let rows = within(Side::Source, action, PATIENCE, client.query(&text, &[])).await?;
-        self.before = rows.iter().map(|row| (row.get::<_, Text>(0).0, row.get(1))).collect();
-        Ok(())
-    }
-
-    /// What is known of windows that began before anybody looked.
-    pub(super) fn count_from(&mut self) {
-        for (customer, spend) in std::mem::take(&mut self.before) {
-            self.book.count_from(&customer, spend);
+        for row in rows {
+            self.book.count_from(&row.get::<_, Text>(0).0, row.get(1));
         }
+        Ok(())
     }
 
     /// Which budgets are to be stored as used up by what was read, and which that are stored are not. `in_order`: it was read at the very
     /// point that the target is at.
     pub fn should(mut self, stored: &Stored, in_order: bool) -> Vec<Crossing> {
-        let now = super::now();
         match &mut self.gate {
             None => super::gate::nothing_counts(stored).crossings,
-            Some(gate) => {
-                gate.resume(&mut self.book, stored, 0, in_order, now);
-                gate.crossings(&self.book, now)
-            }
+            Some(gate) => gate.resume(&mut self.book, stored, 0, in_order, super::now()),
         }
     }
 }
@@ -113,11 +102,7 @@ pub async fn read(
 pub fn nothing(config: &Config) -> Loaded {
     let enforce = config.policy.access.budgets == BudgetPolicy::Enforce;
     let chats = config.policy.budgets.chats == Chats::Customer;
-    Loaded {
-        book: Book::new(chats),
-        gate: (enforce || chats).then(|| Gate::new(enforce)),
-        before: Vec::new(),
-    }
+    Loaded { book: Book::new(chats), gate: (enforce || chats).then(|| Gate::new(enforce)) }
 }
 
 /// The same in a transaction that is open, at the point it looks at.
@@ -175,9 +160,10 @@ pub async fn stored(target: &Target) -> Result<Stored> {
 /// What was read at the point that the target was at, against what is stored there: who is to be closed or opened, and the customers whose
 /// spend is stored wrong.
 pub fn compare(loaded: Loaded, stored: &Stored) -> (Vec<Crossing>, Vec<String>) {
-    let spent = |chat: &Chat| loaded.book.spent(&chat.customer).is_some_and(|spend| spend != chat.spend);
-    let wrong: Vec<&Chat> = stored.chats.iter().filter(|chat| loaded.gate.is_some() && spent(chat)).collect();
-    let customers = wrong.into_iter().map(|chat| chat.customer.clone()).collect();
+    let is_wrong = |chat: &&Chat| {
+        loaded.gate.is_some() && loaded.book.spent(&chat.customer).is_some_and(|spend| spend != chat.spend)
+    };
+    let customers = stored.chats.iter().filter(is_wrong).map(|chat| chat.customer.clone()).collect();
     (loaded.should(stored, true), customers)
 }
 

@@ -1,9 +1,11 @@
-//! Who is close to their budget: spend, limit and reset of users, keys, teams, organizations and team members.
+//! Who is close to their budget, and whose is used up: spend, limit and reset of users, keys, teams, organizations, team members and
+//! customers.
 //!
-//! Owns a copy in memory of what LiteLLM's rows say ([`book`]), LiteLLM's rules about it ([`rules`]), and the ranking that
-//! metrics, status and `budgets` show. Nothing of it is ever written to a database, and a change of spend writes nothing
-//! anywhere. [`load`] reads it from LiteLLM's tables; every row of the stream moves it before [`crate::stage`] may drop the
-//! row. LiteLLM itself decides on counters that are ahead of its rows by up to a flush, some 15 s.
+//! Owns a copy in memory of what LiteLLM's rows say ([`book`]), LiteLLM's rules about it ([`rules`]), whose chats count for whom, who is
+//! closed, and the ranking that metrics, status and `budgets` show. Writes to no database: what a batch has to say of it is handed to
+//! [`crate::stage`] as [`Moves`], and a change of spend that crosses no limit and is nobody's chats says nothing. [`load`] reads it from
+//! LiteLLM's tables; every row of the stream moves it before [`crate::stage`] may drop the row. LiteLLM itself decides on counters that are
+//! ahead of its rows by up to a flush, some 15 s.
 
 pub mod book;
 mod chats;
@@ -226,9 +228,8 @@ impl Budgets {
     }
 
     /// Begins anew with what was read, after everything up to `checkpoint` was committed and before anything after `ahead` was.
-    pub fn begin(&self, mut loaded: Loaded, checkpoint: &Checkpoint, timeline: i32, ahead: Lsn) {
+    pub fn begin(&self, loaded: Loaded, checkpoint: &Checkpoint, timeline: i32, ahead: Lsn) {
         let mut inside = self.inside();
-        loaded.count_from();
         inside.book = loaded.book;
         inside.gate = loaded.gate;
         inside.source = Some((checkpoint.generation.id, timeline));
@@ -242,10 +243,8 @@ impl Budgets {
     pub fn resume(&self, stored: &Stored, in_order: bool) -> Moves {
         let mut inside = self.inside();
         let Inside { book, gate, through, .. } = &mut *inside;
-        let now = now();
         let Some(gate) = gate else { return gate::nothing_counts(stored) };
-        gate.resume(book, stored, *through, in_order, now);
-        Moves { crossings: gate.crossings(book, now), ..Moves::default() }
+        Moves { crossings: gate.resume(book, stored, *through, in_order, now()), ..Moves::default() }
     }
 
     /// What the target was found to have stored is not what was last said: it is said again.

@@ -113,6 +113,11 @@ impl Standing {
         })
     }
 
+    /// Whether LiteLLM refuses it.
+    pub fn is_refused(&self) -> bool {
+        self.is_exceeded() || self.is_blocked
+    }
+
     pub fn state(&self) -> State {
         if self.is_exceeded() {
             State::Exceeded

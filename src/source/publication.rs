@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 
 use super::start::UPGRADED;
 use super::{Source, SourceTable, tables};
-use crate::catalog::TABLES;
+use crate::catalog::TableId;
 use crate::config::Config;
 use crate::error::{Error, Result, Side};
 use crate::postgres::lossy::Text;
@@ -208,11 +208,11 @@ impl Source {
 pub fn columns_fingerprint(tables: &BTreeMap<String, SourceTable>, publication: &PublicationState) -> String {
     let mut hasher = Sha256::new();
     for (table, oid) in &publication.identity {
-        if table.is_empty() || tables.contains_key(table) && is_mirrored(table) {
+        if table.is_empty() || tables.contains_key(table) && tables::is_mirrored(table) {
             hasher.update(format!("{table}:{oid};"));
         }
     }
-    for table in TABLES.iter().filter(|table| table.is_mirrored()) {
+    for table in TableId::mirrored().map(TableId::table) {
         let Some(found) = tables.get(table.source) else { continue };
         hasher.update(format!("{}={};", table.source, found.oid));
         let columns = table.columns.iter().map(|column| column.source).chain(table.spending.iter().copied());
@@ -223,10 +223,6 @@ pub fn columns_fingerprint(tables: &BTreeMap<String, SourceTable>, publication: 
         }
     }
     hasher.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn is_mirrored(name: &str) -> bool {
-    TABLES.iter().any(|table| table.source == name && table.is_mirrored())
 }
 
 pub(super) fn table_list(config: &Config, names: &[&String]) -> String {

@@ -38,13 +38,14 @@ pub struct SourceTable {
 
 /// How many tables a copy is about, and about how many rows they have, as far as the server knows.
 pub fn to_copy(tables: &BTreeMap<String, SourceTable>) -> (usize, u64) {
-    let mirrored: Vec<&SourceTable> =
-        TableId::mirrored().filter_map(|id| tables.get(id.table().source)).collect();
-    (mirrored.len(), rows(mirrored.into_iter()))
+    let mirrored = TableId::mirrored().filter_map(|id| tables.get(id.table().source));
+    let rows = mirrored.map(|table| u64::try_from(table.rows).unwrap_or_default());
+    rows.fold((0, 0), |(count, all), rows| (count + 1, all + rows))
 }
 
-fn rows<'a>(tables: impl Iterator<Item = &'a SourceTable>) -> u64 {
-    tables.map(|table| u64::try_from(table.rows).unwrap_or_default()).sum()
+/// Whether it is the name of a table that is mirrored.
+pub(super) fn is_mirrored(name: &str) -> bool {
+    TableId::of_source(name).is_some_and(|id| id.table().is_mirrored())
 }
 
 /// A table that must not be published as it is.
@@ -64,7 +65,6 @@ impl Source {
     /// As [`Self::all_tables`].
     pub async fn tables(&self, config: &Config) -> Result<BTreeMap<String, SourceTable>> {
         let mut tables = self.all_tables(config).await?;
-        let is_mirrored = |name: &str| TABLES.iter().any(|table| table.source == name && table.is_mirrored());
         tables.retain(|name, found| found.readable || is_mirrored(name));
         Ok(tables)
     }

@@ -47,7 +47,8 @@ impl std::iter::Sum for Losing {
 }
 
 impl Losing {
-    fn people(self) -> i64 {
+    /// How many people the limits are about.
+    pub fn people(self) -> i64 {
         (self.departing + self.stripped).max(self.closed)
     }
 }

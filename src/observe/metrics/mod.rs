@@ -321,7 +321,6 @@ impl Metrics {
         Ok(metrics)
     }
 
-    /// Counts what a projection wrote.
     /// Counts budgets that a batch closed and opened.
     pub fn crossed(&self, crossed: &Crossed) {
         for (direction, kinds) in [("closed", &crossed.closed), ("opened", &crossed.opened)] {
@@ -331,6 +330,7 @@ impl Metrics {
         }
     }
 
+    /// Counts what a projection wrote.
     pub fn projected(&self, outcome: &Outcome) {
         let Outcome {
             accounts_created,

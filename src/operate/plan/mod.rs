@@ -34,7 +34,6 @@ use crate::source::Source;
 use crate::source::tables::{refuse, unfit};
 use crate::sql;
 use crate::stage::budget::Moves;
-use crate::target::brake::Losing;
 use crate::target::layout;
 use crate::target::policy;
 use crate::target::{QUICK, SLOW, Target, within};
@@ -293,10 +292,10 @@ async fn look_ahead(config: &Config, target: &Target, outcome: &Outcome, plan: &
                 .to_owned(),
         );
     }
-    let Losing { departing, stripped, closed } = outcome.losing();
+    let losing = outcome.losing();
     let limits = &config.policy.brake;
-    let share = (row.get::<_, i64>(1) + departing) * i64::from(limits.percent) / 100;
-    let people = (departing + stripped).max(closed);
+    let share = (row.get::<_, i64>(1) + losing.departing) * i64::from(limits.percent) / 100;
+    let people = losing.people();
     if people > share.max(i64::from(limits.people)) {
         plan.notes.push(format!(
             "{people} people would be locked out, or lose groups, models or keys: the brake would hold this until it is approved"
