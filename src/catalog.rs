@@ -92,6 +92,18 @@ impl Table {
         !self.mirror.is_empty()
     }
 
+    /// The columns that every LiteLLM has; those of `spending` among them only where budgets decide over anything: without them nobody
+    /// knows whose is used up.
+    pub fn always(&self, budgets_decide: bool) -> impl Iterator<Item = &'static str> {
+        /// Only newer releases have them: before them, there is no such limit.
+        const NEWER: &[&str] = &["budget_limits", "temp_budget_increase", "temp_budget_expiry"];
+        /// Some releases lack it, and it closes nothing.
+        const SOFT: &str = "soft_budget";
+        let mirrored = self.columns.iter().filter(|column| column.always).map(|column| column.source);
+        let spending = self.spending.iter().copied().filter(move |_| budgets_decide);
+        mirrored.chain(spending.filter(|column| !NEWER.contains(column) && *column != SOFT))
+    }
+
     pub fn key(&self) -> &'static [Column] {
         self.columns.get(..self.key_len).unwrap_or_default()
     }

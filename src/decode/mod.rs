@@ -171,12 +171,21 @@ struct Relation {
 pub struct Decoder {
     /// LiteLLM's schema; tables of the same name elsewhere are not LiteLLM's.
     schema: String,
+    /// What is read of budgets decides over people.
+    budgets_decide: bool,
     relations: HashMap<u32, Relation>,
 }
 
 impl Decoder {
     pub fn new(schema: &str) -> Self {
-        Self { schema: schema.to_owned(), relations: HashMap::new() }
+        Self { schema: schema.to_owned(), budgets_decide: false, relations: HashMap::new() }
+    }
+
+    /// Nor may a column be missing then that says whose budget is used up.
+    #[must_use]
+    pub fn budgets_decide(mut self, budgets_decide: bool) -> Self {
+        self.budgets_decide = budgets_decide;
+        self
     }
 
     /// Decodes one data message (everything but Begin, Commit and logical messages).
@@ -184,7 +193,7 @@ impl Decoder {
         Ok(match message::parse(data)? {
             Message::Relation { oid, namespace, name, columns } => {
                 let table = (namespace == self.schema).then(|| TableId::of_source(&name)).flatten();
-                let relation = bind(table, &columns)?;
+                let relation = bind(table, &columns, self.budgets_decide)?;
                 self.relations.insert(oid, relation);
                 Change::Nothing
             }
@@ -247,17 +256,20 @@ impl Decoder {
 }
 
 /// Binds the mirrored columns to a relation's attributes by name.
-fn bind(table: Option<TableId>, names: &[Cow<'_, str>]) -> Result<Relation, DecodeError> {
+fn bind(
+    table: Option<TableId>,
+    names: &[Cow<'_, str>],
+    budgets_decide: bool,
+) -> Result<Relation, DecodeError> {
     let Some(id) = table else { return Ok(Relation { table: None, attributes: Vec::new() }) };
     let spec = id.table();
     let wanted = spec.columns.iter().map(|column| column.source).chain(spec.spending.iter().copied());
-    let attributes: Vec<_> = wanted.map(|wanted| names.iter().position(|name| **name == *wanted)).collect();
-    for (column, attribute) in spec.columns.iter().zip(&attributes) {
-        // Not NULL: nobody said so.
-        if column.always && attribute.is_none() {
-            return Err(DecodeError::MissingColumn { table: spec.source, column: column.source });
-        }
+    let place = |wanted: &str| names.iter().position(|name| **name == *wanted);
+    // Not NULL: nobody said so.
+    if let Some(column) = spec.always(budgets_decide).find(|column| place(column).is_none()) {
+        return Err(DecodeError::MissingColumn { table: spec.source, column });
     }
+    let attributes = wanted.map(place).collect();
     Ok(Relation { table, attributes })
 }
 

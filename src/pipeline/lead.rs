@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Daemon, Leader};
 use crate::budgets;
-use crate::config::policy::{BudgetPolicy, Chats};
+use crate::config::policy::Chats;
 use crate::copy::backfill::{self, Occasion};
 use crate::copy::register::{CopyKind, CopyPhase};
 use crate::copy::request;
@@ -411,8 +411,7 @@ impl Daemon {
         nothing_stored: bool,
     ) -> Result<()> {
         let (config, policy) = (&self.config, &self.config.policy);
-        let decides =
-            policy.access.budgets == BudgetPolicy::Enforce || policy.budgets.chats == Chats::Customer;
+        let decides = policy.budgets_decide();
         // Behind a brake nothing of the stream is seen, and what holds it may have been repaired since.
         let is_braked = decides && self.progress.status().state == State::Braked;
         if self.budgets.continues(known, timeline) && !is_braked {

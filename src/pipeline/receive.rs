@@ -98,7 +98,8 @@ impl Receiver {
         committed: watch::Receiver<Lsn>,
         linger: bool,
     ) -> Self {
-        let decoder = Decoder::new(&daemon.config.litellm_schema);
+        let budgets_decide = daemon.config.policy.budgets_decide();
+        let decoder = Decoder::new(&daemon.config.litellm_schema).budgets_decide(budgets_decide);
         let handed = (*committed.borrow(), Instant::now());
         Self {
             daemon,

@@ -98,8 +98,9 @@ impl Source {
         if !tables.contains_key("LiteLLM_UserTable") {
             return Err(Error::NoLiteLlm { schema: config.litellm_schema.clone() });
         }
-        tables.retain(|name, found| !is_half_made(name, found));
-        let lacking = lacking(&tables);
+        let budgets_decide = config.policy.budgets_decide();
+        tables.retain(|name, found| !is_half_made(name, found, budgets_decide));
+        let lacking = lacking(&tables, budgets_decide);
         if lacking.is_empty() { Ok(tables) } else { Err(Error::LiteLlmLacks { what: lacking.join(", ") }) }
     }
 
@@ -114,24 +115,31 @@ impl Source {
 }
 
 /// The columns that every LiteLLM with this table has, and this one lacks.
-fn missing<'a>(table: &'a Table, found: &'a SourceTable) -> impl Iterator<Item = &'static str> + 'a {
-    let columns = table.columns.iter().filter(|column| column.always);
-    columns.map(|column| column.source).filter(|column| !found.columns.contains_key(*column))
+fn missing<'a>(
+    table: &'a Table,
+    found: &'a SourceTable,
+    budgets_decide: bool,
+) -> impl Iterator<Item = &'static str> + 'a {
+    table.always(budgets_decide).filter(|column| !found.columns.contains_key(*column))
 }
 
 /// Whether it is a table on its way: nothing of it was ever read, so nothing is taken for missing.
-fn is_half_made(name: &str, found: &SourceTable) -> bool {
+fn is_half_made(name: &str, found: &SourceTable, budgets_decide: bool) -> bool {
     let table = TABLES.iter().find(|table| table.source == name);
-    table.is_some_and(|table| !table.always && !found.published && missing(table, found).next().is_some())
+    table.is_some_and(|table| {
+        !table.always && !found.published && missing(table, found, budgets_decide).next().is_some()
+    })
 }
 
 /// What is missing although every LiteLLM has it.
-fn lacking(tables: &BTreeMap<String, SourceTable>) -> Vec<String> {
+fn lacking(tables: &BTreeMap<String, SourceTable>, budgets_decide: bool) -> Vec<String> {
     let mut lacking = Vec::new();
     for table in TABLES {
         match tables.get(table.source) {
-            Some(found) => lacking
-                .extend(missing(table, found).map(|column| format!("column {}.{column}", table.source))),
+            Some(found) => lacking.extend(
+                missing(table, found, budgets_decide)
+                    .map(|column| format!("column {}.{column}", table.source)),
+            ),
             None if table.always => lacking.push(format!("table {}", table.source)),
             None => {}
         }

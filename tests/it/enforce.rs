@@ -1076,3 +1076,42 @@ async fn a_window_that_ended_in_a_gap_is_over_after_it() {
     assert_eq!(sees(&pair, "usr_ann").await, 0);
     assert_eq!(run(&pair, &["verify"]).0, 0);
 }
+
+#[tokio::test]
+async fn a_limit_that_cannot_be_read_opens_nothing() {
+    let pair = Pair::new().await;
+    pair.litellm(&company()).await;
+    let mut daemon = Daemon::with(&pair, &enforcing());
+    pair.litellm(&change("ann", "spend = 10")).await;
+    pair.settle().await;
+    assert_eq!(sees(&pair, "usr_ann").await, 0);
+    let columns = [
+        ("\"LiteLLM_UserTable\"", "max_budget", "double precision default 10"),
+        ("\"LiteLLM_UserTable\"", "spend", "double precision not null default 10"),
+        ("\"LiteLLM_BudgetTable\"", "max_budget", "double precision default 50"),
+    ];
+    for (place, (table, column, kind)) in columns.into_iter().enumerate() {
+        pair.litellm(&format!("alter table {table} drop column {column}")).await;
+        // The next to come of it says nothing of it.
+        pair.litellm(&format!(
+            "{}; update \"LiteLLM_BudgetTable\" set updated_by = 'x'",
+            change("ann", "user_alias = 'Ann'")
+        ))
+        .await;
+        if place == 1 {
+            daemon.kill9();
+            daemon = Daemon::with(&pair, &enforcing());
+        }
+        eventually("whether it is taken for no limit", || async {
+            daemon.get("/readyz").1.contains(column) || sees(&pair, "usr_ann").await > 0
+        })
+        .await;
+        assert_eq!(sees(&pair, "usr_ann").await, 0, "{table} without {column}");
+        pair.litellm(&format!("alter table {table} add column {column} {kind}")).await;
+        daemon.ready().await;
+        pair.settle().await;
+        assert_eq!(crossed(&pair).await[0], "BUDGET_CLOSED user ann");
+        assert_eq!(sees(&pair, "usr_ann").await, 0, "{table} with {column} again");
+    }
+    assert_eq!(run(&pair, &["verify"]).0, 0);
+}

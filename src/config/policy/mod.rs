@@ -409,6 +409,11 @@ impl Default for Batch {
 }
 
 impl Policy {
+    /// What is read of budgets decides over people or is kept, and is not only shown.
+    pub fn budgets_decide(&self) -> bool {
+        self.access.budgets == BudgetPolicy::Enforce || self.budgets.chats == Chats::Customer
+    }
+
     /// A short hash of what changes the projection. A policy with another fingerprint needs one
     /// full difference before the stream goes on, so limits and retention are not in it.
     pub fn fingerprint(&self) -> String {
