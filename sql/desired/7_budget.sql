@@ -17,5 +17,9 @@ select p.user_id, b.kind, b.id, b.team_id
   from budget_closed b join litellm_team t on t.organization_id = b.id join team_person p on p.team_id = t.team_id
  where b.kind = 'organization'
 union
+select k.user_id, b.kind, b.id, b.team_id
+  from budget_closed b join litellm_team t on t.organization_id = b.id join litellm_key k on k.team_id = t.team_id
+ where b.kind = 'organization' and k.user_id is not null and k.team_id <> 'litellm-dashboard'
+union
 select o.user_id, b.kind, b.id, b.team_id from budget_closed b join access_organization o on o.organization_id = b.id
  where b.kind = 'organization';

@@ -1115,3 +1115,22 @@ async fn a_limit_that_cannot_be_read_opens_nothing() {
     }
     assert_eq!(run(&pair, &["verify"]).0, 0);
 }
+
+#[tokio::test]
+async fn access_names_the_organization_also_of_a_key_whose_owner_no_roster_names() {
+    let pair = Pair::new().await;
+    pair.litellm(&company()).await;
+    pair.litellm(&[key("ku", "eve"), rekey("ku", "team_id = 'u'")].concat()).await;
+    pair.litellm(&change("eve", "models = '{no-default-models}'")).await;
+    let _daemon = Daemon::with(&pair, &enforcing());
+    pair.settle().await;
+    assert_eq!(sees(&pair, "usr_eve").await, 2);
+    pair.litellm("update \"LiteLLM_OrganizationTable\" set spend = 60").await;
+    pair.settle().await;
+    assert_eq!(sees(&pair, "usr_eve").await, 0);
+    assert_right(&pair, "the organization").await;
+    let (_, text, _) = run(&pair, &["access", "eve@x.test"]);
+    assert!(text.contains("budget of organization o: 60.00 of 50.00 USD"), "{text}");
+    let (_, status, _) = run(&pair, &["status"]);
+    assert!(status.contains("2 people have fewer models"), "dan and eve: {status}");
+}
