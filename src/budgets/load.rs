@@ -18,10 +18,10 @@ use super::{Budgets, Chat, Name};
 use crate::catalog::{Table, TableId};
 use crate::config::Config;
 use crate::config::policy::{BudgetPolicy, Chats};
-use crate::copy::backfill::unescape;
+use crate::copy::backfill::{STALL, unescape};
 use crate::decode::message::TupleValue;
 use crate::decode::{self, reduce};
-use crate::error::{Error, Result, Side, on};
+use crate::error::{Error, Result, Side};
 use crate::mirror;
 use crate::postgres::lossy::Text;
 use crate::postgres::quote_ident;
@@ -186,10 +186,10 @@ async fn read_table(
     loaded: &mut Loaded,
 ) -> Result<()> {
     let text = copy_out(id.table(), &config.litellm_schema, found);
-    let rows = source.connection.client.copy_out(&text).await.map_err(on(Side::Source, "read budgets"))?;
-    let mut rows = pin!(rows);
+    let work = source.connection.client.copy_out(&text);
+    let mut rows = pin!(within(Side::Source, "read budgets", STALL, work).await?);
     let mut line = BytesMut::new();
-    while let Some(chunk) = rows.try_next().await.map_err(on(Side::Source, "read budgets"))? {
+    while let Some(chunk) = within(Side::Source, "read budgets", STALL, rows.try_next()).await? {
         line.extend_from_slice(&chunk);
         while let Some(end) = line.iter().position(|byte| *byte == b'\n') {
             let row = line.split_to(end + 1);

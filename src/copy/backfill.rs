@@ -332,7 +332,7 @@ async fn merge(
 /// How long a session that has nothing to do may take to answer.
 const IDLE_PATIENCE: Duration = Duration::from_secs(8);
 /// How long a copy may go without a piece that moves: a link that was cut without a word never ends it.
-const STALL: Duration = Duration::from_secs(30);
+pub const STALL: Duration = Duration::from_secs(30);
 
 /// A step of filling a staging table.
 async fn filled<T>(work: impl Future<Output = std::result::Result<T, tokio_postgres::Error>>) -> Result<T> {
