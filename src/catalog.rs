@@ -189,9 +189,12 @@ pub const TABLES: &[Table] = &[
         ],
         spending: &["spend", "max_budget", "soft_budget", "budget_reset_at", "metadata", "budget_limits"],
         // `roster`: the roster is compared entry by entry (sql/mirror/team_roster.sql).
+        // `team`: its group, of which everybody is looked at; whoever joins or leaves is found in the roster.
         // `team_people`: everybody in it, because their names or organization groups follow.
         // `team_rights`: everybody in it, because of the models.
         touches: "select 'team', k_team_id from changed
+                   where (o_team_id, o_team_alias, o_organization_id)
+                         is distinct from (n_team_id, n_team_alias, n_organization_id)
                   union all
                   select 'roster', k_team_id from changed
                    where o_members_with_roles is distinct from n_members_with_roles
@@ -217,6 +220,8 @@ pub const TABLES: &[Table] = &[
         ],
         spending: &["spend", "budget_id"],
         touches: "select 'organization', k_organization_id from changed
+                   where (o_organization_id, o_organization_alias)
+                         is distinct from (n_organization_id, n_organization_alias)
                   union all
                   select 'organization_rights', k_organization_id from changed
                    where (o_organization_id, o_models) is distinct from (n_organization_id, n_models)",
@@ -238,7 +243,7 @@ pub const TABLES: &[Table] = &[
         columns: &[column("user_id", Text), column("team_id", Text), column("budget_id", Text)],
         spending: &["spend", "budget_id"],
         // Not the membership (the roster is): a member's budget, for model access. A spend flush makes rows without one.
-        touches: "select 'rights', k_user_id from changed where o_budget_id is distinct from n_budget_id",
+        touches: "select 'models', k_user_id from changed where o_budget_id is distinct from n_budget_id",
     },
     Table {
         source: "LiteLLM_VerificationToken",
@@ -274,7 +279,7 @@ pub const TABLES: &[Table] = &[
         key_len: 1,
         columns: &[column("budget_id", Text), newer("allowed_models", Array)],
         spending: &["max_budget", "soft_budget", "budget_reset_at", "temp_budget_increase", "temp_budget_expiry"],
-        touches: "select 'rights', m.user_id from changed join litellm_team_membership m on m.budget_id = k_budget_id
+        touches: "select 'models', m.user_id from changed join litellm_team_membership m on m.budget_id = k_budget_id
                    where o_allowed_models is distinct from n_allowed_models",
     },
     Table {
@@ -317,7 +322,7 @@ pub const TABLES: &[Table] = &[
         touches: "select 'team_rights', t.team_id from changed
                     join litellm_team t on k_access_group_id = any (t.access_group_ids)
                   union all
-                  select 'rights', k.user_id from changed
+                  select 'models', k.user_id from changed
                     join litellm_key k on k_access_group_id = any (k.access_group_ids) where k.user_id is not null",
     },
     Table {
@@ -332,7 +337,7 @@ pub const TABLES: &[Table] = &[
             column("blocked", Text),
         ],
         spending: &[],
-        touches: "select 'rights', k.user_id from changed join litellm_key k on k.project_id = k_project_id
+        touches: "select 'models', k.user_id from changed join litellm_key k on k.project_id = k_project_id
                    where k.user_id is not null",
     },
     Table {

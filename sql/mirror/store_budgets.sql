@@ -33,11 +33,11 @@ with given as materialized (
 )
 select case when closed then 'closed' else 'opened' end as kind, kind as id from crossed
 union all
-select 'rights', id from crossed where kind in ('user', 'team_member')
+select 'models', id from crossed where kind in ('user', 'team_member')
 union all
-select 'rights', k.user_id from crossed c join litellm_key k on k.token = c.id where c.kind = 'key' and k.user_id is not null
+select 'models', k.user_id from crossed c join litellm_key k on k.token = c.id where c.kind = 'key' and k.user_id is not null
 union all
-select 'rights', u.user_id from crossed c join litellm_user u on u.email = c.email where c.kind = 'customer'
+select 'models', u.user_id from crossed c join litellm_user u on u.email = c.email where c.kind = 'customer'
 union all
 select 'team_rights', id from crossed where kind = 'team'
 union all

@@ -295,7 +295,7 @@ pub async fn prepare_to_note(target: &Target) -> Result<()> {
 /// Notes these in the temporary table `touched` too.
 pub async fn note(target: &Target, touched: &Touched) -> Result<()> {
     let lists = [
-        ("rights", list(&touched.rights)),
+        ("models", list(&touched.models)),
         ("team_rights", list(&touched.team_rights)),
         ("organization_rights", list(&touched.organization_rights)),
     ];
@@ -314,6 +314,8 @@ pub struct Noted {
     pub all_rights: bool,
     /// How many keys were noted, some of them more than once.
     pub keys: i64,
+    /// [`Touched::is_only_models`].
+    pub only_models: bool,
 }
 
 /// The same for what is noted in the temporary table `touched`.
@@ -325,6 +327,7 @@ pub async fn propagate_noted(target: &Target) -> Result<Noted> {
         // The ids themselves stay where they are: one stands for all.
         kinds.add(TABLES.len(), row.get(0), String::new())?;
     }
+    let only_models = kinds.is_only_models();
     propagate_in(target, &mut kinds, TouchedFrom::Table).await?;
     if kinds.leads_on() || !kinds.emails.is_empty() {
         analyze_noted(target).await?;
@@ -332,7 +335,7 @@ pub async fn propagate_noted(target: &Target) -> Result<Noted> {
     let statement = target.prepare("select count(*) from touched", &[]).await?;
     let rows = target.query("count who is touched", SLOW, &statement, &[]).await?;
     let keys = rows.first().map_or(0, |row| row.get(0));
-    Ok(Noted { all_rights: kinds.all_rights, keys })
+    Ok(Noted { all_rights: kinds.all_rights, keys, only_models })
 }
 
 /// What follows is planned for as many keys as there are.

@@ -334,7 +334,9 @@ impl Applier {
         if noted.all_rights {
             self.polled.ask_again();
         }
-        let is_much = noted.keys > i64::try_from(MANY).unwrap_or(i64::MAX);
+        // A team's models are one row, and the tables are what they were.
+        let many = u64::try_from(MANY).unwrap_or(u64::MAX);
+        let is_much = end.changes > many || !noted.only_models && noted.keys.unsigned_abs() > many;
         if is_much {
             target.analyze_ours(&self.daemon.config.schema).await?;
         }
@@ -343,7 +345,8 @@ impl Applier {
         let outcome = match &self.projection {
             Some(projection) => {
                 let stamp = Stamp { audit_each: noted.keys <= AUDIT_EACH, ..stamp };
-                projection.apply(target, Scope::Touched, stamp).await?
+                let scope = if noted.only_models { Scope::Models } else { Scope::Touched };
+                projection.apply(target, scope, stamp).await?
             }
             None => Outcome::default(),
         };

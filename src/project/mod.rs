@@ -54,6 +54,8 @@ pub enum Scope<'a> {
     These(&'a Touched),
     /// The temporary table `touched`.
     Touched,
+    /// The same, where nothing but models may have changed ([`Touched::is_only_models`]).
+    Models,
     Everything,
 }
 
@@ -61,7 +63,7 @@ impl Scope<'_> {
     fn keys(self) -> TouchedFrom {
         match self {
             Self::These(_) => TouchedFrom::Arrays,
-            Self::Touched => TouchedFrom::Table,
+            Self::Touched | Self::Models => TouchedFrom::Table,
             Self::Everything => TouchedFrom::Everything,
         }
     }
@@ -119,6 +121,7 @@ impl Projection {
         let moved = match scope {
             // Somebody may have got at last what they had waited for, and left what they had.
             Scope::These(touched) => !touched.emails.is_empty() || outcome.accounts_updated > 0,
+            Scope::Models => false,
             Scope::Touched | Scope::Everything => true,
         };
         if moved {
@@ -162,10 +165,15 @@ impl Projection {
     }
 
     async fn apply_once(&self, target: &Target, scope: Scope<'_>, stamp: Stamp) -> Result<Outcome> {
-        if let Scope::These(touched) = scope
-            && touched.is_empty()
-            && (self.texts(scope).keys.is_none() || touched.key_people().next().is_none())
-        {
+        let only_models = match scope {
+            Scope::These(touched) => {
+                let keys = self.texts(scope).keys.is_some() && touched.key_people().next().is_some();
+                touched.is_empty() && !keys
+            }
+            Scope::Models => true,
+            Scope::Touched | Scope::Everything => false,
+        };
+        if only_models {
             let mut outcome = Outcome::default();
             self.give_models(target, scope, stamp, &mut outcome).await?;
             return Ok(outcome);
@@ -190,7 +198,7 @@ impl Projection {
             .await?;
         let touched = match scope {
             Scope::These(touched) => touched.clone(),
-            Scope::Touched | Scope::Everything => self.keys_of(target, scope).await?,
+            Scope::Touched | Scope::Models | Scope::Everything => self.keys_of(target, scope).await?,
         };
         let mut outcome = Outcome { accounts_created: created, ..Outcome::default() };
         self.bisect(target, touched, stamp, &mut outcome).await?;
@@ -198,7 +206,7 @@ impl Projection {
             let listed;
             let people: Vec<&str> = match scope {
                 Scope::These(touched) => touched.key_people().map(String::as_str).collect(),
-                Scope::Touched | Scope::Everything => {
+                Scope::Touched | Scope::Models | Scope::Everything => {
                     listed = texts.people(target).await?;
                     listed.iter().map(String::as_str).collect()
                 }
@@ -290,7 +298,7 @@ impl Projection {
     fn texts(&self, scope: Scope<'_>) -> &Texts {
         match scope {
             Scope::These(_) => &self.arrays,
-            Scope::Touched => &self.touched,
+            Scope::Touched | Scope::Models => &self.touched,
             Scope::Everything => &self.everything,
         }
     }
@@ -302,7 +310,7 @@ impl Projection {
         let run = Run { texts, keys: texts.keys.as_ref().filter(|_| whole), whole, scope, stamp };
         let (users, groups) = match scope {
             Scope::These(touched) => (!touched.users.is_empty(), touched.has_groups()),
-            Scope::Touched | Scope::Everything => (true, true),
+            Scope::Touched | Scope::Models | Scope::Everything => (true, true),
         };
         // Before anything is sent together: a statement that still had to be prepared would be overtaken
         // by the ones after it, and members would be written before their accounts.

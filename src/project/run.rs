@@ -105,7 +105,7 @@ impl Run<'_> {
     pub(super) fn patience(&self) -> std::time::Duration {
         match self.scope {
             Scope::These(touched) if touched.reach() <= MANY => QUICK,
-            Scope::These(_) | Scope::Touched | Scope::Everything => SLOW,
+            Scope::These(_) | Scope::Touched | Scope::Models | Scope::Everything => SLOW,
         }
     }
 
@@ -120,7 +120,7 @@ impl Run<'_> {
         let Some(texts) = self.keys else { return Ok(api_keys::Counts::default()) };
         let people: Vec<&str> = match self.scope {
             Scope::These(touched) => touched.key_people().map(String::as_str).collect(),
-            Scope::Touched | Scope::Everything => Vec::new(),
+            Scope::Touched | Scope::Models | Scope::Everything => Vec::new(),
         };
         if people.is_empty() && matches!(self.scope, Scope::These(_)) {
             return Ok(api_keys::Counts::default());
@@ -131,7 +131,7 @@ impl Run<'_> {
     pub(super) fn users(&self) -> Option<Vec<&str>> {
         match self.scope {
             Scope::These(touched) => Some(touched.users.iter().map(String::as_str).collect()),
-            Scope::Touched | Scope::Everything => None,
+            Scope::Touched | Scope::Models | Scope::Everything => None,
         }
     }
 

@@ -3,12 +3,14 @@
 //! | changed in LiteLLM | touches |
 //! |---|---|
 //! | a user | the user; and whoever may now get the e-mail it freed (`emails`) |
-//! | a team | its group; whoever joined or left its roster (`rosters`); everybody in it when its name or organization changed (`team_people`) |
-//! | an organization | its group |
+//! | a team's name or organization | its group; everybody in it (`team_people`) |
+//! | a team's roster | whoever joined or left (`rosters`) |
+//! | an organization's name | its group |
 //! | an organization membership | the user |
-//! | a key, a member's budget | its owner's access (`access`) |
-//! | a team's models, state, aliases or access groups | the access of everybody in it (`team_rights`) |
-//! | an organization's models | the access of everybody under it (`organization_rights`) |
+//! | a key | its owner's API key and models (`rights`) |
+//! | a member's budget, a project, an access group, a used-up budget | the models of whoever it is about (`models`) |
+//! | a team's models, state, aliases or access groups | the models of everybody in it (`team_rights`) |
+//! | an organization's models | the models of everybody under it (`organization_rights`) |
 //! | which models LiteLLM serves, or their tags | everybody's access (`all_rights`) |
 //!
 //! Whoever is touched as a user is touched in their access too ([`Touched::rights_people`]). A spend flush changes no
@@ -37,6 +39,8 @@ pub struct Touched {
     pub team_people: BTreeSet<String>,
     /// LiteLLM users whose API key or model access may have changed, although account, name and membership have not.
     pub rights: BTreeSet<String>,
+    /// LiteLLM users whose models may have changed, and nothing else.
+    pub models: BTreeSet<String>,
     /// Those of all these whom no API key concerns: LiteLLM has none of theirs, and Open WebUI none of ours.
     pub keyless: BTreeSet<String>,
     /// Teams whose people's access may have changed.
@@ -62,6 +66,7 @@ impl Touched {
             "roster" => self.rosters.insert(id),
             "team_people" => self.team_people.insert(id),
             "rights" => self.rights.insert(id),
+            "models" => self.models.insert(id),
             "team_rights" => self.team_rights.insert(id),
             "organization_rights" => self.organization_rights.insert(id),
             "all_rights" => !std::mem::replace(&mut self.all_rights, true),
@@ -78,6 +83,7 @@ impl Touched {
     /// Adds whose access follows from something else that the same batch says.
     pub fn add_rights(&mut self, other: Self) {
         self.rights.extend(other.rights);
+        self.models.extend(other.models);
         self.team_rights.extend(other.team_rights);
         self.organization_rights.extend(other.organization_rights);
     }
@@ -111,18 +117,27 @@ impl Touched {
 
     /// Whether anybody's API key or models may have changed.
     pub fn has_rights(&self) -> bool {
-        self.all_rights || self.shared || !self.users.is_empty() || !self.rights.is_empty()
+        self.all_rights || self.shared || self.rights_people().next().is_some()
     }
 
     /// Everybody whose API key or models may have changed, each once, in order: those touched in their access and
     /// those touched at all. With `all_rights` set it is everybody there is, and this is not the whole list.
     pub fn rights_people(&self) -> impl Iterator<Item = &String> {
-        self.users.union(&self.rights)
+        let mut people: Vec<&String> = self.users.iter().chain(&self.rights).chain(&self.models).collect();
+        people.sort_unstable();
+        people.dedup();
+        people.into_iter()
     }
 
     /// Everybody whose API key may have changed, as [`Self::rights_people`].
     pub fn key_people(&self) -> impl Iterator<Item = &String> {
-        self.rights_people().filter(|user| !self.keyless.contains(*user))
+        self.users.union(&self.rights).filter(|user| !self.keyless.contains(*user))
+    }
+
+    /// Whether nothing but models may have changed, and not everybody's.
+    pub fn is_only_models(&self) -> bool {
+        let others = [&self.users, &self.emails, &self.rosters, &self.team_people, &self.rights];
+        !self.has_groups() && !self.all_rights && !self.shared && others.iter().all(|keys| keys.is_empty())
     }
 
     /// How many accounts and groups the projection has to look at.
@@ -133,7 +148,8 @@ impl Touched {
     /// How many there are whose account, group, key or models may change: by it statements are planned, and waited for.
     /// (Everybody, where `all_rights` says so, is the models' own affair.)
     pub fn reach(&self) -> usize {
-        self.len() + self.rights.difference(&self.users).count()
+        let others = self.rights.union(&self.models);
+        self.len() + others.filter(|user| !self.users.contains(*user)).count()
     }
 
     /// Whether what is noted here leads on to people who are not noted yet.
@@ -180,6 +196,24 @@ impl Touched {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn whoever_may_only_have_other_models_is_looked_at_for_them_alone() {
+        let mut touched = Touched::default();
+        for (kind, id) in [("models", "a"), ("models", "b"), ("team_rights", "t")] {
+            touched.add(0, kind, id.to_owned()).unwrap();
+        }
+        assert!(touched.is_only_models() && touched.has_rights() && touched.is_empty());
+        assert_eq!(
+            (touched.key_people().count(), touched.rights_people().count(), touched.reach()),
+            (0, 2, 2)
+        );
+        touched.add(0, "rights", "b".to_owned()).unwrap();
+        touched.add(0, "user", "c".to_owned()).unwrap();
+        assert!(!touched.is_only_models());
+        assert!(touched.rights_people().eq(["a", "b", "c"]) && touched.key_people().eq(["b", "c"]));
+        assert_eq!(touched.reach(), 3);
+    }
 
     #[test]
     fn splitting_ends_at_single_entities_and_loses_none() {

@@ -179,6 +179,7 @@ impl Access {
         let models_may_differ = match scope {
             Scope::These(touched) if !touched.has_rights() => return Ok(()),
             Scope::These(touched) => touched.all_rights || touched.shared,
+            Scope::Models => false,
             Scope::Everything | Scope::Touched => true,
         };
         if models_may_differ {
@@ -206,7 +207,7 @@ impl Access {
         }
         self.decide_and_write(target, &known_models, &people, stamp, outcome).await?;
         // Listed part by part: a transaction of any size has to fit in little memory.
-        while matches!(scope, Scope::Touched)
+        while matches!(scope, Scope::Touched | Scope::Models)
             && let Some(last) = people.ids.last()
         {
             people.ids = next_touched(target, last).await?;

@@ -24,6 +24,7 @@ pub(super) struct People {
 pub(super) async fn is_everybody(target: &Target, scope: Scope<'_>) -> Result<bool> {
     Ok(match scope {
         Scope::Everything => true,
+        Scope::Models => false,
         Scope::These(touched) => touched.all_rights,
         Scope::Touched => {
             let text = "select exists (select from touched where kind = 'all_rights')";
@@ -57,7 +58,7 @@ pub(super) async fn next_of_all(target: &Target, last: &str) -> Result<People> {
 pub(super) async fn next_touched(target: &Target, last: &str) -> Result<Vec<String>> {
     let text = "select coalesce(array_agg(id order by id), '{}')
                   from (select distinct t.id from touched t
-                         where t.kind in ('user', 'rights') and t.id > $1
+                         where t.kind in ('user', 'rights', 'models') and t.id > $1
                            and (exists (select from account a where a.user_id = t.id)
                                 or exists (select from effective_access e where e.user_id = t.id))
                          order by t.id limit $2) next";
