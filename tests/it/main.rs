@@ -40,6 +40,7 @@ mod matrix;
 mod metrics;
 mod models;
 mod network;
+mod packaging;
 mod page;
 mod passwords;
 mod plan;
