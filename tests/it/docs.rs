@@ -319,7 +319,8 @@ fn nothing_cites_what_is_not_in_the_repository() {
     let cited = Regex::new(r#"docs/src/([a-z-]+\.md)(?:, "([^"]+)")?"#).unwrap();
     let gone = Regex::new(r"\bDESIGN\b|\bfacts/").unwrap();
     let mut wrong = Vec::new();
-    let mut directories = ["src", "tests", "sql", "grafana", "stack", "packaging"].map(|name| root().join(name)).to_vec();
+    let mut directories =
+        ["src", "tests", "sql", "grafana", "stack", "packaging"].map(|name| root().join(name)).to_vec();
     while let Some(directory) = directories.pop() {
         for entry in std::fs::read_dir(directory).unwrap() {
             let path = entry.unwrap().path();

@@ -1,11 +1,16 @@
-//! The chart and the kustomize manifests: what stands in them twice is the same, and the variables they set are the daemon's.
+//! The chart and the kustomize manifests: what stands in them twice is the same, and a daemon works with what they give it.
 //! Rendering them takes other programs: packaging/check-chart.
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
 
 use litellm_webui_sync::config::reference;
 use regex::Regex;
+
+use crate::support::daemon::{DaemonOptions, fetch};
+use crate::support::{Daemon, Pair, people};
+use crate::takeover::stands_by;
 
 const CHART: &str = "packaging/helm/litellm-webui-sync";
 const KUSTOMIZE: &str = "packaging/kustomize";
@@ -21,7 +26,10 @@ metadata:
 spec:
 ";
 
-fn file(path: &str) -> std::path::PathBuf {
+const DEPLOYMENT: &str = include_str!("../../packaging/kustomize/base/deployment.yaml");
+const TOKEN: &str = "0123456789abcdef";
+
+fn file(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
 
@@ -36,7 +44,7 @@ fn hold(path: &str, wanted: &str) {
     }
     assert!(
         read(path) == wanted,
-        "{path} is not up to date. Run:\n    UPDATE_DOCS=1 cargo nextest run packaging"
+        "{path} is not up to date. Run:\n    UPDATE_DOCS=1 cargo nextest run chart::"
     );
 }
 
@@ -68,7 +76,8 @@ fn values() -> Vec<(String, String, String)> {
             comment.push(said.to_owned());
             continue;
         }
-        let parts = key.captures(line).unwrap_or_else(|| panic!("values.yaml: neither a key nor a comment: {line}"));
+        let parts =
+            key.captures(line).unwrap_or_else(|| panic!("values.yaml: neither a key nor a comment: {line}"));
         parents.truncate(parts[1].len() / 2);
         parents.push(parts[2].to_owned());
         let said = comment.join(" ");
@@ -85,7 +94,7 @@ fn values() -> Vec<(String, String, String)> {
 #[test]
 fn the_charts_readme_has_every_value() {
     let path = format!("{CHART}/README.md");
-    let (begin, end) = ("<!-- values: made from values.yaml -->\n\n", "\n<!-- values: end -->");
+    let (begin, end) = ("<!-- values: made from values.yaml -->\n", "<!-- values: end -->");
     let mut table = "| value | default | |\n|---|---|---|\n".to_owned();
     for (name, default, said) in values() {
         table.push_str(&format!("| `{name}` | `{default}` | {said} |\n"));
@@ -93,12 +102,15 @@ fn the_charts_readme_has_every_value() {
     let text = read(&path);
     let (before, rest) = text.split_once(begin).unwrap();
     let after = rest.split_once(end).unwrap().1;
-    hold(&path, &format!("{before}{begin}{table}{end}{after}"));
+    hold(&path, &format!("{before}{begin}\n{table}\n{end}{after}"));
 }
 
 /// Variables that a file sets: the chart has some as keys of dictionaries.
 fn variables(text: &str) -> BTreeSet<String> {
-    let variable = Regex::new(r"\b(?:LITELLM_DATABASE|WEBUI_DATABASE|LITELLM_WEBUI_SYNC|DATABASE_SCHEMA|RUST_LOG)[A-Z_]*\b").unwrap();
+    let variable = Regex::new(
+        r"\b(?:LITELLM_DATABASE|WEBUI_DATABASE|LITELLM_WEBUI_SYNC|DATABASE_SCHEMA|RUST_LOG)[A-Z_]*\b",
+    )
+    .unwrap();
     variable.find_iter(text).map(|found| found.as_str().trim_end_matches("_FILE").to_owned()).collect()
 }
 
@@ -107,7 +119,7 @@ fn the_chart_can_set_every_variable_and_no_other() {
     let known = variables(&reference::settings());
     assert!(known.len() > 10);
     assert_eq!(variables(&read(&format!("{CHART}/templates/_helpers.tpl"))), known);
-    let ours = variables(&read(&format!("{KUSTOMIZE}/base/deployment.yaml")));
+    let ours = variables(DEPLOYMENT);
     assert!(ours.len() > 5 && ours.is_subset(&known), "{ours:?}");
 }
 
@@ -127,4 +139,62 @@ fn the_chart_is_of_this_version_and_listens_where_the_image_does() {
     for path in [format!("{CHART}/templates/deployment.yaml"), format!("{KUSTOMIZE}/base/deployment.yaml")] {
         assert!(read(&path).contains(&format!("containerPort: {port}\n")), "{path}");
     }
+}
+
+/// The daemon's variables in the Deployment, with `folder` for the one its files are mounted in.
+fn environment(folder: &Path) -> Vec<(&'static str, String)> {
+    let variable = Regex::new(r"- name: ([A-Z_]+)\n +value: (\S+)").unwrap();
+    let folder = folder.to_str().unwrap();
+    let found = variable.captures_iter(DEPLOYMENT).map(|found| {
+        let (_, [name, value]) = found.extract();
+        (name, value.replace("/etc/litellm-webui-sync", folder))
+    });
+    // The addresses come from the mounted files alone.
+    let unset = ["LITELLM_DATABASE_URL", "WEBUI_DATABASE_URL"].map(|name| (name, String::new()));
+    found.chain(unset).collect()
+}
+
+#[tokio::test]
+async fn the_deployments_variables_files_and_probes_are_right_for_a_leader_and_a_standby() {
+    let pair = Pair::new().await;
+    pair.litellm(&people("a", 3)).await;
+    let folder = std::env::temp_dir().join(format!("it-{}-chart", std::process::id()));
+    for (name, text) in [
+        ("secrets/LITELLM_DATABASE_URL", pair.daemon_source.as_str()),
+        ("secrets/WEBUI_DATABASE_URL", &pair.daemon_target),
+        ("secrets/LITELLM_WEBUI_SYNC_HTTP_TOKEN", TOKEN),
+        ("policy/sync.toml", &read(&format!("{KUSTOMIZE}/base/sync.toml"))),
+    ] {
+        let path = folder.join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    }
+    let options = DaemonOptions { environment: environment(&folder), ..DaemonOptions::default() };
+    let start = || Daemon::listening(&pair, Ipv4Addr::UNSPECIFIED, &options);
+    let mut leader = start();
+    leader.ready().await;
+    let standby = start();
+    stands_by(&standby).await;
+
+    let probe = Regex::new(r"httpGet:\n +path: (\S+)\n").unwrap();
+    let probes: Vec<&str> = probe.captures_iter(DEPLOYMENT).map(|found| found.extract::<1>().1[0]).collect();
+    assert_eq!(probes.len(), 2);
+    for daemon in [&leader, &standby] {
+        // The kubelet and Prometheus ask by the pod's address.
+        let ask = |path: &str| fetch(daemon.http(), "GET", path, &[("Host", "10.1.2.3:9466")]).unwrap().code;
+        for path in &probes {
+            assert_eq!(ask(path), 200, "{path}");
+        }
+        assert_eq!((ask("/metrics"), ask("/api/status")), (200, 401));
+        let headers = [("Host", "10.1.2.3:9466"), ("Authorization", &format!("Bearer {TOKEN}"))];
+        assert_eq!(fetch(daemon.http(), "GET", "/api/status", &headers).unwrap().code, 200);
+    }
+    // What the pod's end does: SIGTERM, and time to drain.
+    let grace = Regex::new(r"terminationGracePeriodSeconds: (\d+)").unwrap();
+    let grace: u64 = grace.captures(DEPLOYMENT).unwrap()[1].parse().unwrap();
+    let (took, status) = leader.terminate();
+    assert!(status.success() && took.as_secs() < grace, "{took:?} {status}");
+    standby.ready().await;
+    assert_eq!(pair.settle().await, 0);
+    drop(std::fs::remove_dir_all(&folder));
 }
