@@ -286,8 +286,7 @@ def check_rules() -> None:
     title("each rule notices what breaks it")
     more = "replicas=2,serviceMonitor.enabled=true,prometheusRule.enabled=true,policy=[brake]"
     sound = objects(helm("HELM4", "--values", values("default"), "--set", more), "all rules")
-    if rules.complaints(sound) or validate(sound, "all rules"):
-        fail("all rules: the sound objects are not")
+    check(sound, "all rules")
     for number, (kind, change) in enumerate(rules.BREAKS):
         broken = copy.deepcopy(sound)
         change(rules.kind(broken, kind)[0])
