@@ -110,7 +110,7 @@ def validate(found: list[Object], what: str) -> list[str]:
             try:
                 kubernetes_validate.validate(one, version, strict=True)
             except (kubernetes_validate.ValidationError, kubernetes_validate.utils.SchemaNotFoundError) as error:
-                wrong.append(f"{name}, Kubernetes {version}: {error}")
+                wrong.append(f"{name}, Kubernetes {version}: {str(error).splitlines()[0]}")
     return wrong
 
 

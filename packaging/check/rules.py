@@ -200,8 +200,10 @@ def of_monitoring(objects: list[Object]) -> Iterator[str]:
         if not all(selects(get(one, "spec.selector.matchLabels"), found) for found in labels):
             yield "ServiceMonitor: does not select the Service"
         for endpoint in one["spec"]["endpoints"]:
-            jobs |= {r["replacement"] for r in endpoint["relabelings"] if r["targetLabel"] == "job"}
+            jobs |= {r["replacement"] for r in endpoint["relabelings"] if r.get("targetLabel") == "job"}
     for one in kind(objects, "PrometheusRule"):
+        if kind(objects, "ServiceMonitor") and not jobs:
+            yield "ServiceMonitor: leaves the job's name to chance"
         if jobs and not all(f'job="{job}"' in str(one["spec"]).replace("\\", "") for job in jobs):
             yield f"PrometheusRule: knows no job {jobs}"
 
@@ -255,4 +257,5 @@ BREAKS: list[tuple[str, Callable[[Object], None]]] = [
     ("PodDisruptionBudget", put("spec.maxUnavailable", 0)),
     ("PodDisruptionBudget", put("spec.selector.matchLabels", {"app": "another"})),
     ("ServiceMonitor", put("spec.endpoints.0.relabelings.0.replacement", "another")),
+    ("ServiceMonitor", put("spec.endpoints.0.relabelings", [{"action": "labelmap"}])),
 ]
