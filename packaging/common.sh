@@ -40,3 +40,12 @@ pypi() {
     fi
     PATH=$folder/bin:$PATH
 }
+
+# podman or docker, whichever there is, or the one that ENGINE names.
+engine() {
+    local engine
+    for engine in ${ENGINE:-podman docker}; do
+        if has "$engine"; then echo "$engine"; return; fi
+    done
+    die "install podman, or docker"
+}
