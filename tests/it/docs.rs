@@ -12,7 +12,8 @@ use regex::Regex;
 
 const BOOK: &str = "docs/src";
 /// Documents that are no page of the book.
-const OTHERS: &[&str] = &["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "sql/README.md"];
+const OTHERS: &[&str] =
+    &["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "sql/README.md", "packaging/README.md"];
 const RULES: &str = include_str!("../../grafana/prometheus/rules.yml");
 const ERRORS: &str = include_str!("../../src/error.rs");
 
@@ -288,7 +289,7 @@ fn every_variable_exists() {
 
 #[test]
 fn every_file_that_is_named_is_there() {
-    let folder = Regex::new(r"^(src|sql|tests|docs|grafana|stack|\.ci)/").unwrap();
+    let folder = Regex::new(r"^(src|sql|tests|docs|grafana|stack|packaging|\.ci|\.github)/").unwrap();
     let (mut gone, mut looked) = (Vec::new(), 0);
     for document in documents().values().filter(|document| document.name != "CHANGELOG.md") {
         for code in document.code.iter().filter(|code| folder.is_match(code)) {
