@@ -11,6 +11,7 @@ mod demo;
 mod doctor;
 mod failures;
 mod healthcheck;
+mod man;
 mod passwords;
 mod pause;
 mod plan;
@@ -65,6 +66,7 @@ enum Command {
     Healthcheck,
     Teardown(teardown::Teardown),
     Completions(completions::Completions),
+    Man(man::Man),
     #[cfg(feature = "demo")]
     Demo(demo::Demo),
 }
@@ -89,6 +91,7 @@ pub fn main() -> ExitCode {
 async fn dispatch(Cli { settings, command }: Cli) -> anyhow::Result<ExitCode> {
     match command {
         Command::Completions(asked) => Ok(completions::completions(&asked)),
+        Command::Man(asked) => Ok(man::man(&asked)),
         Command::Healthcheck => healthcheck::healthcheck(&settings).await,
         #[cfg(feature = "demo")]
         Command::Demo(asked) => {

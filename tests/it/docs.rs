@@ -18,6 +18,7 @@ const OTHERS: &[&str] = &[
     "CHANGELOG.md",
     "SECURITY.md",
     "sql/README.md",
+    "packaging/README.md",
     "packaging/helm/litellm-webui-sync/README.md",
 ];
 const RULES: &str = include_str!("../../grafana/prometheus/rules.yml");
@@ -295,7 +296,7 @@ fn every_variable_exists() {
 
 #[test]
 fn every_file_that_is_named_is_there() {
-    let folder = Regex::new(r"^(src|sql|tests|docs|grafana|stack|packaging|\.ci)/").unwrap();
+    let folder = Regex::new(r"^(src|sql|tests|docs|grafana|stack|packaging|\.ci|\.github)/").unwrap();
     let (mut gone, mut looked) = (Vec::new(), 0);
     for document in documents().values().filter(|document| document.name != "CHANGELOG.md") {
         for code in document.code.iter().filter(|code| folder.is_match(code)) {
