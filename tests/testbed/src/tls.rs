@@ -42,7 +42,7 @@ mod made {
     use super::TlsFiles;
 
     /// Makes everything anew in `dir`.
-    pub(super) fn write(dir: &Path) -> Result<TlsFiles> {
+    pub(crate) fn write(dir: &Path) -> Result<TlsFiles> {
         fs::create_dir_all(dir).with_context(|| format!("could not make {}", dir.display()))?;
         let files = TlsFiles {
             ca: dir.join("ca.pem"),
