@@ -3,6 +3,7 @@
 pub(crate) mod compare;
 pub(crate) mod daemon;
 pub(crate) mod models;
+mod sessions;
 pub(crate) mod work;
 
 use std::fmt::Write as _;
@@ -240,8 +241,7 @@ pub(crate) fn quote(text: &str) -> String {
 
 /// Every row of a query as text.
 pub(crate) async fn rows(url: &str, sql: &str) -> Vec<Vec<Option<String>>> {
-    let client = connect(url).await.unwrap();
-    let messages = client.simple_query(sql).await.unwrap_or_else(|error| panic!("{error:?}: {sql:.300}"));
+    let messages = sessions::ask(url, sql).await.unwrap_or_else(|error| panic!("{error:?}: {sql:.300}"));
     messages
         .iter()
         .filter_map(|message| match message {
