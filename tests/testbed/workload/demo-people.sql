@@ -77,7 +77,9 @@ values ('northwind', 'Northwind', 'demo-northwind', '{}',                   'def
 
 insert into public."LiteLLM_UserTable" (user_id, user_alias, user_email, user_role, teams, models, spend, max_budget, budget_duration, budget_reset_at, metadata,
                                         created_at, updated_at)
-select 'demo-user-' || to_char(n, 'FM00'), name, email, role, teams, '{}', round((n * 37 % 100)::numeric / 7, 2), case when n % 3 = 0 then 50 end,
+select 'demo-user-' || to_char(n, 'FM00'), name, email, role, teams, '{}',
+       -- Two are near their budgets (21, 30), one has used it up (27).
+       case n when 21 then 46.2 when 27 then 52.75 when 30 then 41.5 else round((n * 37 % 100)::numeric / 7, 2) end, case when n % 3 = 0 then 50 end,
        case when n % 3 = 0 then '30d' end, case when n % 3 = 0 then timezone('UTC', date_trunc('day', now()) + interval '30 days') end,
        case when n = 22 then '{"scim_active": false}'::jsonb else '{}' end, timezone('UTC', now()), timezone('UTC', now())
   from demo_person;
