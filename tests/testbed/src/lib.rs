@@ -31,7 +31,7 @@ mod tls;
 pub use binaries::Binaries;
 pub use cluster::{Cluster, ClusterOptions, Mode};
 pub use database::{Schema, connect, execute, load, open_webui_admin};
-pub use demo::{LiveChange, demo_live_changes, demo_people};
+pub use demo::{LiveChange, SIGN_IN, demo_live_changes, demo_people};
 pub use proxy::{End, Proxy};
 pub use psql::{churn, seed};
 pub use tls::TlsFiles;
