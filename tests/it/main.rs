@@ -46,6 +46,7 @@ mod passwords;
 mod plan;
 mod projection;
 mod recordings;
+mod restore;
 mod resnapshot;
 mod scenarios;
 mod setup;
