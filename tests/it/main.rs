@@ -46,6 +46,7 @@ mod passwords;
 mod plan;
 mod projection;
 mod recordings;
+mod releases;
 mod restore;
 mod resnapshot;
 mod scenarios;
