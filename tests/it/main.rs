@@ -35,6 +35,7 @@ mod identity;
 mod keys;
 mod layering;
 mod layout;
+mod logs;
 mod majors;
 mod mapping;
 mod matrix;
