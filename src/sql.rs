@@ -198,6 +198,15 @@ files! {
     DOCTOR_BRIDGE_TARGET = "operate/doctor/bridge_target.sql";
     DOCTOR_BRIDGE_PASSWORDS = "operate/doctor/bridge_passwords.sql";
     PLAN_TARGET_LACKS = "operate/plan/target_lacks.sql";
+    REPORT_IDENTIFIERS = "operate/report/identifiers.sql";
+    REPORT_SOURCE = "operate/report/source.sql";
+    REPORT_TARGET = "operate/report/target.sql";
+    REPORT_LETTERS = "operate/report/letters.sql";
+    REPORT_AUDIT = "operate/report/audit.sql";
+    REPORT_FAILED = "operate/report/failed.sql";
+    REPORT_COPIES = "operate/report/copies.sql";
+    REPORT_LOOKS = "operate/report/looks.sql";
+    REPORT_BRAKES = "operate/report/brakes.sql";
     PLAN_NOTE = "operate/plan/note.sql";
     PLAN_NOTE_BOOKS = "operate/plan/note_books.sql";
     PLAN_ACCOUNTS = "operate/plan/accounts.sql";

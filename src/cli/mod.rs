@@ -14,6 +14,7 @@ mod healthcheck;
 mod passwords;
 mod pause;
 mod plan;
+mod report;
 mod resnapshot;
 mod run;
 mod setup;
@@ -51,6 +52,7 @@ enum Command {
     Budgets(budgets::Budgets),
     Approve(approve::Approve),
     Doctor(doctor::Doctor),
+    Report(report::Report),
     Resnapshot(resnapshot::Resnapshot),
     Verify(resnapshot::Verify),
     Pause(pause::Pause),
@@ -104,6 +106,7 @@ async fn dispatch(Cli { settings, command }: Cli) -> anyhow::Result<ExitCode> {
         Command::Budgets(asked) => budgets::budgets(&configured(settings, "warn")?, asked).await,
         Command::Approve(asked) => approve::approve(&configured(settings, "warn")?, asked).await,
         Command::Doctor(asked) => doctor::doctor(&configured(settings, "warn")?, asked).await,
+        Command::Report(asked) => report::report(&configured(settings, "warn")?, asked).await,
         Command::Resnapshot(asked) => resnapshot::resnapshot(&configured(settings, "warn")?, asked).await,
         Command::Verify(asked) => resnapshot::verify(&configured(settings, "warn")?, asked).await,
         Command::Pause(asked) => pause::pause(&configured(settings, "warn")?, asked).await,

@@ -48,6 +48,7 @@ mod plan;
 mod projection;
 mod recordings;
 mod releases;
+mod report;
 mod restore;
 mod resnapshot;
 mod scenarios;
