@@ -161,7 +161,7 @@ impl Beside {
             let reason = error_chain(&error);
             tracing::warn!(reason, request = id, "a look came to nothing; it is put off");
             if let Err(error) = request::put_off(&notes, id, "waiting", &reason, false).await {
-                tracing::warn!(error = error_chain(&error), "it could not even be put off");
+                tracing::warn!(error = error_chain(&error), request = id, "a look could not even be put off");
             }
         }
     }

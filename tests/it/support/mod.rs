@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use litellm_webui_sync::config::{Config, Endpoint, Policy};
 use litellm_webui_sync::observe::status::{self, Waited};
-use testbed::{Cluster, ClusterOptions, Schema, connect, execute, load, open_webui_admin};
+use testbed::{Binaries, Cluster, ClusterOptions, Schema, connect, execute, load, open_webui_admin};
 use tokio::sync::OnceCell;
 use tokio_postgres::SimpleQueryMessage;
 
@@ -30,6 +30,8 @@ static SHARED: OnceCell<Shared> = OnceCell::const_new();
 
 struct Shared {
     cluster: Cluster,
+    /// Where Open WebUI is to be on another major version.
+    target: Option<Cluster>,
 }
 
 /// What a pair is made of. `PairOptions::default()` is right for most tests.
@@ -67,9 +69,18 @@ impl Pair {
 
     pub(crate) async fn with(options: PairOptions) -> Self {
         let shared = SHARED
-            .get_or_init(|| async { Shared { cluster: Cluster::start(ClusterOptions::default()).unwrap() } })
+            .get_or_init(|| async {
+                let other = Binaries::of_the_target()
+                    .unwrap()
+                    .map(|binaries| ClusterOptions { binaries: Some(binaries), ..ClusterOptions::default() });
+                Shared {
+                    cluster: Cluster::start(ClusterOptions::default()).unwrap(),
+                    target: other.map(|options| Cluster::start(options).unwrap()),
+                }
+            })
             .await;
-        Self::on(&shared.cluster, &shared.cluster, options).await
+        let target = shared.target.as_ref().unwrap_or(&shared.cluster);
+        Self::on(&shared.cluster, target, options).await
     }
 
     /// Two databases, on one server or on two.

@@ -33,5 +33,5 @@ pub use cluster::{Cluster, ClusterOptions, Mode};
 pub use database::{Schema, connect, execute, load, open_webui_admin};
 pub use demo::{LiveChange, SIGN_IN, demo_live_changes, demo_people};
 pub use proxy::{End, Proxy};
-pub use psql::{churn, seed};
+pub use psql::{churn, dump_and_restore, dumpable, seed};
 pub use tls::TlsFiles;
