@@ -1,6 +1,10 @@
 # syntax=docker/dockerfile:1
 # The daemon, without the demo. Settings: docs/src/configuration.md.
-FROM rust:1.90.0-slim-bookworm AS build
+# Both bases can be others: any image with Rust and a C compiler, and any with that one's glibc.
+ARG BUILD_BASE=rust:1.90.0-slim-bookworm
+ARG RUN_BASE=gcr.io/distroless/cc-debian12:nonroot
+
+FROM ${BUILD_BASE} AS build
 WORKDIR /build
 COPY Cargo.toml Cargo.lock ./
 COPY src src
@@ -12,7 +16,12 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,targe
     && install -D target/release/litellm-webui-sync /out/litellm-webui-sync
 
 # glibc and nothing else: no shell, no package manager, a user that is not root.
-FROM gcr.io/distroless/cc-debian12:nonroot
+FROM ${RUN_BASE}
+ARG VERSION=
+LABEL org.opencontainers.image.title="litellm-webui-sync" \
+      org.opencontainers.image.description="Keeps Open WebUI's accounts, groups and access true to LiteLLM" \
+      org.opencontainers.image.licenses="MIT" \
+      org.opencontainers.image.version="${VERSION}"
 COPY --from=build /out/litellm-webui-sync /usr/local/bin/
 # Inside a container only the container's own loopback would reach the default.
 ENV LITELLM_WEBUI_SYNC_HTTP=0.0.0.0:9466

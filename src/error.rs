@@ -50,6 +50,8 @@ pub enum Error {
         "{host} writes an older timeline than the one we followed: a primary that was replaced, and came back"
     )]
     OldTimeline { host: String },
+    #[error("the {side} database is on PostgreSQL {found}: {oldest} is the oldest that is enough")]
+    OldServer { side: Side, found: u32, oldest: u32 },
     #[error("slot \"{slot}\" is in use by another session")]
     SlotHeld { slot: String },
     #[error("another daemon took over (the checkpoint was changed by somebody else)")]
@@ -193,6 +195,7 @@ impl Error {
             Self::Decode(_)
             | Self::Gap { .. }
             | Self::HealingLimit { .. }
+            | Self::OldServer { .. }
             | Self::WrongSource { .. }
             | Self::StraySlot { .. }
             | Self::ForeignSlot { .. }
@@ -283,6 +286,7 @@ impl Error {
             }
             Self::Standby => "promote it, or name the primary's host in LITELLM_DATABASE_URL".to_owned(),
             Self::OldTimeline { .. } => "stop that server, or make it a standby of the new primary".to_owned(),
+            Self::OldServer { .. } => "upgrade that server: PostgreSQL 15 to 18 are tested".to_owned(),
             Self::WalLevel { .. } => {
                 "set wal_level = logical on LiteLLM's server and restart it".to_owned()
             }

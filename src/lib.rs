@@ -47,7 +47,7 @@
 
 // What is typed: flags, help, exit codes, how answers are printed; the demo.
 pub mod cli;
-// What a person asks for: `setup`, `doctor`, `plan`, `access`, `passwords`, `resnapshot` and `verify`, `teardown`.
+// What a person asks for: `setup`, `doctor`, `plan`, `access`, `passwords`, `report`, `resnapshot` and `verify`, `teardown`.
 pub mod operate;
 // Wires the stages and keeps them running: supervise, lead, receive, apply; keep house, look at everything beside the stream, watch
 // the slot, ask for models.

@@ -148,6 +148,7 @@ files! {
     LAYOUT = "target/layout.sql";
     OPEN_WEBUI = "target/open_webui.sql";
     WHOSE_SCHEMA = "target/whose_schema.sql";
+    BOOKS_VERSION = "target/books_version.sql";
     WRITE_POLICY = "target/write_policy.sql";
     STORE_EXTRA = "target/store_extra.sql";
     STORE_POLLED = "target/store_polled.sql";
@@ -197,7 +198,15 @@ files! {
     DOCTOR_BRIDGE_TARGET = "operate/doctor/bridge_target.sql";
     DOCTOR_BRIDGE_PASSWORDS = "operate/doctor/bridge_passwords.sql";
     PLAN_TARGET_LACKS = "operate/plan/target_lacks.sql";
-    PLAN_BOOKS_VERSION = "operate/plan/books_version.sql";
+    REPORT_IDENTIFIERS = "operate/report/identifiers.sql";
+    REPORT_SOURCE = "operate/report/source.sql";
+    REPORT_TARGET = "operate/report/target.sql";
+    REPORT_LETTERS = "operate/report/letters.sql";
+    REPORT_AUDIT = "operate/report/audit.sql";
+    REPORT_FAILED = "operate/report/failed.sql";
+    REPORT_COPIES = "operate/report/copies.sql";
+    REPORT_LOOKS = "operate/report/looks.sql";
+    REPORT_BRAKES = "operate/report/brakes.sql";
     PLAN_NOTE = "operate/plan/note.sql";
     PLAN_NOTE_BOOKS = "operate/plan/note_books.sql";
     PLAN_ACCOUNTS = "operate/plan/accounts.sql";

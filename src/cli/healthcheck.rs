@@ -16,6 +16,6 @@ pub(super) async fn healthcheck(settings: &Settings) -> anyhow::Result<ExitCode>
         Ok(None) => "--http is off: there is nobody to ask".to_owned(),
         Err(problem) => problem,
     };
-    terminal::note(&format!("error: {problem}"));
+    terminal::failure(&problem, None);
     Ok(ExitCode::from(2))
 }

@@ -11,9 +11,11 @@ mod demo;
 mod doctor;
 mod failures;
 mod healthcheck;
+mod man;
 mod passwords;
 mod pause;
 mod plan;
+mod report;
 mod resnapshot;
 mod run;
 mod setup;
@@ -51,6 +53,7 @@ enum Command {
     Budgets(budgets::Budgets),
     Approve(approve::Approve),
     Doctor(doctor::Doctor),
+    Report(report::Report),
     Resnapshot(resnapshot::Resnapshot),
     Verify(resnapshot::Verify),
     Pause(pause::Pause),
@@ -65,6 +68,7 @@ enum Command {
     Healthcheck,
     Teardown(teardown::Teardown),
     Completions(completions::Completions),
+    Man(man::Man),
     #[cfg(feature = "demo")]
     Demo(demo::Demo),
 }
@@ -72,11 +76,12 @@ enum Command {
 /// Parses the command line and runs the command.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
+    terminal::speak(cli.settings.log_format);
     crate::failpoint::set_up();
     let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            terminal::note(&format!("error: could not start: {error}"));
+            terminal::failure(&format!("could not start: {error}"), None);
             return ExitCode::from(1);
         }
     };
@@ -89,6 +94,7 @@ pub fn main() -> ExitCode {
 async fn dispatch(Cli { settings, command }: Cli) -> anyhow::Result<ExitCode> {
     match command {
         Command::Completions(asked) => Ok(completions::completions(&asked)),
+        Command::Man(asked) => Ok(man::man(&asked)),
         Command::Healthcheck => healthcheck::healthcheck(&settings).await,
         #[cfg(feature = "demo")]
         Command::Demo(asked) => {
@@ -103,6 +109,7 @@ async fn dispatch(Cli { settings, command }: Cli) -> anyhow::Result<ExitCode> {
         Command::Budgets(asked) => budgets::budgets(&configured(settings, "warn")?, asked).await,
         Command::Approve(asked) => approve::approve(&configured(settings, "warn")?, asked).await,
         Command::Doctor(asked) => doctor::doctor(&configured(settings, "warn")?, asked).await,
+        Command::Report(asked) => report::report(&configured(settings, "warn")?, asked).await,
         Command::Resnapshot(asked) => resnapshot::resnapshot(&configured(settings, "warn")?, asked).await,
         Command::Verify(asked) => resnapshot::verify(&configured(settings, "warn")?, asked).await,
         Command::Pause(asked) => pause::pause(&configured(settings, "warn")?, asked).await,
@@ -129,13 +136,8 @@ fn code(is_fine: bool) -> ExitCode {
 /// Prints what went wrong, with what to do about it.
 fn failed(error: &anyhow::Error) -> ExitCode {
     match error.downcast_ref::<Error>() {
-        Some(known) => {
-            terminal::note(&format!("error: {}", error_chain(known)));
-            if let Some(remedy) = known.remedy() {
-                terminal::note(&format!("what to do: {remedy}"));
-            }
-        }
-        None => terminal::note(&format!("error: {error:#}")),
+        Some(known) => terminal::failure(&error_chain(known), known.remedy().as_deref()),
+        None => terminal::failure(&format!("{error:#}"), None),
     }
     ExitCode::from(if error.is::<ConfigError>() { 2 } else { 1 })
 }

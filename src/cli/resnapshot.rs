@@ -58,7 +58,7 @@ pub(super) async fn resnapshot(config: &Config, asked: Resnapshot) -> anyhow::Re
     let Resnapshot { tables, dry_run, wait, output: Output { timeout, json } } = asked;
     let known: Vec<&str> = TableId::mirrored().map(|id| id.table().source).collect();
     if let Some(unknown) = tables.iter().find(|name| !known.contains(&name.as_str())) {
-        terminal::note(&format!("error: {unknown} is not a table we copy; they are: {}", known.join(", ")));
+        terminal::failure(&format!("{unknown} is not a table we copy; they are: {}", known.join(", ")), None);
         return Ok(ExitCode::from(2));
     }
     let target = Target::open(config).await?;

@@ -30,7 +30,7 @@ fn directives(asked: &str) -> String {
     kept.map(str::to_owned).chain(fixed).collect::<Vec<_>>().join(",")
 }
 
-/// Starts the log on standard error. `RUST_LOG` overrides the level.
+/// Starts the log on standard error. `RUST_LOG` overrides the level. In JSON a panic is a line of it like any other.
 pub(super) fn start_log(format: LogFormat, level: &str) {
     let asked = std::env::var(EnvFilter::DEFAULT_ENV).ok();
     let filter = directives(asked.as_deref().unwrap_or(level));
@@ -38,8 +38,19 @@ pub(super) fn start_log(format: LogFormat, level: &str) {
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let started = match format {
         LogFormat::Text => builder.with_ansi(std::io::stderr().is_terminal()).with_target(false).try_init(),
-        LogFormat::Json => builder.json().try_init(),
+        LogFormat::Json => {
+            builder.json().flatten_event(true).with_target(false).with_current_span(false).try_init()
+        }
     };
+    if format == LogFormat::Json {
+        std::panic::set_hook(Box::new(|panic| {
+            let place = panic.location().map(ToString::to_string);
+            let payload = panic.payload();
+            let text = payload.downcast_ref::<String>().map(String::as_str);
+            let error = text.or_else(|| payload.downcast_ref::<&str>().copied()).unwrap_or_default();
+            tracing::error!(error, place, "a task panicked");
+        }));
+    }
     // Only a second logger in one process fails here, and then the first one serves.
     let _ = started;
 }
@@ -51,11 +62,11 @@ pub(super) async fn run(config: Config) -> anyhow::Result<ExitCode> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let on_signal = cancel.clone();
     tokio::spawn(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-        tracing::info!("draining");
+        let signal = tokio::select! {
+            _ = terminate.recv() => "SIGTERM",
+            _ = interrupt.recv() => "SIGINT",
+        };
+        tracing::info!(signal, "asked to end");
         on_signal.cancel();
     });
     serve(config, cancel).await?;
@@ -64,6 +75,15 @@ pub(super) async fn run(config: Config) -> anyhow::Result<ExitCode> {
 
 /// The daemon with its pages, until cancelled.
 pub(super) async fn serve(config: Config, cancel: CancellationToken) -> anyhow::Result<()> {
+    let instance = uuid::Uuid::new_v4();
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        instance = %instance.simple(),
+        source = %config.source,
+        target = %config.target,
+        slot = config.slot,
+        "starting"
+    );
     let metrics = Arc::new(Metrics::new()?);
     let progress = Arc::new(Progress::default());
     let budgets = Arc::new(Budgets::new(config.policy.budgets));
@@ -95,7 +115,7 @@ pub(super) async fn serve(config: Config, cancel: CancellationToken) -> anyhow::
         progress,
         budgets,
         board,
-        instance: uuid::Uuid::new_v4(),
+        instance,
         remember_rows: std::env::var_os("LITELLM_WEBUI_SYNC_FORGET_ROWS").is_none(),
     });
     let result = daemon.run(cancel.clone()).await;

@@ -51,7 +51,7 @@ async fn wait(config: &Config, json: bool, timeout: Duration) -> anyhow::Result<
             ExitCode::from(3)
         }
         Waited::Failed { reason } => {
-            terminal::note(&format!("error: {reason}"));
+            terminal::failure(&reason, None);
             ExitCode::from(1)
         }
     })

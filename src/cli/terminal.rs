@@ -4,9 +4,12 @@
 //! through here: LiteLLM's names and lists may hold anything, and must do nothing to a terminal.
 
 use std::io::{IsTerminal, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::SystemTime;
 
 use serde::Serialize;
 
+use crate::config::LogFormat;
 use crate::observe::status::StatusReport;
 
 const BOLD: &str = "\x1b[1m";
@@ -29,13 +32,48 @@ pub(super) fn line(text: &str) {
     out(&format!("{text}\n"));
 }
 
+/// Whether standard error is for machines.
+static IS_JSON: AtomicBool = AtomicBool::new(false);
+
+/// In which form everything goes to standard error, from the first word on.
+pub(super) fn speak(format: LogFormat) {
+    IS_JSON.store(format == LogFormat::Json, Ordering::Relaxed);
+}
+
 /// A line on standard error.
 pub(super) fn note(text: &str) {
+    say_on_stderr("INFO", text, &[]);
+}
+
+/// Why a command, or the daemon, ended, and what to do about it.
+pub(super) fn failure(error: &str, remedy: Option<&str>) {
+    if IS_JSON.load(Ordering::Relaxed) {
+        let remedy = remedy.map(|remedy| ("remedy", remedy));
+        let fields: Vec<_> = [("error", error)].into_iter().chain(remedy).collect();
+        return say_on_stderr("ERROR", "ended", &fields);
+    }
+    note(&format!("error: {error}"));
+    if let Some(remedy) = remedy {
+        note(&format!("what to do: {remedy}"));
+    }
+}
+
+/// As the log has it.
+fn say_on_stderr(level: &str, text: &str, fields: &[(&str, &str)]) {
+    if IS_JSON.load(Ordering::Relaxed) {
+        let mut event = serde_json::Map::new();
+        let timestamp = humantime::format_rfc3339_micros(SystemTime::now()).to_string();
+        let first = [("timestamp", timestamp.as_str()), ("level", level), ("message", text)];
+        event.extend(first.iter().chain(fields).map(|(name, value)| ((*name).to_owned(), (*value).into())));
+        let line = format!("{}\n", serde_json::Value::Object(event));
+        let _ = std::io::stderr().write_all(escaped(&line).as_bytes());
+        return;
+    }
     let _ = anstream::stderr().write_all(clean(&format!("{text}\n")).as_bytes());
 }
 
 /// Text without what a terminal would obey: control characters, and those that turn the direction of writing around.
-fn clean(text: &str) -> String {
+pub(super) fn clean(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(c) = rest.chars().next() {
@@ -72,8 +110,13 @@ pub(super) fn say(json: bool, sentence: &str, value: &serde_json::Value) {
 
 /// An answer for machines.
 pub(super) fn json(answer: &impl Serialize) -> anyhow::Result<()> {
-    line(&escaped(&serde_json::to_string_pretty(answer)?));
+    out(&json_text(answer)?);
     Ok(())
+}
+
+/// The same as text, with the end of its last line.
+pub(super) fn json_text(answer: &impl Serialize) -> anyhow::Result<String> {
+    Ok(escaped(&serde_json::to_string_pretty(answer)?) + "\n")
 }
 
 /// Prints the report: names dim, the state in its colour, what needs somebody in yellow.
@@ -107,9 +150,13 @@ pub(super) fn doctor(table: &str) {
     }
 }
 
+fn is_changing_line() -> bool {
+    std::io::stderr().is_terminal() && !IS_JSON.load(Ordering::Relaxed)
+}
+
 /// How far something long is, on standard error: one line that changes, or a line each where it goes to a file.
 pub(super) fn progress(line: &str) {
-    if std::io::stderr().is_terminal() {
+    if is_changing_line() {
         let _ = write!(std::io::stderr(), "\r\x1b[K{}", clean(line));
     } else {
         note(line);
@@ -118,7 +165,7 @@ pub(super) fn progress(line: &str) {
 
 /// Clears the line that changes.
 pub(super) fn progress_ends() {
-    if std::io::stderr().is_terminal() {
+    if is_changing_line() {
         let _ = write!(std::io::stderr(), "\r\x1b[K");
     }
 }

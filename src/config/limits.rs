@@ -1,7 +1,7 @@
 //! What a value of the policy file may be: one of a few words, or a number between two others.
 
 use serde::de::Error as _;
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serializer};
 
 /// A choice and the words the file has for it.
 pub(super) trait Choice: Copy + PartialEq + 'static {
@@ -86,6 +86,11 @@ pub(super) fn one_of<'de, D: Deserializer<'de>, C: Choice>(deserializer: D) -> R
         let words: Vec<_> = C::WORDS.iter().map(|(known, _)| format!("\"{known}\"")).collect();
         D::Error::custom(format!("must be {}", words.join(" or ")))
     })
+}
+
+/// The way back.
+pub(super) fn word<S: Serializer, C: Choice>(choice: &C, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(choice.word())
 }
 
 /// A number outside its range and something that is no number get the same answer.

@@ -68,6 +68,14 @@ pub async fn is_unfinished(target: &Target, slot: &str) -> Result<bool> {
     Ok(row.map_err(on(Side::Target, "look for an unfinished copy"))?.get(0))
 }
 
+/// Whether nothing in our schema explains a slot of ours: there is none of it, or it is empty.
+pub async fn knows_no_slot(target: &Target, config: &Config) -> Result<bool> {
+    let text = "select to_regclass(format('%I.checkpoint', $1::text)) is null or to_regclass(format('%I.backfill', $1::text)) is null";
+    let row = target.client().query_one(text, &[&config.schema]).await;
+    let is_missing: bool = row.map_err(on(Side::Target, "look for our schema"))?.get(0);
+    Ok(is_missing || !checkpoint::exists(target).await? && !is_unfinished(target, &config.slot).await?)
+}
+
 /// How often everything was copied to heal within the last hour, by whatever process.
 pub async fn healed_lately(target: &Target) -> Result<i64> {
     let row = target.client().query_one(sql::HEALED_LATELY, &[]).await;

@@ -350,7 +350,13 @@ impl Progress {
         if is_final || status.state == state && status.reason == reason {
             return;
         }
-        tracing::info!(from = status.state.name(), to = state.name(), reason = reason.as_deref(), "state");
+        // Of the others a line of their own says why, with what is known of it besides.
+        let says_why =
+            !matches!(state, State::Copying | State::Reconnecting | State::Braked | State::Stopped);
+        let why = reason.as_deref().filter(|_| says_why);
+        if status.state != state || why.is_some() {
+            tracing::info!(from = status.state.name(), to = state.name(), reason = why, "state");
+        }
         *status = Status { state, reason, since: SystemTime::now() };
     }
 

@@ -7,6 +7,7 @@ pub mod access;
 pub mod doctor;
 pub mod passwords;
 pub mod plan;
+pub mod report;
 pub mod resnapshot;
 pub mod setup;
 pub mod teardown;

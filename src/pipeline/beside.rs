@@ -109,7 +109,9 @@ impl Beside {
                 match work {
                     Work::Look(pending) => self.look(&pending).await,
                     Work::Reconcile => {
-                        if let Err(error) = self.reconcile().await {
+                        let done = self.reconcile().await;
+                        self.daemon.metrics.looked("reconcile", &done);
+                        if let Err(error) = done {
                             tracing::warn!(
                                 error = error_chain(&error),
                                 "a reconcile came to nothing; it is tried again"
@@ -128,7 +130,7 @@ impl Beside {
 
     /// A look that was asked for, by somebody or by the schedule.
     async fn look(&self, pending: &Pending) {
-        let Daemon { config, progress, .. } = &*self.daemon;
+        let Daemon { config, progress, metrics, .. } = &*self.daemon;
         let (id, reason) = (pending.id(), pending.reason());
         tracing::info!(
             request = id,
@@ -142,11 +144,13 @@ impl Beside {
             Ok(notes) => notes,
             Err(error) => {
                 tracing::warn!(error = error_chain(&error), "could not look");
+                metrics.looked("verify", &Err(error));
                 return progress.copies.end(false);
             }
         };
         let looked = self.look_and_note(pending, &notes).await;
         progress.copies.end(matches!(looked, Ok(true)));
+        metrics.looked("verify", &looked);
         if !matches!(looked, Ok(true)) {
             // Nobody has to remember any more what the stream changed since.
             let (done, is_done) = oneshot::channel();
@@ -157,7 +161,7 @@ impl Beside {
             let reason = error_chain(&error);
             tracing::warn!(reason, request = id, "a look came to nothing; it is put off");
             if let Err(error) = request::put_off(&notes, id, "waiting", &reason, false).await {
-                tracing::warn!(error = error_chain(&error), "it could not even be put off");
+                tracing::warn!(error = error_chain(&error), request = id, "a look could not even be put off");
             }
         }
     }
@@ -250,15 +254,18 @@ impl Beside {
         Ok(true)
     }
 
-    async fn reconcile(&self) -> Result<()> {
+    /// `false`: it would take something from too many, and is left to a batch.
+    async fn reconcile(&self) -> Result<bool> {
         let lsn = self.daemon.progress.checkpoint();
-        if self.sweep(true, lsn, None, None).await?.is_none() {
+        let is_mended = self.sweep(true, lsn, None, None).await?.is_some();
+        if !is_mended {
             // As one batch, which the brake holds.
             self.order(Order::Reconcile).await?;
         }
         let target = Target::open(&self.daemon.config).await?;
         let days = i32::try_from(self.daemon.config.policy.audit.retention_days).unwrap_or(i32::MAX);
-        audit::forget_old(&target, days).await
+        audit::forget_old(&target, days).await?;
+        Ok(is_mended)
     }
 
     /// Open WebUI's rows against what they should be once the mirror has `part`. With `mends`, that is `rows`, and what differs is

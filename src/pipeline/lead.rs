@@ -123,7 +123,7 @@ impl Daemon {
         let epoch = phase("take the lead", Side::Target, LEAD_PATIENCE, take_lead).await?;
         self.progress.session_begins(known.end_lsn);
         self.metrics.sessions.inc();
-        tracing::info!(lsn = %known.end_lsn, epoch, "streaming");
+        tracing::info!(lsn = %known.end_lsn, epoch, "took the lead");
 
         let generation = known.generation.id;
         let fence = copied.as_ref().map(|copied| copied.point);
@@ -277,6 +277,10 @@ impl Daemon {
         match layout::find(&target, config).await {
             Ok(_) | Err(Error::NoOpenWebUi { .. }) => {}
             Err(error) => return Err(error),
+        }
+        // Before our schema is made: a database that is being restored right now must find nothing of ours in its way.
+        if slot.is_some() && backfill::knows_no_slot(&target, config).await? {
+            return Err(Error::StraySlot { slot: config.slot.clone() });
         }
         let migrating = if schema::is_current(&target).await { QUICK } else { SLOW };
         phase("prepare our schema", Side::Target, migrating, schema::ensure(&target, config)).await?;
@@ -441,8 +445,7 @@ impl Daemon {
                 {
                     tracing::warn!(
                         table = budgets::load::WINDOWS,
-                        "keys or teams have budget_limits, and what is spent in their windows is not known: grant select on this table, \
-                         and add it to the publication; until then these limits close nothing"
+                        "budget_limits close nothing: what is spent in their windows is not known; grant select on this table, and publish it"
                     );
                 }
                 self.budgets.begin(loaded, known, timeline, ahead);

@@ -57,8 +57,7 @@ pub(super) async fn release_wal(daemon: &Daemon) -> Result<()> {
     daemon.metrics.set_slot_status("missing");
     tracing::error!(
         retained_bytes = slot.retained_bytes,
-        "dropped the slot: it kept more WAL on LiteLLM's server than source.max_retained_wal; everything is copied again \
-         once Open WebUI's database takes it"
+        "dropped the slot: it kept more WAL on LiteLLM's server than source.max_retained_wal"
     );
     Ok(())
 }

@@ -96,7 +96,9 @@ impl Returning {
                 }
             }
         }
+        let count = u64::try_from(missed.len()).unwrap_or_default();
         if missed.is_empty() || orders.try_send(Order::Project(closely(missed), None)).is_ok() {
+            daemon.metrics.put_back.inc_by(count);
             self.watch.lock().0 = through.second();
             self.through = through;
         }

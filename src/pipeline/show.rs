@@ -140,6 +140,14 @@ impl Applier {
         if outcome.failed + outcome.conflicts + outcome.kept_admins == 0 {
             return Ok(());
         }
+        let Outcome { conflicts, kept_admins, .. } = outcome;
+        if conflicts + kept_admins > 0 {
+            tracing::warn!(
+                conflicts,
+                kept_admins,
+                "people could not be written as LiteLLM has them, and are kept as dead letters"
+            );
+        }
         self.show_soon();
         self.count().await
     }

@@ -208,9 +208,8 @@ impl Daemon {
                 self.progress.set_state(State::Reconnecting, Some(reason));
                 Some(delay)
             }
+            // Whoever runs the daemon says so, once it is gone.
             (_, Reaction::Stop) => {
-                let remedy = error.remedy().unwrap_or_default();
-                tracing::error!(error = reason, remedy, "stopped");
                 self.progress.set_state(State::Stopped, Some(reason));
                 None
             }

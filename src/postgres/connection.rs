@@ -20,6 +20,8 @@ pub struct Connection {
     pub client: Client,
     /// Where it leads, of several.
     pub address: Address,
+    /// Of PostgreSQL; `None` where it does not say.
+    pub major: Option<u32>,
     /// When the certificates of this connection end.
     pub certificates: certificate::Ends,
     driver: Driver,
@@ -38,6 +40,11 @@ impl Drop for Driver {
     }
 }
 
+/// `15.18 (Debian 15.18-1)` and `19beta1` begin with it.
+fn major(version: &str) -> Option<u32> {
+    version.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+}
+
 impl Connection {
     pub(super) fn start<S>(
         client: Client,
@@ -47,6 +54,7 @@ impl Connection {
     where
         S: tokio_postgres::tls::TlsStream + Unpin + Send + 'static,
     {
+        let major = connection.parameter("server_version").and_then(major);
         let (sender, end) = watch::channel(None);
         let driver = Driver(tokio::spawn(async move {
             let reason = match connection.await {
@@ -56,7 +64,7 @@ impl Connection {
             sender.send_replace(Some(reason));
         }));
         let certificates = certificate::Ends::default();
-        Self { client, address: address.clone(), certificates, driver, end }
+        Self { client, address: address.clone(), major, certificates, driver, end }
     }
 
     /// What this server is, if it is not what was wanted.
@@ -102,5 +110,17 @@ impl Connection {
         drop(client);
         // Either way it is over: the driver is dropped here.
         let _ = tokio::time::timeout(CLOSE_TIMEOUT, &mut driver.0).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_major_version_comes_first() {
+        assert_eq!(major("15.18 (Debian 15.18-0+deb12u1)"), Some(15));
+        assert_eq!(major("19beta1"), Some(19));
+        assert_eq!(major("EnterpriseDB"), None);
     }
 }

@@ -28,6 +28,9 @@ use crate::target::{QUICK, within};
 use publication::table_list;
 pub use tables::SourceTable;
 
+/// Major version: before it nothing says which part of a table a publication holds.
+const OLDEST: u32 = 15;
+
 /// Of every ordinary session in LiteLLM's database, beside those of [`postgres::settings`].
 const SETTINGS: &[(&str, &str)] = &[
     // Only what is qualified is LiteLLM's.
@@ -156,6 +159,9 @@ impl Source {
         let connection = postgres::connect(endpoint, "litellm-webui-sync", SETTINGS)
             .await
             .map_err(|source| Error::Connect { side: Side::Source, source })?;
+        if let Some(found) = connection.major.filter(|major| *major < OLDEST) {
+            return Err(Error::OldServer { side: Side::Source, found, oldest: OLDEST });
+        }
         let endpoint = endpoint.at(&connection.address);
         Ok(Self { connection, endpoint })
     }

@@ -74,11 +74,13 @@ pub async fn hold(
         if was_open {
             let done = client.execute(sql::BRAKE_RELEASE, &[&end_lsn]).await;
             done.map_err(on(Side::Target, "release the brake"))?;
+            tracing::info!(people, "what was held takes less by now, and passes");
         }
         return Ok(());
     }
     let row = client.query_opt(sql::BRAKE_USE_APPROVAL, &[&people, &usual, &resnapshot]).await;
     if row.map_err(on(Side::Target, ACTION))?.is_some() {
+        tracing::info!(people, "what was held is approved, and passes");
         return Ok(());
     }
     target.roll_back(ACTION).await?;

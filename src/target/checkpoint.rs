@@ -88,6 +88,12 @@ pub async fn read(target: &Target) -> Result<Option<Checkpoint>> {
     Ok(rows.first().map(from_row))
 }
 
+/// Whether there is one, in a schema of whatever release.
+pub async fn exists(target: &Target) -> Result<bool> {
+    let row = target.client().query_one("select exists (select from checkpoint)", &[]).await;
+    Ok(row.map_err(on(Side::Target, "look for a checkpoint"))?.get(0))
+}
+
 /// Makes us the leader, once the slot is ours. Whoever led before cannot commit any more.
 pub async fn take_lead(target: &Target, known: &Checkpoint, timeline: i32) -> Result<i64> {
     let row = target

@@ -77,6 +77,27 @@ pub async fn is_current(target: &Target) -> bool {
     found.and_then(|found| usize::try_from(found).ok()) == Some(sql::MIGRATIONS.len())
 }
 
+/// Whether a daemon has run here. Changes nothing.
+///
+/// # Errors
+/// When its books are of another release.
+pub async fn books_version(target: &Target, config: &Config) -> Result<bool> {
+    let action = "look for our schema";
+    let client = target.slow();
+    let row = client.query_opt(sql::BOOKS_VERSION, &[&config.schema]).await;
+    let Some(row) = row.map_err(on(Side::Target, action))? else { return Ok(false) };
+    let text = format!("select coalesce(max(version), 0) from {}", row.get::<_, &str>(0));
+    let found: i32 = client.query_one(&text, &[]).await.map_err(on(Side::Target, action))?.get(0);
+    let known = i32::try_from(sql::MIGRATIONS.len()).unwrap_or(i32::MAX);
+    if found > known {
+        return Err(Error::NewerSchema { found, known });
+    }
+    if found < known {
+        return Err(Error::OlderSchema { found, known });
+    }
+    Ok(true)
+}
+
 /// Brings the schema to what this program needs. Two starters at once do no harm; a schema made by a newer
 /// program is refused.
 pub async fn ensure(target: &Target, config: &Config) -> Result<()> {
@@ -148,7 +169,9 @@ async fn migrate(target: &Target, config: &Config, known: i32) -> Result<()> {
         // One that was there before may hold everybody.
         let patient = if found == 0 { client } else { target.slow() };
         patient.batch_execute(text).await.map_err(on(Side::Target, action))?;
-        tracing::info!(version, "migrated our schema");
+    }
+    if found < known {
+        tracing::info!(from = found, to = known, "migrated our schema");
     }
     install_views(target).await
 }

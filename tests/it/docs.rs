@@ -12,7 +12,15 @@ use regex::Regex;
 
 const BOOK: &str = "docs/src";
 /// Documents that are no page of the book.
-const OTHERS: &[&str] = &["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "sql/README.md"];
+const OTHERS: &[&str] = &[
+    "README.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    "SECURITY.md",
+    "sql/README.md",
+    "packaging/README.md",
+    "packaging/helm/litellm-webui-sync/README.md",
+];
 const RULES: &str = include_str!("../../grafana/prometheus/rules.yml");
 const ERRORS: &str = include_str!("../../src/error.rs");
 
@@ -288,7 +296,7 @@ fn every_variable_exists() {
 
 #[test]
 fn every_file_that_is_named_is_there() {
-    let folder = Regex::new(r"^(src|sql|tests|docs|grafana|stack|\.ci)/").unwrap();
+    let folder = Regex::new(r"^(src|sql|tests|docs|grafana|stack|packaging|\.ci|\.github)/").unwrap();
     let (mut gone, mut looked) = (Vec::new(), 0);
     for document in documents().values().filter(|document| document.name != "CHANGELOG.md") {
         for code in document.code.iter().filter(|code| folder.is_match(code)) {
@@ -312,7 +320,8 @@ fn nothing_cites_what_is_not_in_the_repository() {
     let cited = Regex::new(r#"docs/src/([a-z-]+\.md)(?:, "([^"]+)")?"#).unwrap();
     let gone = Regex::new(r"\bDESIGN\b|\bfacts/").unwrap();
     let mut wrong = Vec::new();
-    let mut directories = ["src", "tests", "sql", "grafana", "stack"].map(|name| root().join(name)).to_vec();
+    let mut directories =
+        ["src", "tests", "sql", "grafana", "stack", "packaging"].map(|name| root().join(name)).to_vec();
     while let Some(directory) = directories.pop() {
         for entry in std::fs::read_dir(directory).unwrap() {
             let path = entry.unwrap().path();

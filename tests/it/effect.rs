@@ -175,7 +175,7 @@ async fn text_that_is_no_utf8_ends_nothing_and_stays_apart() {
     let pair = Pair::on(&cluster, &cluster, PairOptions::default()).await;
     let name = pair.ask_litellm("select current_database()").await;
     let all = cluster.url("postgres");
-    execute(&all, &format!("drop database {name}")).await.unwrap();
+    execute(&all, &format!("drop database {name} with (force)")).await.unwrap();
     let made = "encoding 'SQL_ASCII' template template0 lc_collate 'C' lc_ctype 'C'";
     execute(&all, &format!("create database {name} {made}")).await.unwrap();
     load(&pair.source, PairOptions::default().litellm).await.unwrap();

@@ -331,7 +331,8 @@ async fn every_panel_and_every_rule_evaluates_and_finds_data() {
             key("k", "a1"),
             "update \"LiteLLM_UserTable\" set max_budget = 1000, spend = 850, budget_reset_at = now() + interval '1 day' where user_id = 'a1';
              update \"LiteLLM_UserTable\" set max_budget = 10, spend = 11 where user_id = 'a2';
-             update \"LiteLLM_TeamTable\" set max_budget = 10, spend = 5".to_owned(),
+             update \"LiteLLM_TeamTable\" set max_budget = 10, spend = 5;
+             insert into \"LiteLLM_EndUserTable\" (user_id, alias, spend) values ('somebody', 'Chats', 1)".to_owned(),
         ]
         .concat(),
     )

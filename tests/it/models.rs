@@ -336,5 +336,6 @@ async fn who_is_taken_out_of_our_groups_when_they_sign_in_is_back_within_seconds
         .await;
         eventually("to be back", || async { pair.ask(groups).await == before }).await;
     }
+    eventually("to be counted", || async { daemon.metric("people_put_back_total") == 2.0 }).await;
     assert_in_step(&pair).await;
 }

@@ -70,6 +70,8 @@ async fn it_reports_and_mends_as_the_policy_says_and_the_metrics_show_it() {
         eventually("a verify", || async { runs(&pair).await == "done/dry/scheduled" }).await;
         assert_eq!(reasons(&daemon), ["the scheduled verify is due"]);
         eventually("its metrics", || async { shown(&daemon, "last_verify{result=\"differed\"} 1") }).await;
+        eventually("its count", || async { shown(&daemon, "looks_total{look=\"verify\",result=\"ok\"} 1") })
+            .await;
         for expected in [
             "drift_rows{kind=\"missing\",table=\"LiteLLM_UserTable\"} 1",
             "drift_rows{kind=\"different\",table=\"LiteLLM_UserTable\"} 1",

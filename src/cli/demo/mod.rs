@@ -4,6 +4,7 @@
 //! and `summary`. What it prints about Open WebUI it reads there itself, from Open WebUI's tables; of the daemon it uses what
 //! any operator has, and it knows none of the product's rules.
 
+mod difference;
 mod picture;
 mod screen;
 mod servers;
@@ -23,6 +24,9 @@ use tokio_util::sync::CancellationToken;
 use super::run;
 use screen::Screen;
 use story::Show;
+
+/// Of whom and of which model it is explained who sees it: she is in a team that has it, and in one that has not.
+const WHO_AND_WHY: (&str, &str) = ("chloe.marchand@northwind.example", "gpt-4o");
 
 /// Watch it work: a throwaway Postgres with both databases, people, and live changes
 #[derive(Debug, Args)]
@@ -84,11 +88,15 @@ async fn perform(
     let Stage { cluster, daemon } = stage.insert(Stage { cluster, daemon: None });
     let config = servers::prepare(cluster).await?;
     screen.line("Two databases, made by LiteLLM 1.110.2 and Open WebUI 0.12.4, and LiteLLM's people.");
+    screen.line(
+        "The daemon's policy: [access] budgets = \"enforce\", [http] names = \"show\", the rest by default.",
+    );
 
     let mut show = Show::new(screen, cluster, config).await?;
     let running = daemon.insert(tokio::spawn(run::serve(show.config.clone(), cancel.clone())));
     let story = async {
         show.first_copy(started).await?;
+        show.access(WHO_AND_WHY.0, Some(WHO_AND_WHY.1)).await?;
         show.live_changes(once).await?;
         show.summary().await?;
         if !once {

@@ -7,6 +7,7 @@ use testbed::{Binaries, Cluster, ClusterOptions, Schema};
 use tokio::task::spawn_blocking;
 
 use super::screen::Screen;
+use crate::config::policy::{Access, BudgetPolicy, Http, Names};
 use crate::config::{Config, Endpoint, Policy};
 
 const FIRST_PORT: u16 = 9466;
@@ -46,8 +47,18 @@ pub(super) async fn prepare(cluster: &Cluster) -> Result<Config> {
         http: free_address(),
         http_token: None,
         models_api: None,
-        policy: Policy::default(),
+        policy: policy(),
     })
+}
+
+/// As by default, but for what there would be nothing to see of: used-up budgets close what they are for, and the status page names
+/// people, who are made up.
+fn policy() -> Policy {
+    Policy {
+        access: Access { budgets: BudgetPolicy::Enforce, ..Access::default() },
+        http: Http { names: Names::Show },
+        ..Policy::default()
+    }
 }
 
 /// The usual port, or the next one that is free.

@@ -1,18 +1,20 @@
-//! What the demo shows while it happens: the first copy, then changes in LiteLLM, one by one.
+//! What the demo shows while it happens: the first copy, then changes in LiteLLM, one by one, and one that Open WebUI makes itself.
 //!
 //! Commits the changes, and reads in Open WebUI's tables what each did.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use testbed::{Cluster, LiveChange, reference};
 use tokio_postgres::Client;
 
+use super::difference;
 use super::picture::{Group, Picture};
 use super::screen::Screen;
 use crate::config::Config;
 use crate::observe::status::{self, StatusReport, Waited};
+use crate::operate::access;
 use crate::position::Lsn;
 use crate::source::Source;
 use crate::target::Target;
@@ -22,6 +24,8 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 /// Between two live changes, so that a person can follow.
 const PAUSE: Duration = Duration::from_secs(1);
 const POLL: Duration = Duration::from_millis(1);
+const POLL_SLOWLY: Duration = Duration::from_millis(20);
+const SIGN_IN: &str = "Chloé Marchand signs in to Open WebUI, whose group sync takes her out of her groups";
 /// Counts independently of the daemon what LiteLLM commits.
 pub(super) const REFERENCE_SLOT: &str = "demo_reference";
 
@@ -83,7 +87,7 @@ impl<'a> Show<'a> {
         let mut groups: Vec<(&str, &Group)> = picture
             .groups
             .iter()
-            .map(|(id, group)| (kinds.get(id).map_or("", String::as_str), group))
+            .map(|(id, group)| (kinds.get(id).map_or("models", String::as_str), group))
             .collect();
         groups.sort_by_key(|(kind, group)| (*kind, &group.name));
         self.screen.line("");
@@ -91,19 +95,44 @@ impl<'a> Show<'a> {
         for (kind, group) in groups {
             self.screen.line(&format!("{:>7}  {kind:<12}  {}", group.members.len(), group.name));
         }
+        self.screen.line("");
+        self.screen.line(&self.screen.dim(" people  see these models in Open WebUI"));
+        for (people, models) in picture.audiences() {
+            self.screen.line(&format!("{people:>7}  {}", listed(models)));
+        }
+        let keys = picture.accounts.values().filter(|account| account.has_key).count();
+        self.screen
+            .line(&format!("{keys:>7}  have a personal API key, minted because they have one of LiteLLM's"));
         reference::create_reference_slot(&self.litellm_url, REFERENCE_SLOT).await?;
         self.counted_before = counters(&report)?;
         Ok(())
     }
 
-    /// Applies the changes to LiteLLM one by one, and shows what each did to Open WebUI.
+    /// Prints what `access` says of somebody, with every path where it is about one model.
+    pub(super) async fn access(&self, email: &str, model: Option<&str>) -> Result<()> {
+        let report = access::report(&self.config, email, model).await?;
+        let command = ["litellm-webui-sync access", email, model.unwrap_or_default()].join(" ");
+        let command = command.trim_end();
+        if model.is_some() {
+            self.screen.heading(&format!("Who sees what, and why: {command}"));
+        } else {
+            self.screen.line("");
+            self.screen.line(&format!("     {}", self.screen.dim(&format!("$ {command}"))));
+        }
+        for line in report.to_text(model.is_some()).lines() {
+            self.screen.line(&format!("     {line}"));
+        }
+        Ok(())
+    }
+
+    /// Applies the changes to LiteLLM one by one, then Open WebUI's own, and shows what each did to Open WebUI.
     pub(super) async fn live_changes(&mut self, once: bool) -> Result<()> {
         self.screen
             .heading("Live changes: time from the commit in LiteLLM until Open WebUI's database shows it");
         let source = Source::open(&self.config).await?;
         let target = Target::open(&self.config).await?;
         let changes = testbed::demo_live_changes();
-        let count = changes.len();
+        let count = changes.len() + 1;
         for (number, change) in (1..).zip(changes) {
             if !once {
                 tokio::time::sleep(PAUSE).await;
@@ -111,17 +140,53 @@ impl<'a> Show<'a> {
             let before = Picture::take(&self.webui).await?;
             let latency = self.arrival(&change, &source, &target).await?;
             self.latencies.push(latency);
-            let title = self.screen.bold(&format!("{number}/{count}  {}", change.title));
             if number > 1 {
                 self.screen.line("");
             }
-            self.screen.line(&format!("{title}  {}", self.screen.green(&milliseconds(latency))));
-            let after = Picture::take(&self.webui).await?;
-            for line in before.differences(&after) {
-                self.screen.line(&format!("     {line}"));
+            self.title(number, count, change.title, &milliseconds(latency));
+            self.changed(&before, &Picture::take(&self.webui).await?);
+            if let Some(email) = change.access {
+                self.access(email, None).await?;
             }
         }
+        self.sign_in(count).await
+    }
+
+    /// Open WebUI's own group sync takes somebody out of our groups, and they are put back.
+    async fn sign_in(&self, number: usize) -> Result<()> {
+        // Open WebUI counts in seconds, and nobody signs in within the one in which their account is made.
+        tokio::time::sleep(PAUSE).await;
+        let before = Picture::take(&self.webui).await?;
+        testbed::execute(&self.webui_url, testbed::SIGN_IN).await?;
+        let taken_out = Instant::now();
+        let without = Picture::take(&self.webui).await?;
+        ensure!(without != before, "Open WebUI's group sync did nothing");
+        let after = loop {
+            let picture = Picture::take(&self.webui).await?;
+            if picture == before {
+                break picture;
+            }
+            ensure!(taken_out.elapsed() < PATIENCE, "nobody was put back within {} s", PATIENCE.as_secs());
+            tokio::time::sleep(POLL_SLOWLY).await;
+        };
+        let took = format!("put back after {:.1} s", taken_out.elapsed().as_secs_f64());
+        self.screen.line("");
+        self.title(number, number, SIGN_IN, &took);
+        self.changed(&before, &without);
+        self.screen.line("");
+        self.changed(&without, &after);
         Ok(())
+    }
+
+    fn title(&self, number: usize, count: usize, title: &str, took: &str) {
+        let title = self.screen.bold(&format!("{number}/{count}  {title}"));
+        self.screen.line(&format!("{title}  {}", self.screen.green(took)));
+    }
+
+    fn changed(&self, before: &Picture, after: &Picture) {
+        for line in difference::lines(before, after) {
+            self.screen.line(&format!("     {line}"));
+        }
     }
 
     /// Commits the change and waits until Open WebUI's database has it.
@@ -152,6 +217,11 @@ impl<'a> Show<'a> {
 pub(super) fn counters(report: &StatusReport) -> Result<(i64, i64)> {
     let checkpoint = report.checkpoint.as_ref().context("there is no checkpoint")?;
     Ok((checkpoint.transactions_applied, checkpoint.changes_applied))
+}
+
+fn listed(models: &BTreeSet<String>) -> String {
+    let names: Vec<&str> = models.iter().map(String::as_str).collect();
+    if names.is_empty() { "none".to_owned() } else { names.join(", ") }
 }
 
 pub(super) fn milliseconds(duration: Duration) -> String {

@@ -31,18 +31,19 @@ impl Show<'_> {
                 committed.0, committed.1, applied.0, applied.1
             ),
         );
-        let differences = self.differences().await?;
+        let (rows, differences) = self.verify().await?;
+        let end = if differences.is_empty() { "nothing differs" } else { "these differ" };
         self.screen.verdict(
             differences.is_empty(),
-            &format!(
-                "Open WebUI has the people, roles and groups of LiteLLM: {} accounts active, {} locked, \
-                 {} groups with {} members",
-                report.accounts_active, report.accounts_locked, report.groups, report.members
-            ),
+            &format!("verify: {rows} rows of LiteLLM's, the daemon's mirror of them and Open WebUI's compared: {end}"),
         );
         for difference in &differences {
             self.screen.line(&format!("   {difference}"));
         }
+        self.screen.line(&format!(
+            "   In Open WebUI: {} accounts active, {} locked, {} groups with {} members",
+            report.accounts_active, report.accounts_locked, report.groups, report.members
+        ));
         self.latencies.sort_unstable();
         if let (Some(p50), Some(slowest)) =
             (self.latencies.get(self.latencies.len() / 2), self.latencies.last())
@@ -57,14 +58,15 @@ impl Show<'_> {
         Ok(())
     }
 
-    /// Where LiteLLM, the daemon's copy of it and Open WebUI differ, as `verify` finds it: LiteLLM's rows are read again, and
-    /// the product's own rules say what they mean.
-    async fn differences(&self) -> Result<Vec<String>> {
+    /// What the command `verify` does: LiteLLM's rows are read again, and the product's own rules say what they mean. How many rows
+    /// that were, and where LiteLLM, the daemon's mirror of it and Open WebUI differ.
+    async fn verify(&self) -> Result<(i64, Vec<String>)> {
         let target = Target::open(&self.config).await?;
         let request = Request { id: uuid::Uuid::new_v4(), tables: Vec::new(), dry_run: true };
         resnapshot::ask(&self.config, &target, &request).await?;
         let answer = resnapshot::wait(&target, &request, PATIENCE, |_| {}).await?;
-        Ok(resnapshot::lines(&answer, &differences(&target, answer.id).await?))
+        let lines = resnapshot::lines(&answer, &differences(&target, answer.id).await?);
+        Ok((answer.rows_copied, lines))
     }
 
     /// The databases, the pages, and commands to try.
@@ -91,6 +93,7 @@ impl Show<'_> {
                 format!("export LITELLM_DATABASE_URL={}", self.litellm_url),
                 format!("export WEBUI_DATABASE_URL={}", self.webui_url),
                 format!("{program} status"),
+                format!("{program} budgets"),
             ],
         );
         let rename = "update \"LiteLLM_TeamTable\" set team_alias = $$Labs$$ where team_id = $$research$$";

@@ -7,22 +7,22 @@
 
 mod read;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::limits::{
     Choice, batch_bytes, batch_changes, budgets_shown, failures_per_hour, group_min, healing_per_hour,
     interval_hours, jitter_percent, model_names, model_prefix, one_of, people, percent, poll_seconds,
-    retained_wal, retention_days,
+    retained_wal, retention_days, word,
 };
 
 /// The whole policy; a file may leave anything out.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Policy {
-    #[serde(deserialize_with = "one_of")]
+    #[serde(deserialize_with = "one_of", serialize_with = "word")]
     pub api_keys: ApiKeys,
-    #[serde(deserialize_with = "one_of")]
+    #[serde(deserialize_with = "one_of", serialize_with = "word")]
     pub passwords: Passwords,
     pub accounts: Accounts,
     pub access: Access,
@@ -39,21 +39,21 @@ pub struct Policy {
 }
 
 /// `[accounts]`: how people become accounts.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Accounts {
-    #[serde(deserialize_with = "one_of")]
+    #[serde(deserialize_with = "one_of", serialize_with = "word")]
     pub adopt: Adopt,
     /// Adopting lends LiteLLM's word to whoever holds the e-mail, so an admin's account is
     /// left alone unless this says otherwise.
     pub adopt_admins: bool,
-    #[serde(deserialize_with = "one_of")]
+    #[serde(deserialize_with = "one_of", serialize_with = "word")]
     pub relink: Relink,
-    #[serde(deserialize_with = "one_of")]
+    #[serde(deserialize_with = "one_of", serialize_with = "word")]
     pub demote: Demote,
-    #[serde(deserialize_with = "one_of")]
+    #[serde(deserialize_with = "one_of", serialize_with = "word")]
     pub name: NameFormat,
-    #[serde(deserialize_with = "one_of")]
+    #[serde(deserialize_with = "one_of", serialize_with = "word")]
     pub id: AccountIds,
 }
 
@@ -128,12 +128,12 @@ pub enum NameFormat {
 }
 
 /// `[access]`: how keys decide over models.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Access {
-    #[serde(deserialize_with = "one_of")]
+    #[serde(deserialize_with = "one_of", serialize_with = "word")]
     pub keys: KeyPolicy,
-    #[serde(deserialize_with = "one_of")]
+    #[serde(deserialize_with = "one_of", serialize_with = "word")]
     pub budgets: BudgetPolicy,
 }
 
@@ -158,7 +158,7 @@ pub enum KeyPolicy {
 }
 
 /// `[models]`: which models there are.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Models {
     #[serde(deserialize_with = "model_names")]
@@ -166,7 +166,7 @@ pub struct Models {
     /// As in `prefix_id`, without the dot; `auto` finds it.
     #[serde(deserialize_with = "model_prefix")]
     pub prefix: String,
-    #[serde(deserialize_with = "one_of")]
+    #[serde(deserialize_with = "one_of", serialize_with = "word")]
     pub public: PublicModels,
     #[serde(deserialize_with = "poll_seconds")]
     pub poll_seconds: u64,
@@ -183,7 +183,7 @@ pub enum PublicModels {
 }
 
 /// `[grants]`: how access is written.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Grants {
     #[serde(deserialize_with = "group_min")]
@@ -192,7 +192,7 @@ pub struct Grants {
 
 /// `[brake]`: how many people one batch, merge or repair may deactivate or strip of access.
 /// The larger of the two numbers counts.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Brake {
     #[serde(deserialize_with = "people")]
@@ -203,7 +203,7 @@ pub struct Brake {
 }
 
 /// `[source]`: what LiteLLM's server may have to bear.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Source {
     /// Bytes of WAL the slot may keep on LiteLLM's server while this program runs and cannot apply it. 0 is no limit.
@@ -215,7 +215,7 @@ pub struct Source {
 }
 
 /// `[failures]`: when failures are not about single rows any more.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Failures {
     /// Entities that may begin to fail within an hour.
@@ -224,7 +224,7 @@ pub struct Failures {
 }
 
 /// `[verify]`: everything compared with LiteLLM's own rows, by the running daemon.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Verify {
     /// 0: never.
@@ -236,7 +236,7 @@ pub struct Verify {
 }
 
 /// `[audit]`: how long `sync_audit` keeps its rows.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Audit {
     #[serde(deserialize_with = "retention_days")]
@@ -244,7 +244,7 @@ pub struct Audit {
 }
 
 /// `[budgets]`: whose budgets the metrics name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Budgets {
     /// The fullest of each kind.
@@ -255,7 +255,7 @@ pub struct Budgets {
     pub soft: usize,
     /// Ids and aliases that look like an e-mail are shown as they are.
     pub emails: bool,
-    #[serde(deserialize_with = "one_of")]
+    #[serde(deserialize_with = "one_of", serialize_with = "word")]
     pub chats: Chats,
 }
 
@@ -272,10 +272,10 @@ pub enum Chats {
 }
 
 /// `[http]`: what the status page shows.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Http {
-    #[serde(deserialize_with = "one_of")]
+    #[serde(deserialize_with = "one_of", serialize_with = "word")]
     pub names: Names,
 }
 
@@ -291,7 +291,7 @@ pub enum Names {
 
 /// `[batch]`: what one target transaction holds at most. A source transaction that is larger
 /// still stays whole.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Batch {
     #[serde(deserialize_with = "batch_changes")]
@@ -414,6 +414,22 @@ impl Policy {
         self.access.budgets == BudgetPolicy::Enforce || self.budgets.chats == Chats::Customer
     }
 
+    /// What differs from the defaults, as the file has it: `brake.people` and its value.
+    pub fn differences(&self) -> Vec<(String, toml::Value)> {
+        let keys = |policy: &Self| {
+            let table = toml::Table::try_from(policy).unwrap_or_default();
+            let flat = table.into_iter().flat_map(|(name, value)| match value {
+                toml::Value::Table(section) => {
+                    section.into_iter().map(|(key, value)| (format!("{name}.{key}"), value)).collect()
+                }
+                value => vec![(name, value)],
+            });
+            flat.collect::<Vec<_>>()
+        };
+        let defaults = keys(&Self::default());
+        keys(self).into_iter().filter(|one| !defaults.contains(one)).collect()
+    }
+
     /// A short hash of what changes the projection. A policy with another fingerprint needs one
     /// full difference before the stream goes on, so limits and retention are not in it.
     pub fn fingerprint(&self) -> String {
@@ -444,6 +460,15 @@ impl Policy {
 #[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_differs_from_the_defaults_is_listed_as_the_file_has_it() {
+        assert_eq!(Policy::default().differences(), []);
+        let text = "api_keys = \"off\"\n[models]\nextra = [\"a\"]\n[brake]\npeople = 20\npercent = 11";
+        let differences = Policy::parse(text).unwrap().differences();
+        let listed: Vec<String> = differences.iter().map(|(key, value)| format!("{key} = {value}")).collect();
+        assert_eq!(listed, ["api_keys = \"off\"", "brake.percent = 11", "models.extra = [\"a\"]"]);
+    }
 
     #[test]
     fn the_fingerprint_changes_with_the_projection_and_with_nothing_else() {

@@ -76,6 +76,8 @@ pub struct Metrics {
     pub active_accounts: IntGauge,
     pub layout: IntGaugeVec,
     pub model_polls: IntCounterVec,
+    pub looks: IntCounterVec,
+    pub put_back: IntCounter,
     pub models: IntGauge,
     pub public_models: IntGauge,
     pub lag_bytes: Gauge,
@@ -196,6 +198,15 @@ impl Metrics {
             &["result"],
             "Questions to LiteLLM's /v1/models, by result (ok, failed)",
         )?;
+        let looks = make.counters(
+            "looks_total",
+            &["look", "result"],
+            "Looks at everything beside the stream (verify: asked for or by the schedule; reconcile), by result: ok, put_off (it comes again, or became a copy), failed",
+        )?;
+        let put_back = make.counter(
+            "people_put_back_total",
+            "People who missed groups, models or grants after they used Open WebUI, and were given them back",
+        )?;
         let models = make.int_gauge("models", "Models LiteLLM serves, as far as known")?;
         let public_models = make
             .int_gauge("public_models", "Models everybody sees in Open WebUI although LiteLLM limits them")?;
@@ -288,6 +299,8 @@ impl Metrics {
             active_accounts,
             layout,
             model_polls,
+            looks,
+            put_back,
             models,
             public_models,
             lag_bytes,
@@ -314,6 +327,11 @@ impl Metrics {
         for result in ["ok", "failed"] {
             metrics.model_polls.with_label_values(&[result]);
         }
+        for look in ["verify", "reconcile"] {
+            for result in ["ok", "put_off", "failed"] {
+                metrics.looks.with_label_values(&[look, result]);
+            }
+        }
         for stage in Stage::ALL {
             metrics.stage_seconds.with_label_values(&[stage.name()]);
         }
@@ -328,6 +346,16 @@ impl Metrics {
                 self.spend.crossings.with_label_values(&[kind, direction]).inc_by(*count);
             }
         }
+    }
+
+    /// Counts a look at everything; `Ok(false)` is one that comes again.
+    pub fn looked<E>(&self, look: &str, outcome: &Result<bool, E>) {
+        let result = match outcome {
+            Ok(true) => "ok",
+            Ok(false) => "put_off",
+            Err(_) => "failed",
+        };
+        self.looks.with_label_values(&[look, result]).inc();
     }
 
     /// Counts what a projection wrote.

@@ -41,6 +41,7 @@ fn inheriting(models: &ModelsReport) -> Option<Check> {
             "a group has the models of the one it stands under, so its members have more than LiteLLM gives them",
             "in Open WebUI: Admin Panel, Users, Groups: take these groups out from under the ones called \"Models: …\"",
         )
+        .naming()
     })
 }
 
@@ -53,6 +54,7 @@ fn public_models(models: &ModelsReport) -> Option<Check> {
             "everybody sees them in Open WebUI although LiteLLM limits them",
             "in Open WebUI: Admin Panel, Settings, Models, Access; or models.public = \"take\" in the policy",
         )
+        .naming()
     })
 }
 
@@ -113,6 +115,7 @@ fn pause(paused: bool, reason: Option<String>) -> Option<Check> {
             "nothing is applied",
             "`litellm-webui-sync resume`",
         )
+        .naming()
     })
 }
 

@@ -42,10 +42,27 @@ pub struct Check {
     pub why: String,
     /// What to do, as exactly as we know; empty where all is fine.
     pub fix: String,
+    /// What was found holds names, or what somebody wrote.
+    #[serde(skip)]
+    pub names: bool,
+}
+
+impl Check {
+    /// Not for strangers as it is.
+    fn naming(self) -> Self {
+        Self { names: true, ..self }
+    }
 }
 
 fn fine(name: &'static str, found: impl Into<String>) -> Check {
-    Check { name, verdict: Verdict::Fine, found: found.into(), why: String::new(), fix: String::new() }
+    Check {
+        name,
+        verdict: Verdict::Fine,
+        found: found.into(),
+        why: String::new(),
+        fix: String::new(),
+        names: false,
+    }
 }
 
 fn finding(
@@ -55,7 +72,7 @@ fn finding(
     why: &str,
     fix: impl Into<String>,
 ) -> Check {
-    Check { name, verdict, found: found.into(), why: why.to_owned(), fix: fix.into() }
+    Check { name, verdict, found: found.into(), why: why.to_owned(), fix: fix.into(), names: false }
 }
 
 /// What could not even be looked at.
@@ -80,7 +97,7 @@ pub async fn examine(config: &Config) -> Vec<Check> {
 /// For people: what is fine in a line each, findings with why and what to do.
 pub fn table(checks: &[Check]) -> String {
     let mut out = String::new();
-    for Check { name, verdict, found, why, fix } in checks {
+    for Check { name, verdict, found, why, fix, .. } in checks {
         let mark = match verdict {
             Verdict::Fine => "ok      ",
             Verdict::Warning => "warning ",

@@ -227,5 +227,6 @@ async fn long_transactions(source: &Source, has_slot: bool) -> Result<Option<Che
             "a slot can only be made once every transaction that runs now has ended",
             "end them, or wait",
         )
+        .naming()
     }))
 }

@@ -6,11 +6,12 @@ use super::{Check, Verdict, failed, finding, fine};
 use super::{books, bridge, server};
 use crate::config::Config;
 use crate::config::policy::ApiKeys;
-use crate::error::{Result, Side, on};
+use crate::error::{Error, Result, Side, on};
 use crate::sql;
 use crate::target::Target;
 use crate::target::layout;
 use crate::target::open_webui;
+use crate::target::schema;
 
 pub(super) async fn examine(config: &Config, checks: &mut Vec<Check>) -> Result<()> {
     let target = Target::open(config).await?;
@@ -34,6 +35,16 @@ pub(super) async fn examine(config: &Config, checks: &mut Vec<Check>) -> Result<
     if !has_books {
         checks.push(fine("our schema", "not there yet: `run` makes it"));
         return Ok(());
+    }
+    if let Err(error) = schema::books_version(&target, config).await {
+        let is_older = matches!(error, Error::OlderSchema { .. });
+        let check = failed("our schema", &error);
+        let why = "the next start of the daemon migrates it; an older daemon does not start on it any more"
+            .to_owned();
+        checks.push(if is_older { Check { verdict: Verdict::Warning, why, ..check } } else { check });
+        if !is_older {
+            return Ok(());
+        }
     }
     books::examine(&target, config, checks).await
 }

@@ -8,7 +8,7 @@ use tokio_postgres::types::ToSql;
 
 use super::Plan;
 use crate::config::Config;
-use crate::error::{Error, Result, Side, on};
+use crate::error::{Result, Side};
 use crate::postgres::quote_ident;
 use crate::sql::{self, fill};
 use crate::target::layout::Layout;
@@ -66,7 +66,7 @@ pub(super) async fn make(target: &Target, config: &Config, layout: &Layout, plan
         .map(|row| (row.get("table_name"), row.get("column_name")))
         .collect();
     schema::make_temporary(target).await?;
-    let known = books_version(target, config).await?;
+    let known = schema::books_version(target, config).await?;
     // One point in time. It ends before anything else is done, so that no lock of ours is in Open WebUI's way.
     target.execute("begin to copy", "begin isolation level repeatable read").await?;
     let unread: Vec<StandIn> = STAND_INS.iter().copied().chain(layout.unread()).collect();
@@ -125,27 +125,6 @@ fn copy(schema: &str, table: &str, columns: &[&str], unread: &[StandIn]) -> Stri
         names.join(", "),
         values.join(", ")
     )
-}
-
-/// Whether a daemon has run here.
-///
-/// # Errors
-/// When its books are of another release.
-async fn books_version(target: &Target, config: &Config) -> Result<bool> {
-    let action = "look for our schema";
-    let client = target.slow();
-    let row = client.query_opt(sql::PLAN_BOOKS_VERSION, &[&config.schema]).await;
-    let Some(row) = row.map_err(on(Side::Target, action))? else { return Ok(false) };
-    let text = format!("select coalesce(max(version), 0) from {}", row.get::<_, &str>(0));
-    let found: i32 = client.query_one(&text, &[]).await.map_err(on(Side::Target, action))?.get(0);
-    let known = i32::try_from(sql::MIGRATIONS.len()).unwrap_or(i32::MAX);
-    if found > known {
-        return Err(Error::NewerSchema { found, known });
-    }
-    if found < known {
-        return Err(Error::OlderSchema { found, known });
-    }
-    Ok(true)
 }
 
 #[cfg(test)]

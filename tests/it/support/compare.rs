@@ -35,7 +35,7 @@ struct User {
 }
 
 /// One entry of a roster.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 enum Entry {
     Id(String),
     Email(String),
@@ -44,7 +44,7 @@ enum Entry {
 struct Team {
     alias: String,
     organization: Option<String>,
-    roster: Vec<Entry>,
+    roster: BTreeSet<Entry>,
 }
 
 struct LiteLlm {
@@ -88,10 +88,12 @@ pub(crate) async fn differences(pair: &Pair, foreign: &Foreign) -> Vec<String> {
     let mut holder: BTreeMap<String, String> = BTreeMap::new();
     let mut owner: BTreeMap<String, &User> = BTreeMap::new();
     let mut by_account: BTreeMap<String, &User> = BTreeMap::new();
+    let eligible: BTreeMap<&str, &User> =
+        litellm.users.iter().filter(|user| user.eligible).map(|user| (user.id.as_str(), user)).collect();
     let sql = "select coalesce(webui_id, 'usr_' || user_id), user_id from litellm_webui_sync.account";
     for row in rows(&pair.target, sql).await {
         let [id, user_id] = texts(row);
-        if let Some(user) = litellm.users.iter().find(|user| user.eligible && user.id == user_id)
+        if let Some(&user) = eligible.get(user_id.as_str())
             && by_account.insert(id.clone(), user).is_some()
         {
             found.push(format!("account {id} belongs to two people"));
@@ -213,6 +215,7 @@ async fn key_differences(pair: &Pair, litellm: &LiteLlm, foreign: &Foreign) -> V
     for (account, key) in api_keys(pair).await {
         held.entry(account).or_default().push(key);
     }
+    let everybody: BTreeSet<&str> = litellm.users.iter().map(|user| user.id.as_str()).collect();
     let sql = "select coalesce(webui_id, 'usr_' || user_id), user_id from litellm_webui_sync.account
                 where exists (select from \"user\" u where u.id = coalesce(webui_id, 'usr_' || user_id))";
     for row in rows(&pair.target, sql).await {
@@ -220,7 +223,7 @@ async fn key_differences(pair: &Pair, litellm: &LiteLlm, foreign: &Foreign) -> V
         let keys = held.remove(&account).unwrap_or_default();
         let (minted, own): (Vec<&String>, Vec<&String>) =
             keys.iter().partition(|key| ours.contains(&(account.clone(), sha256(key))));
-        let should = usable.contains(&user_id) && litellm.users.iter().any(|user| user.id == user_id);
+        let should = usable.contains(&user_id) && everybody.contains(user_id.as_str());
         match (should, minted.as_slice(), own.is_empty()) {
             (true, [], true) if !foreign.keyless.contains(&account) => {
                 found.push(format!("account {account} has no API key"));
@@ -497,10 +500,8 @@ impl LiteLlm {
 
 impl Team {
     fn names(&self, user: &User) -> bool {
-        self.roster.iter().any(|entry| match entry {
-            Entry::Id(id) => *id == user.id,
-            Entry::Email(email) => Some(email) == user.email.as_ref(),
-        })
+        let by_email = || user.email.clone().is_some_and(|email| self.roster.contains(&Entry::Email(email)));
+        self.roster.contains(&Entry::Id(user.id.clone())) || by_email()
     }
 }
 

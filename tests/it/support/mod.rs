@@ -3,6 +3,7 @@
 pub(crate) mod compare;
 pub(crate) mod daemon;
 pub(crate) mod models;
+mod sessions;
 pub(crate) mod work;
 
 use std::fmt::Write as _;
@@ -12,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use litellm_webui_sync::config::{Config, Endpoint, Policy};
 use litellm_webui_sync::observe::status::{self, Waited};
-use testbed::{Cluster, ClusterOptions, Schema, connect, execute, load, open_webui_admin};
+use testbed::{Binaries, Cluster, ClusterOptions, Schema, connect, execute, load, open_webui_admin};
 use tokio::sync::OnceCell;
 use tokio_postgres::SimpleQueryMessage;
 
@@ -29,6 +30,8 @@ static SHARED: OnceCell<Shared> = OnceCell::const_new();
 
 struct Shared {
     cluster: Cluster,
+    /// Where Open WebUI is to be on another major version.
+    target: Option<Cluster>,
 }
 
 /// What a pair is made of. `PairOptions::default()` is right for most tests.
@@ -66,9 +69,18 @@ impl Pair {
 
     pub(crate) async fn with(options: PairOptions) -> Self {
         let shared = SHARED
-            .get_or_init(|| async { Shared { cluster: Cluster::start(ClusterOptions::default()).unwrap() } })
+            .get_or_init(|| async {
+                let other = Binaries::of_the_target()
+                    .unwrap()
+                    .map(|binaries| ClusterOptions { binaries: Some(binaries), ..ClusterOptions::default() });
+                Shared {
+                    cluster: Cluster::start(ClusterOptions::default()).unwrap(),
+                    target: other.map(|options| Cluster::start(options).unwrap()),
+                }
+            })
             .await;
-        Self::on(&shared.cluster, &shared.cluster, options).await
+        let target = shared.target.as_ref().unwrap_or(&shared.cluster);
+        Self::on(&shared.cluster, target, options).await
     }
 
     /// Two databases, on one server or on two.
@@ -240,8 +252,7 @@ pub(crate) fn quote(text: &str) -> String {
 
 /// Every row of a query as text.
 pub(crate) async fn rows(url: &str, sql: &str) -> Vec<Vec<Option<String>>> {
-    let client = connect(url).await.unwrap();
-    let messages = client.simple_query(sql).await.unwrap_or_else(|error| panic!("{error:?}: {sql:.300}"));
+    let messages = sessions::ask(url, sql).await.unwrap_or_else(|error| panic!("{error:?}: {sql:.300}"));
     messages
         .iter()
         .filter_map(|message| match message {

@@ -12,7 +12,8 @@ use super::{Pair, rows};
 pub(crate) type Extra<'a> = &'a [&'a str];
 
 pub(crate) struct LiteLlm {
-    users: Vec<Value>,
+    /// By their id.
+    users: BTreeMap<String, Value>,
     teams: Vec<Value>,
     organizations: Vec<Value>,
     organization_members: Vec<Value>,
@@ -51,7 +52,11 @@ impl LiteLlm {
             keys.entry(text(&key["user_id"]).unwrap_or_default()).or_default().push(key);
         }
         Self {
-            users: table(pair, "LiteLLM_UserTable").await,
+            users: table(pair, "LiteLLM_UserTable")
+                .await
+                .into_iter()
+                .map(|user| (user["user_id"].as_str().unwrap().to_owned(), user))
+                .collect(),
             rosters: teams.iter().map(roster).collect(),
             teams,
             organizations: table(pair, "LiteLLM_OrganizationTable").await,
@@ -385,7 +390,7 @@ impl LiteLlm {
     }
 
     pub(crate) fn user(&self, id: &str) -> Option<&Value> {
-        self.users.iter().find(|user| user["user_id"] == id)
+        self.users.get(id)
     }
 }
 

@@ -9,6 +9,8 @@ use anyhow::{Context, Result, bail, ensure};
 
 /// Where a test run is told which Postgres to use.
 const BIN_DIR_VARIABLE: &str = "TESTBED_PG_BIN";
+/// The same for Open WebUI's server, where it is to be another one than LiteLLM's.
+const TARGET_BIN_DIR_VARIABLE: &str = "TESTBED_PG_TARGET_BIN";
 
 const REMEDY: &str = "install the PostgreSQL server (Debian, Ubuntu: apt-get install postgresql; \
      Fedora: dnf install postgresql-server; macOS: brew install postgresql), \
@@ -47,6 +49,12 @@ impl Binaries {
             let broken = broken.iter().map(|text| format!("\n  {text}")).collect::<String>();
             bail!("no PostgreSQL server found: {REMEDY}{broken}")
         }
+    }
+
+    /// Which Postgres Open WebUI is to be on, where a test run was told another one than LiteLLM's.
+    pub fn of_the_target() -> Result<Option<Self>> {
+        let Some(dir) = env::var_os(TARGET_BIN_DIR_VARIABLE) else { return Ok(None) };
+        Self::at(Path::new(&dir)).with_context(|| format!("{TARGET_BIN_DIR_VARIABLE} is set")).map(Some)
     }
 
     /// Whether [`Binaries::find`] has nothing on this machine to take, and may have to wait for a

@@ -7,7 +7,10 @@ use crate::database::{connect, execute};
 const PEOPLE: &str = include_str!("../workload/demo-people.sql");
 const LIVE: &str = include_str!("../workload/demo-live.sql");
 
-/// Fills an empty LiteLLM 1.110.2 database with 3 organizations, 6 teams and 40 people.
+/// What Open WebUI 0.12.4 itself does when somebody signs in. Its group sync is on, and their token names no group.
+pub const SIGN_IN: &str = include_str!("../workload/demo-sign-in.sql");
+
+/// Fills an empty LiteLLM 1.110.2 database with 3 organizations, 6 teams, 40 people and 4 models.
 pub async fn demo_people(url: &str) -> Result<()> {
     execute(url, PEOPLE).await.context("could not add the people of the demo")
 }
@@ -17,6 +20,8 @@ pub async fn demo_people(url: &str) -> Result<()> {
 pub struct LiveChange {
     /// What happens, for a person to read.
     pub title: &'static str,
+    /// The e-mail of somebody to ask about afterwards: it concerns their models.
+    pub access: Option<&'static str>,
     /// What LiteLLM's endpoint writes, one transaction after the other.
     pub transactions: Vec<&'static str>,
 }
@@ -38,8 +43,12 @@ pub fn demo_live_changes() -> Vec<LiveChange> {
         .skip(1)
         .filter_map(|section| {
             let (title, body) = section.split_once('\n')?;
+            let (access, body) = match body.strip_prefix("-- access: ") {
+                Some(rest) => rest.split_once('\n').map(|(email, body)| (Some(email), body))?,
+                None => (None, body),
+            };
             let transactions = body.split("\n\n").map(str::trim).filter(|text| !text.is_empty()).collect();
-            Some(LiveChange { title: title.trim(), transactions })
+            Some(LiveChange { title: title.trim(), access, transactions })
         })
         .collect()
 }
@@ -51,7 +60,8 @@ mod tests {
     #[test]
     fn a_change_of_several_statements_says_where_its_transaction_ends() {
         let changes = demo_live_changes();
-        assert_eq!(changes.len(), 9);
+        assert_eq!(changes.len(), 11);
+        assert_eq!(changes.iter().filter(|change| change.access.is_some()).count(), 1);
         for text in changes.iter().flat_map(|change| &change.transactions) {
             let is_one = text.matches(";\n").count() == 0;
             let is_wrapped = text.starts_with("begin;") && text.ends_with("commit;");

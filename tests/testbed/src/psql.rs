@@ -1,15 +1,15 @@
-//! Runs the workload scripts, which need psql for its variables, `\if` and `\gset`.
-//!
-//! They fit LiteLLM 1.110.2 only.
+//! Runs Postgres' client programs: psql for the workload scripts, which need its variables, `\if` and `\gset`, and fit LiteLLM
+//! 1.110.2 only; and `pg_dump` with `pg_restore`.
 
 use std::path::PathBuf;
 use std::process::Stdio;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context, Result, ensure};
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
-use crate::binaries::candidates;
+use crate::binaries::{Binaries, candidates};
 
 const SEED: &str = include_str!("../workload/litellm-seed.sql");
 const CHURN: &str = include_str!("../workload/litellm-churn.sql");
@@ -65,10 +65,56 @@ pub async fn run(url: &str, script: &str, variables: &[(&str, u32)]) -> Result<S
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
+/// Copies a database into another, an empty one, with `pg_dump` and `pg_restore`: as people back up and restore. Needs them at least as new as
+/// the server. Between both, `in_between` runs: what happens after the backup.
+pub async fn dump_and_restore(from: &str, to: &str, in_between: impl Future<Output = ()>) -> Result<()> {
+    let file = std::env::temp_dir().join(format!("testbed-{}-{}.dump", std::process::id(), file_number()));
+    let name = file.to_string_lossy().into_owned();
+    call("pg_dump", &["--format=custom", "--file", &name, "--dbname", from]).await?;
+    in_between.await;
+    let restored = call("pg_restore", &["--exit-on-error", "--dbname", to, &name]).await;
+    drop(std::fs::remove_file(file));
+    restored
+}
+
+/// The server for [`dump_and_restore`]: the one that tests run on, or where its version comes without `pg_dump` the one that does not.
+pub fn dumpable() -> Result<Binaries> {
+    let program = find_program("pg_dump")?;
+    let beside = program.parent().and_then(|dir| Binaries::at(dir).ok());
+    beside.map_or_else(Binaries::find, Ok)
+}
+
+fn file_number() -> u32 {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
+/// Runs a client program to its end.
+async fn call(program: &str, arguments: &[&str]) -> Result<()> {
+    let path = find_program(program)?;
+    let mut command = Command::new(&path);
+    let output = command
+        .args(arguments)
+        .env_remove("PGOPTIONS")
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .output()
+        .await;
+    let output = output.with_context(|| format!("could not run {}", path.display()))?;
+    let error = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{program} failed ({}): {}", output.status, error.trim());
+    Ok(())
+}
+
 /// The psql program.
 pub fn find() -> Result<PathBuf> {
-    candidates().into_iter().map(|dir| dir.join("psql")).find(|psql| psql.is_file()).context(
-        "no psql found: install the PostgreSQL client (Debian, Ubuntu: apt-get install \
-         postgresql-client; Fedora: dnf install postgresql; macOS: brew install libpq)",
-    )
+    find_program("psql")
 }
+
+fn find_program(name: &str) -> Result<PathBuf> {
+    let found = candidates().into_iter().map(|dir| dir.join(name)).find(|program| program.is_file());
+    found.with_context(|| format!("no {name} found: {CLIENT}"))
+}
+
+const CLIENT: &str = "install the PostgreSQL client (Debian, Ubuntu: apt-get install postgresql-client; \
+                      Fedora: dnf install postgresql; macOS: brew install libpq)";

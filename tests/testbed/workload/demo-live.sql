@@ -1,5 +1,6 @@
 -- What happens in LiteLLM while the demo runs. Runs on: source, after demo-people.sql. Plain SQL; psql runs it as it stands.
--- Each statement is one LiteLLM 1.110.2 sends. A blank line ends a transaction; "change:" starts the next title.
+-- Each statement is one LiteLLM 1.110.2 sends. A blank line ends a transaction; "change:" starts the next title, and "access:" names
+-- whom the demo asks about afterwards.
 
 -- change: Nora Whitfield is hired and joins Platform
 insert into public."LiteLLM_UserTable" (user_id, user_alias, user_email, user_role, models, teams, metadata, spend, created_at, updated_at) values ('demo-user-41', 'Nora Whitfield', 'Nora.Whitfield@northwind.example', 'internal_user', '{}', '{}', '{}', 0, timezone('UTC', now()), timezone('UTC', now()));
@@ -35,6 +36,28 @@ insert into public."LiteLLM_TeamMembership" (user_id, team_id) values ('demo-use
 update public."LiteLLM_TeamTable" set members_with_roles = members_with_roles || '[{"user_id": "demo-user-14", "user_email": null, "role": "user"}]', updated_at = timezone('UTC', now()) where team_id = 'data';
 commit;
 
+-- change: the team Design Studio may use claude-sonnet as well
+update public."LiteLLM_TeamTable" set models = '{gpt-4o,claude-sonnet}', updated_at = timezone('UTC', now()) where team_id = 'design';
+
+-- change: a spend flush touches everybody, and uses up the budget of Samuel Adeyemi
+-- access: samuel.adeyemi@northwind.example
+update public."LiteLLM_UserTable" set spend = spend + 0.0123, updated_at = timezone('UTC', now());
+
+update public."LiteLLM_VerificationToken" set spend = spend + 0.0123, total_spend = total_spend + 0.0123, last_active = timezone('UTC', now()), updated_at = timezone('UTC', now());
+
+update public."LiteLLM_TeamTable" set spend = spend + 0.0456, updated_at = timezone('UTC', now());
+
+insert into public."LiteLLM_TeamMembership" (user_id, team_id, spend, total_spend) select user_id, team_id, 0.0123, 0.0123 from public."LiteLLM_TeamMembership" on conflict (user_id, team_id) do update set spend = "LiteLLM_TeamMembership".spend + excluded.spend, total_spend = greatest("LiteLLM_TeamMembership".total_spend, "LiteLLM_TeamMembership".spend) + excluded.total_spend;
+
+update public."LiteLLM_OrganizationTable" set spend = spend + 0.0789, updated_at = timezone('UTC', now());
+
+update public."LiteLLM_OrganizationMembership" set spend = spend + 0.0123, updated_at = timezone('UTC', now());
+
+update public."LiteLLM_UserTable" set spend = spend + 48.3, updated_at = timezone('UTC', now()) where user_id = 'demo-user-06';
+
+-- change: LiteLLM resets the budget of Samuel Adeyemi
+update public."LiteLLM_UserTable" set spend = spend - spend, budget_reset_at = timezone('UTC', date_trunc('day', now()) + interval '60 days'), updated_at = timezone('UTC', now()) where user_id = 'demo-user-06';
+
 -- change: Carlos Echeverría leaves: his account is deleted
 delete from public."LiteLLM_VerificationToken" where user_id = 'demo-user-23';
 
@@ -62,16 +85,3 @@ update public."LiteLLM_UserTable" set user_role = 'proxy_admin', updated_at = ti
 
 -- change: Freya Jørgensen marries: a new e-mail address
 update public."LiteLLM_UserTable" set user_email = 'freya.lindholm@fabrikam.example', user_alias = 'Freya Lindholm', updated_at = timezone('UTC', now()) where user_id = 'demo-user-33';
-
--- change: a spend flush touches everybody and changes nothing Open WebUI shows
-update public."LiteLLM_UserTable" set spend = spend + 0.0123, updated_at = timezone('UTC', now());
-
-update public."LiteLLM_VerificationToken" set spend = spend + 0.0123, total_spend = total_spend + 0.0123, last_active = timezone('UTC', now()), updated_at = timezone('UTC', now());
-
-update public."LiteLLM_TeamTable" set spend = spend + 0.0456, updated_at = timezone('UTC', now());
-
-insert into public."LiteLLM_TeamMembership" (user_id, team_id, spend, total_spend) select user_id, team_id, 0.0123, 0.0123 from public."LiteLLM_TeamMembership" on conflict (user_id, team_id) do update set spend = "LiteLLM_TeamMembership".spend + excluded.spend, total_spend = greatest("LiteLLM_TeamMembership".total_spend, "LiteLLM_TeamMembership".spend) + excluded.total_spend;
-
-update public."LiteLLM_OrganizationTable" set spend = spend + 0.0789, updated_at = timezone('UTC', now());
-
-update public."LiteLLM_OrganizationMembership" set spend = spend + 0.0123, updated_at = timezone('UTC', now());

@@ -1,4 +1,4 @@
--- People for the demo: 3 organizations, 6 teams, 40 people, 8 keys. Runs on: source, LiteLLM 1.110.2, an empty database.
+-- People for the demo: 3 organizations, 6 teams, 40 people, 8 keys, 4 models. Runs on: source, LiteLLM 1.110.2, an empty database.
 -- Plain SQL. Key N is the string sk-demo-N, its row holds the sha256 of that. Everyone and every address is made up.
 --
 -- Awkward on purpose: addresses in mixed case (3, 12, 27), people without one (18, 31), two accounts with one address
@@ -60,6 +60,11 @@ insert into demo_team values
     ('data',       'Data & Analytics',  'contoso',   15, '{all-proxy-models}'),
     ('platform-2', 'platform',          'contoso',   17, '{gpt-4o-mini}');
 
+insert into public."LiteLLM_ProxyModelTable" (model_id, model_name, litellm_params, model_info, created_by, updated_by)
+select 'demo-' || name, name, jsonb_build_object('model', provider || name), jsonb_build_object('id', 'demo-' || name, 'db_model', true),
+       'default_user_id', 'default_user_id'
+  from (values ('gpt-4o', 'openai/'), ('gpt-4o-mini', 'openai/'), ('claude-sonnet', 'anthropic/'), ('gemini-flash', 'gemini/')) as m (name, provider);
+
 insert into public."LiteLLM_BudgetTable" (budget_id, max_budget, budget_duration, created_by, updated_by)
 values ('demo-northwind', 2000, '30d', 'default_user_id', 'default_user_id'),
        ('demo-contoso',   1000, '30d', 'default_user_id', 'default_user_id'),
@@ -70,8 +75,12 @@ values ('northwind', 'Northwind', 'demo-northwind', '{}',                   'def
        ('contoso',   'Contoso',   'demo-contoso',   '{gpt-4o,gpt-4o-mini}', 'default_user_id', 'default_user_id'),
        ('fabrikam',  'Fabrikam',  'demo-fabrikam',  '{}',                   'default_user_id', 'default_user_id');
 
-insert into public."LiteLLM_UserTable" (user_id, user_alias, user_email, user_role, teams, models, spend, max_budget, metadata, created_at, updated_at)
-select 'demo-user-' || to_char(n, 'FM00'), name, email, role, teams, '{}', round((n * 37 % 100)::numeric / 7, 2), case when n % 3 = 0 then 50 end,
+insert into public."LiteLLM_UserTable" (user_id, user_alias, user_email, user_role, teams, models, spend, max_budget, budget_duration, budget_reset_at, metadata,
+                                        created_at, updated_at)
+select 'demo-user-' || to_char(n, 'FM00'), name, email, role, teams, '{}',
+       -- Two are near their budgets (21, 30), one has used it up (27).
+       case n when 21 then 46.2 when 27 then 52.75 when 30 then 41.5 else round((n * 37 % 100)::numeric / 7, 2) end, case when n % 3 = 0 then 50 end,
+       case when n % 3 = 0 then '30d' end, case when n % 3 = 0 then timezone('UTC', date_trunc('day', now()) + interval '30 days') end,
        case when n = 22 then '{"scim_active": false}'::jsonb else '{}' end, timezone('UTC', now()), timezone('UTC', now())
   from demo_person;
 
