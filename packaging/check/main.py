@@ -223,7 +223,7 @@ def kustomize(resources: str, components: list[str]) -> list[Object]:
         overlay = {
             "resources": [f"../kustomize/{resources}"],
             "components": [f"../kustomize/{one}" for one in components],
-            "images": [{"name": NAME, "newName": f"registry.example/{NAME}", "newTag": "0.1.0"}],
+            "images": [{"name": NAME, "newName": f"registry.example/{NAME}", "newTag": "0.2.0"}],
         }
         (Path(work) / "kustomization.yaml").write_text(yaml.safe_dump(overlay), encoding="utf-8")
         return objects(call(os.environ["KUBECTL"], "kustomize", work), f"kustomize {resources}")

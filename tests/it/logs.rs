@@ -231,7 +231,7 @@ fn the_handbook_lists_every_message_with_its_level_and_fields_and_no_other() {
                 match known.get(&message) {
                     Some((listed, names)) if *listed == level && fields.is_subset(names) => {}
                     other => {
-                        wrong.push(format!("{}: {level} {message:?} {fields:?}: {other:?}", path.display()))
+                        wrong.push(format!("{}: {level} {message:?} {fields:?}: {other:?}", path.display()));
                     }
                 }
                 said.insert(message);
