@@ -19,14 +19,15 @@ const WEBUI: &str = include_str!("fixtures/0.1.0-webui.sql");
 /// Of the fixture's checkpoint.
 const APPLIED: (u64, u64) = (1, 4);
 
-/// Everything of our schema, by name: what an upgrade leaves has to be what a new installation makes.
+/// Everything of our schema, by name: what an upgrade leaves has to be what a new installation makes. (NOT NULL stands with the
+/// columns; from 18 on it has a name besides, which says nothing.)
 const SHAPE: &str = "
     select 'column ' || table_name || '.' || column_name || ' ' || data_type || ' ' || is_nullable || ' ' || coalesce(column_default, '')
            || ' ' || is_identity || coalesce(collation_name, '')
       from information_schema.columns where table_schema = 'litellm_webui_sync'
     union all select 'index ' || indexdef from pg_indexes where schemaname = 'litellm_webui_sync'
     union all select 'constraint ' || conrelid::regclass || ' ' || conname || ' ' || pg_get_constraintdef(oid)
-      from pg_constraint where connamespace = 'litellm_webui_sync'::regnamespace
+      from pg_constraint where connamespace = 'litellm_webui_sync'::regnamespace and contype <> 'n'
     union all select 'view ' || viewname || ' ' || definition from pg_views where schemaname = 'litellm_webui_sync'
     union all select 'function ' || pg_get_functiondef(oid) from pg_proc where pronamespace = 'litellm_webui_sync'::regnamespace
     union all select 'storage ' || relname || ' ' || coalesce(reloptions::text, '') from pg_class
