@@ -343,7 +343,7 @@ impl Metrics {
     pub fn crossed(&self, crossed: &Crossed) {
         for (direction, kinds) in [("closed", &crossed.closed), ("opened", &crossed.opened)] {
             for (kind, count) in kinds {
-                self.spend.crossings.with_label_values(&[kind, direction]).inc_by(*count);
+                self.spend.crossings.with_label_values(&[kind.as_str(), direction]).inc_by(*count);
             }
         }
     }
