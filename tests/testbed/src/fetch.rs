@@ -107,7 +107,8 @@ fn registry() -> Result<String> {
 }
 
 fn npm_says() -> Result<String> {
-    let said = Command::new("npm").args(["config", "get", "registry"]).output().context("npm does not run")?;
+    let said =
+        Command::new("npm").args(["config", "get", "registry"]).output().context("npm does not run")?;
     ensure!(said.status.success(), "npm does not know its registry");
     Ok(String::from_utf8(said.stdout)?)
 }
