@@ -94,7 +94,7 @@ impl Table {
 
     /// The columns that every LiteLLM has; those of `spending` among them only where budgets decide over anything: without them nobody
     /// knows whose is used up.
-    pub fn always(&self, budgets_decide: bool) -> impl Iterator<Item = &'static str> {
+    pub fn required(&self, budgets_decide: bool) -> impl Iterator<Item = &'static str> {
         /// Only newer releases have them: before them, there is no such limit.
         const NEWER: &[&str] = &["budget_limits", "temp_budget_increase", "temp_budget_expiry"];
         /// Some releases lack it, and it closes nothing.

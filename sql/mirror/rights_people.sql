@@ -1,5 +1,5 @@
--- Everybody whose models may have changed because something of their team or their organization did: nobody's API key follows from it. Runs on: target,
--- after team_roster.sql. :team_rights and :organization_rights give LiteLLM ids. Returns (kind 'models', id).
+-- Everybody whose models may have changed because something of their team or their organization did. (Nobody's API key follows
+-- from that.) Runs on: target, after team_roster.sql. :team_rights and :organization_rights give LiteLLM ids. Returns (kind 'models', id).
 with organization as materialized (
     select id as organization_id from :organization_rights as given(id)
 ), team as materialized (

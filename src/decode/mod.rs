@@ -266,7 +266,7 @@ fn bind(
     let wanted = spec.columns.iter().map(|column| column.source).chain(spec.spending.iter().copied());
     let place = |wanted: &str| names.iter().position(|name| **name == *wanted);
     // Not NULL: nobody said so.
-    if let Some(column) = spec.always(budgets_decide).find(|column| place(column).is_none()) {
+    if let Some(column) = spec.required(budgets_decide).find(|column| place(column).is_none()) {
         return Err(DecodeError::MissingColumn { table: spec.source, column });
     }
     let attributes = wanted.map(place).collect();

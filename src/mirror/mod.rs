@@ -295,6 +295,7 @@ pub async fn prepare_to_note(target: &Target) -> Result<()> {
 /// Notes these in the temporary table `touched` too.
 pub async fn note(target: &Target, touched: &Touched) -> Result<()> {
     let lists = [
+        ("rights", list(&touched.rights)),
         ("models", list(&touched.models)),
         ("team_rights", list(&touched.team_rights)),
         ("organization_rights", list(&touched.organization_rights)),

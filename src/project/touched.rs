@@ -117,7 +117,8 @@ impl Touched {
 
     /// Whether anybody's API key or models may have changed.
     pub fn has_rights(&self) -> bool {
-        self.all_rights || self.shared || self.rights_people().next().is_some()
+        let people = [&self.users, &self.rights, &self.models];
+        self.all_rights || self.shared || people.iter().any(|keys| !keys.is_empty())
     }
 
     /// Everybody whose API key or models may have changed, each once, in order: those touched in their access and

@@ -120,7 +120,7 @@ fn missing<'a>(
     found: &'a SourceTable,
     budgets_decide: bool,
 ) -> impl Iterator<Item = &'static str> + 'a {
-    table.always(budgets_decide).filter(|column| !found.columns.contains_key(*column))
+    table.required(budgets_decide).filter(|column| !found.columns.contains_key(*column))
 }
 
 /// Whether it is a table on its way: nothing of it was ever read, so nothing is taken for missing.

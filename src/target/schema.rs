@@ -74,7 +74,12 @@ fn foreign(schema: &str, others: Option<String>) -> Error {
 pub async fn is_current(target: &Target) -> bool {
     let row = target.client().query_one("select max(version) from schema_version", &[]).await;
     let found = row.ok().and_then(|row| row.try_get::<_, Option<i32>>(0).ok().flatten());
-    found.and_then(|found| usize::try_from(found).ok()) == Some(sql::MIGRATIONS.len())
+    found == Some(known_version())
+}
+
+/// What this program makes of a schema.
+fn known_version() -> i32 {
+    i32::try_from(sql::MIGRATIONS.len()).unwrap_or(i32::MAX)
 }
 
 /// Whether a daemon has run here. Changes nothing.
@@ -88,7 +93,7 @@ pub async fn books_version(target: &Target, config: &Config) -> Result<bool> {
     let Some(row) = row.map_err(on(Side::Target, action))? else { return Ok(false) };
     let text = format!("select coalesce(max(version), 0) from {}", row.get::<_, &str>(0));
     let found: i32 = client.query_one(&text, &[]).await.map_err(on(Side::Target, action))?.get(0);
-    let known = i32::try_from(sql::MIGRATIONS.len()).unwrap_or(i32::MAX);
+    let known = known_version();
     if found > known {
         return Err(Error::NewerSchema { found, known });
     }
@@ -102,7 +107,7 @@ pub async fn books_version(target: &Target, config: &Config) -> Result<bool> {
 /// program is refused.
 pub async fn ensure(target: &Target, config: &Config) -> Result<()> {
     let client = target.client();
-    let known = i32::try_from(sql::MIGRATIONS.len()).unwrap_or(i32::MAX);
+    let known = known_version();
     let action = "look at our schema";
     let exists: bool = client
         .query_one(
