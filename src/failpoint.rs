@@ -9,6 +9,8 @@ use crate::error::Result;
 pub const STAGED_NOT_PROJECTED: &str = "staged-not-projected";
 /// Everything is written, nothing is committed.
 pub const PROJECTED_NOT_COMMITTED: &str = "projected-not-committed";
+/// A batch was sent together with its COMMIT, and what became of that is not known.
+pub const SENT_NOT_ANSWERED: &str = "sent-not-answered";
 /// Committed, but the source was not told.
 pub const COMMITTED_NOT_ACKNOWLEDGED: &str = "committed-not-acknowledged";
 /// The slot exists, nothing was copied.
@@ -26,6 +28,7 @@ pub const BEGIN_LOST: &str = "begin-lost";
 pub const ALL: &[&str] = &[
     STAGED_NOT_PROJECTED,
     PROJECTED_NOT_COMMITTED,
+    SENT_NOT_ANSWERED,
     COMMITTED_NOT_ACKNOWLEDGED,
     SLOT_WITHOUT_COPY,
     COPIED_NOT_MERGED,

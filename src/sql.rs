@@ -99,7 +99,8 @@ files! {
     EMAIL_UNIQUE_HOLDER = "layout/email_unique/holder.sql";
     EMAIL_NOT_UNIQUE_HOLDER = "layout/email_not_unique/holder.sql";
     ACCOUNT_DIFFERENCE = "project/account_difference.sql";
-    PLAIN_ACCOUNTS = "project/plain_accounts.sql";
+    PLAIN_NEW = "project/plain_new.sql";
+    PLAIN_RENAMED = "project/plain_renamed.sql";
     NEW_ACCOUNTS = "project/new_accounts.sql";
     NEW_USER = "project/new_user.sql";
     CREATE_ACCOUNTS = "project/create_accounts.sql";
@@ -130,6 +131,7 @@ files! {
     MINT_BOOKS = "project/mint_books.sql";
     BEGIN_BATCH = "target/begin_batch.sql";
     ADVANCE = "target/advance.sql";
+    ADVANCE_FIRST = "target/advance_first.sql";
     END_BATCH = "target/end_batch.sql";
     READ_CHECKPOINT = "target/read_checkpoint.sql";
     TAKE_LEAD = "target/take_lead.sql";

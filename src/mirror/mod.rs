@@ -5,6 +5,7 @@
 
 pub mod budgets;
 pub mod statements;
+pub mod users;
 
 use std::time::SystemTime;
 
@@ -127,32 +128,6 @@ impl Work<'_> {
         }
         target.query("write the mirror", patience(keys), statement, &parameters).await
     }
-}
-
-/// The users whose rows a part holds, if nothing in it can touch anybody or anything else but through an e-mail: what
-/// [`Writes::send`] will say is then known before it is sent. Sorted.
-pub fn users_alone(part: &Part) -> Option<Vec<&str>> {
-    if !part.budgets.crossings.is_empty() {
-        return None;
-    }
-    let mut users = Vec::new();
-    for (id, changes) in TableId::all().zip(&part.tables) {
-        let table = id.table();
-        match &*changes.segments {
-            [] => {}
-            _ if table.touches.is_empty() => {}
-            [only] if table.mirror == "litellm_user" && !only.truncate && only.moves.is_empty() => {
-                // Whoever goes leaves an e-mail to others.
-                if only.rows.values().any(|entry| *entry == Entry::Delete) {
-                    return None;
-                }
-                users.extend(only.rows.keys().filter_map(|key| key.parts().next()));
-            }
-            _ => return None,
-        }
-    }
-    users.sort_unstable();
-    (!users.is_empty()).then_some(users)
 }
 
 fn segment_work<'a>(id: TableId, segment: &'a Segment, keys: TouchedFrom, work: &mut Vec<Work<'a>>) {

@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, watch};
 use super::Daemon;
 use super::models::Polled;
 use super::own::{Handed, Orders};
+use super::short::Short;
 use super::since::Since;
 use crate::copy::request;
 use crate::error::Result;
@@ -22,7 +23,7 @@ use crate::observe::metrics::{self, Metrics};
 use crate::observe::progress::State;
 use crate::position::BatchEnd;
 use crate::position::Lsn;
-use crate::project::{self, MANY, Outcome, Projection, Scope, Stamp};
+use crate::project::{MANY, Outcome, Projection, Scope, Stamp};
 use crate::sql::TouchedFrom;
 use crate::stage::Part;
 use crate::stage::budget::Moves;
@@ -58,6 +59,7 @@ pub(super) struct Applier {
     pub(super) fenced: bool,
     /// A batch that comes in parts has begun.
     large: bool,
+    pub(super) short: Short,
     /// Keys that expired before this have had their effect.
     pub(super) expired_through: Option<SystemTime>,
     pub(super) orders: Orders,
@@ -93,6 +95,7 @@ impl Applier {
             was_braked: true,
             fenced: false,
             large: false,
+            short: Short::default(),
             expired_through: known.expired_through,
             orders,
             since: None,
@@ -151,7 +154,7 @@ impl Applier {
             return Ok(());
         }
         let end = BatchEnd::at(self.end_lsn);
-        Box::pin(self.apply_small(&Part::of_budgets(moves, end), end, false)).await
+        Box::pin(self.apply_small(&Part::of_budgets(moves, end), end)).await
     }
 
     async fn apply(&mut self, part: Part) -> Result<()> {
@@ -175,12 +178,12 @@ impl Applier {
         } else if part.has_rows() {
             if part.truncates() || self.has_failed_here() {
                 self.apply_large(&part, end).await?;
-            } else {
-                Box::pin(self.apply_small(&part, end, true)).await?;
+            } else if !Box::pin(self.apply_short(&part, end)).await? {
+                Box::pin(self.apply_small(&part, end)).await?;
             }
         } else if self.was_braked {
             // What was held may have been repaired without a row that is mirrored: only a batch that is held against the brake releases it.
-            Box::pin(self.apply_small(&part, end, false)).await?;
+            Box::pin(self.apply_small(&part, end)).await?;
         } else {
             checkpoint::advance(&self.target, self.epoch, self.end_lsn, end).await?;
         }
@@ -206,27 +209,22 @@ impl Applier {
         self.finish_large(part, end).await
     }
 
-    /// A batch that is in memory as a whole. `maybe_plain`: the short way may be tried.
-    pub(super) async fn apply_small(&mut self, part: &Part, end: BatchEnd, maybe_plain: bool) -> Result<()> {
+    /// A batch that is in memory as a whole.
+    pub(super) async fn apply_small(&mut self, part: &Part, end: BatchEnd) -> Result<()> {
         let target = &self.target;
         let mut watch = Watch::start(&self.daemon.metrics);
         let stamp = self.stamp(end.end_lsn);
         let writes = mirror::prepare(target, part, TouchedFrom::Arrays).await?;
         mirror::budgets::prepare(target, &part.budgets).await?;
         checkpoint::prepare(target).await?;
-        let short = if maybe_plain { self.short_way(part).await? } else { None };
         // Sent together: the lock comes before the first write, and nothing is committed unless every
         // answer was fine. Without the first nothing can be written: see `run`.
-        let (begun, locked, held, touched, budgets, plain) = tokio::join!(
+        let (begun, locked, held, touched, budgets) = tokio::join!(
             target.begin_small(),
             checkpoint::begin(target, self.epoch, self.end_lsn),
             self.hold_open_webui(),
             writes.send(target),
             mirror::budgets::write(target, &part.budgets, stamp.now, stamp.lsn),
-            async {
-                let (projection, users) = short.as_ref()?;
-                Some(projection.plain(target, users, stamp).await)
-            },
         );
         begun?;
         locked?;
@@ -239,17 +237,6 @@ impl Applier {
             target.roll_back("roll a batch back").await?;
             return Box::pin(self.apply_large(part, end)).await;
         }
-        let plain = match plain {
-            Some(plain) => {
-                let plain = project::may_stand(plain, &touched)?;
-                if plain.is_none() {
-                    target.roll_back("roll a batch back").await?;
-                    return Box::pin(self.apply_small(part, end, false)).await;
-                }
-                plain
-            }
-            None => None,
-        };
         mirror::propagate(target, &mut touched).await?;
         if touched.reach() > MANY {
             target.roll_back("roll a batch back").await?;
@@ -260,12 +247,9 @@ impl Applier {
         if touched.all_rights {
             self.polled.ask_again();
         }
-        let outcome = match (&self.projection, plain) {
-            (Some(projection), Some(plain)) => projection.after_plain(target, plain, touched, stamp).await?,
-            (Some(projection), None) => {
-                Box::pin(projection.apply(target, Scope::These(&touched), stamp)).await?
-            }
-            (None, _) => Outcome::default(),
+        let outcome = match &self.projection {
+            Some(projection) => Box::pin(projection.apply(target, Scope::These(&touched), stamp)).await?,
+            None => Outcome::default(),
         };
         self.hold_against_brake(&outcome, end.end_lsn).await?;
         failpoint::hit(failpoint::PROJECTED_NOT_COMMITTED)?;
@@ -283,14 +267,6 @@ impl Applier {
             tracing::info!(closed = ?crossed.closed, opened = ?crossed.opened, "budgets were crossed");
             self.show_soon();
         }
-    }
-
-    /// The projection and the users of a batch that may be plain enough for `Projection::plain`.
-    async fn short_way<'a>(&'a self, part: &'a Part) -> Result<Option<(&'a Projection, Vec<&'a str>)>> {
-        let Some(projection) = &self.projection else { return Ok(None) };
-        let users = mirror::users_alone(part).filter(|users| users.len() <= MANY);
-        let Some(users) = users else { return Ok(None) };
-        Ok(projection.prepare_plain(&self.target).await?.then_some((projection, users)))
     }
 
     /// Where this batch is projected: proves that Open WebUI's tables are those that were found, and keeps them so.

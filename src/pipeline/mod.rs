@@ -22,6 +22,7 @@ mod projection;
 mod pulse;
 mod receive;
 mod returning;
+mod short;
 mod show;
 mod since;
 mod supervise;

@@ -129,7 +129,7 @@ impl Applier {
         if mended > 0 {
             let end = BatchEnd::at(self.end_lsn);
             part.end = Some(end);
-            Box::pin(self.apply_small(&part, end, false)).await?;
+            Box::pin(self.apply_small(&part, end)).await?;
             self.show_soon();
         }
         Ok(count - mended)

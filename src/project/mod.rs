@@ -26,12 +26,11 @@ use tokio_postgres::types::{ToSql, Type};
 use crate::config::policy::ApiKeys;
 use crate::error::{Error, Result, Side, describe_row_error, on};
 use crate::position::Lsn;
-use crate::sql::{self, TouchedFrom, fill, with_keys};
+use crate::sql::{self, TouchedFrom, with_keys};
 use crate::target::dead_letter::Kind;
 use crate::target::layout::Layout;
 use crate::target::{QUICK, SLOW, Target};
 pub use outcome::Outcome;
-pub use plain::may_stand;
 use run::{KeyKinds, Moves, Run, Texts};
 use touched::Touched;
 
@@ -74,8 +73,7 @@ impl Scope<'_> {
 pub struct Projection {
     layout: Layout,
     access: models::Access,
-    /// The short way for small batches.
-    plain: String,
+    plain: plain::Texts,
     arrays: Texts,
     touched: Texts,
     everything: Texts,
@@ -90,7 +88,7 @@ impl Projection {
         let texts = |keys| Texts::new(&layout, api_keys, keys);
         Self {
             access: models::Access::new(&layout, models),
-            plain: fill(sql::PLAIN_ACCOUNTS, ":new_user", sql::NEW_USER),
+            plain: plain::Texts::new(),
             arrays: texts(TouchedFrom::Arrays),
             touched: texts(TouchedFrom::Table),
             everything: texts(TouchedFrom::Everything),

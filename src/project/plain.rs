@@ -1,76 +1,76 @@
-//! The short way for small batches: people who are simply new, or whose name alone changed.
+//! The short way: people who are simply new, or whose name alone changed, written together with the COMMIT of their batch.
 //!
-//! Owns the decision when it may be taken, and nothing else: what it writes is what the general way would
-//! write (`sql/project/plain_accounts.sql`), and whom it leaves goes that way.
+//! Owns the two statements of it, and when they may be tried: what they write is what the general way would write, and where somebody
+//! is not as plain as that they fail, with an error about a row.
 
-use std::collections::BTreeSet;
-
+use tokio_postgres::Statement;
 use tokio_postgres::types::{ToSql, Type};
 
-use super::touched::Touched;
-use super::{Outcome, Projection, Scope, Stamp, only};
+use super::{Projection, Stamp, only};
 use crate::error::Result;
+use crate::sql::{self, fill};
+use crate::target::open_webui::People;
 use crate::target::{QUICK, Target};
 
-/// What was done, and who is left.
+#[derive(Debug)]
+pub(super) struct Texts {
+    new: String,
+    renamed: String,
+}
+
+impl Texts {
+    pub(super) fn new() -> Self {
+        let new = fill(sql::PLAIN_NEW, ":new_user", sql::NEW_USER);
+        let complete = |text: &str| fill(text, ":people", sql::OPEN_WEBUI);
+        Self { new: complete(&new), renamed: complete(sql::PLAIN_RENAMED) }
+    }
+}
+
+/// The statements, prepared: nothing that is sent together may wait for that.
 #[derive(Debug)]
 pub struct Plain {
-    outcome: Outcome,
-    rest: BTreeSet<String>,
-    keyless: BTreeSet<String>,
+    new: Statement,
+    renamed: Statement,
 }
 
-const TYPES: &[Type] = &[Type::TIMESTAMPTZ, Type::PG_LSN, Type::TEXT_ARRAY];
+const TYPES: &[Type] = &[Type::TIMESTAMPTZ, Type::PG_LSN, Type::TEXT_ARRAY, Type::INT8];
 
 impl Projection {
-    /// Whether this Open WebUI lets e-mails be looked up; prepares the statement if so.
-    pub async fn prepare_plain(&self, target: &Target) -> Result<bool> {
-        if !self.layout.email.unique {
-            return Ok(false);
+    /// Whether the short way may be tried, `with_new` people or without: where this Open WebUI lets e-mails be looked up, and as long
+    /// as nobody who is new gets a model.
+    pub async fn prepare_plain(&self, target: &Target, with_new: bool) -> Result<Option<Plain>> {
+        if !self.layout.email.unique || with_new && !self.access.is_unused(target).await? {
+            return Ok(None);
         }
-        target.prepare(&self.plain, TYPES).await?;
-        Ok(true)
-    }
-
-    /// Tries the short way for `users`. Meant to be sent together with the statements before it: they write the mirror, and
-    /// whether the answer may be used ([`may_stand`]) is only known from theirs.
-    pub async fn plain(&self, target: &Target, users: &[&str], stamp: Stamp) -> Result<Plain> {
-        let statement = target.prepare(&self.plain, TYPES).await?;
-        let parameters: &[&(dyn ToSql + Sync)] = &[&stamp.now, &stamp.lsn, &users];
-        let rows = target.query("write plain accounts", QUICK, &statement, parameters).await;
-        let row = only(rows?)?;
-        let outcome = Outcome {
-            accounts_created: row.get("created"),
-            accounts_updated: row.get("renamed"),
-            ..Outcome::default()
-        };
-        let ids = |column| row.get::<_, Vec<String>>(column).into_iter().collect();
-        Ok(Plain { outcome, rest: ids("rest"), keyless: ids("keyless") })
-    }
-
-    /// Goes on where the short way ended: with whom it left, and with the API keys and models of those whose are touched
-    /// (the `touches` of LiteLLM's users in [`crate::catalog`] say when a change of a user is).
-    pub async fn after_plain(
-        &self,
-        target: &Target,
-        plain: Plain,
-        mut touched: Touched,
-        stamp: Stamp,
-    ) -> Result<Outcome> {
-        let Plain { mut outcome, rest, keyless } = plain;
-        touched.users = rest;
-        touched.keyless = keyless;
-        outcome.add(Box::pin(self.apply(target, Scope::These(&touched), stamp)).await?);
-        Ok(outcome)
+        let new = target.prepare(&self.plain.new, TYPES).await?;
+        let renamed = target.prepare(&self.plain.renamed, TYPES).await?;
+        Ok(Some(Plain { new, renamed }))
     }
 }
 
-/// Whether what the short way did may stand. Not where a row could not be written, nor where more is `touched` than the
-/// users it knew of: then the batch is to be rolled back, and everybody goes the general way.
-pub fn may_stand(plain: Result<Plain>, touched: &Touched) -> Result<Option<Plain>> {
-    match plain {
-        Ok(plain) => Ok(touched.is_only_users().then_some(plain)),
-        Err(error) if error.is_about_a_row() => Ok(None),
-        Err(error) => Err(error),
+impl Plain {
+    /// Makes accounts for these LiteLLM users, while Open WebUI's `people` are where they were; gives how many.
+    pub async fn create(&self, target: &Target, users: &[&str], people: People, stamp: Stamp) -> Result<i64> {
+        run(target, &self.new, "make plain accounts", users, people, stamp).await
     }
+
+    /// Renames the accounts of these LiteLLM users; gives how many had another name.
+    pub async fn rename(&self, target: &Target, users: &[&str], people: People, stamp: Stamp) -> Result<i64> {
+        run(target, &self.renamed, "rename plain accounts", users, people, stamp).await
+    }
+}
+
+async fn run(
+    target: &Target,
+    statement: &Statement,
+    action: &'static str,
+    users: &[&str],
+    people: People,
+    stamp: Stamp,
+) -> Result<i64> {
+    if users.is_empty() {
+        return Ok(0);
+    }
+    let parameters: &[&(dyn ToSql + Sync)] = &[&stamp.now, &stamp.lsn, &users, &people.oid];
+    Ok(only(target.query(action, QUICK, statement, parameters).await?)?.get(0))
 }

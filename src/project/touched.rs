@@ -41,8 +41,6 @@ pub struct Touched {
     pub rights: BTreeSet<String>,
     /// LiteLLM users whose models may have changed, and nothing else.
     pub models: BTreeSet<String>,
-    /// Those of all these whom no API key concerns: LiteLLM has none of theirs, and Open WebUI none of ours.
-    pub keyless: BTreeSet<String>,
     /// Teams whose people's access may have changed.
     pub team_rights: BTreeSet<String>,
     /// Organizations whose people's access may have changed.
@@ -105,12 +103,6 @@ impl Touched {
         self.users.is_empty() && self.teams.is_empty() && self.organizations.is_empty()
     }
 
-    /// Nothing but users, whose e-mails nobody else can be waiting for.
-    pub fn is_only_users(&self) -> bool {
-        let others = [&self.emails, &self.rosters, &self.team_people];
-        !self.has_groups() && others.iter().all(|keys| keys.is_empty())
-    }
-
     pub fn has_groups(&self) -> bool {
         !self.teams.is_empty() || !self.organizations.is_empty()
     }
@@ -132,7 +124,7 @@ impl Touched {
 
     /// Everybody whose API key may have changed, as [`Self::rights_people`].
     pub fn key_people(&self) -> impl Iterator<Item = &String> {
-        self.users.union(&self.rights).filter(|user| !self.keyless.contains(*user))
+        self.users.union(&self.rights)
     }
 
     /// Whether nothing but models may have changed, and not everybody's.

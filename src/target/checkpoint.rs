@@ -4,15 +4,15 @@
 //! applies what it covers, and locked and compared at the start of each batch: a stale leader,
 //! whose epoch is old, finds no row and cannot commit.
 
-use std::sync::PoisonError;
+use std::sync::{LazyLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use tokio_postgres::Row;
 use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::{Row, Statement};
 
 use crate::error::{Error, Result, Side, on};
 use crate::position::{BatchEnd, Identity, Lsn};
-use crate::sql;
+use crate::sql::{self, fill};
 use crate::target::{QUICK, Target, within};
 
 /// How long writing nothing but an idle position may take.
@@ -145,24 +145,61 @@ pub async fn accept(
 
 /// Moves the position of an idle or uneventful stretch, in a transaction of its own: nothing but the checkpoint.
 pub async fn advance(target: &Target, epoch: i64, from: Lsn, end: BatchEnd) -> Result<()> {
-    let types = [
-        Type::INT8,
-        Type::PG_LSN,
-        Type::PG_LSN,
-        Type::INT8,
-        Type::INT8,
-        Type::TIMESTAMPTZ,
-        Type::PG_LSN,
-        Type::TEXT,
-    ];
-    let statement = target.prepare(sql::ADVANCE, &types).await?;
-    let place = last_place(target);
-    let transactions = i64::try_from(end.transactions).unwrap_or(i64::MAX);
-    let changes = i64::try_from(end.changes).unwrap_or(i64::MAX);
+    let statement = target.prepare(sql::ADVANCE, ADVANCE).await?;
     let action = "advance the checkpoint";
     // An idle position is often asked for by a source that shuts down and waits for us: where the target cannot be
     // written, get out of its way.
     let patience = if end.transactions == 0 { IDLE_PATIENCE } else { QUICK };
+    // Sent together: where the first fails the second does, and then the third commits nothing.
+    let ((), rows, ()) = tokio::try_join!(
+        target.begin(action),
+        send_advance(target, &statement, (action, patience), epoch, from, end),
+        target.commit(action),
+    )?;
+    found(target, &rows)
+}
+
+/// Prepares [`advance_first`].
+pub async fn prepare_first(target: &Target) -> Result<Statement> {
+    static TEXT: LazyLock<String> = LazyLock::new(|| fill(sql::ADVANCE_FIRST, ":advance", sql::ADVANCE));
+    target.prepare(&TEXT, ADVANCE).await
+}
+
+/// Moves the position as the first thing of a batch that is sent together with its COMMIT. Where another daemon took over it fails,
+/// with an error about a row, and nothing after it can commit.
+pub async fn advance_first(
+    target: &Target,
+    statement: &Statement,
+    epoch: i64,
+    from: Lsn,
+    end: BatchEnd,
+) -> Result<()> {
+    let rows = send_advance(target, statement, ("advance the checkpoint", QUICK), epoch, from, end).await?;
+    found(target, &rows)
+}
+
+const ADVANCE: &[Type] = &[
+    Type::INT8,
+    Type::PG_LSN,
+    Type::PG_LSN,
+    Type::INT8,
+    Type::INT8,
+    Type::TIMESTAMPTZ,
+    Type::PG_LSN,
+    Type::TEXT,
+];
+
+async fn send_advance(
+    target: &Target,
+    statement: &Statement,
+    (action, patience): (&'static str, Duration),
+    epoch: i64,
+    from: Lsn,
+    end: BatchEnd,
+) -> Result<Vec<Row>> {
+    let place = last_place(target);
+    let transactions = i64::try_from(end.transactions).unwrap_or(i64::MAX);
+    let changes = i64::try_from(end.changes).unwrap_or(i64::MAX);
     let parameters: &[&(dyn ToSql + Sync)] = &[
         &epoch,
         &from,
@@ -173,13 +210,7 @@ pub async fn advance(target: &Target, epoch: i64, from: Lsn, end: BatchEnd) -> R
         &end.committed_end,
         &place,
     ];
-    // Sent together: where the first fails the second does, and then the third commits nothing.
-    let ((), rows, ()) = tokio::try_join!(
-        target.begin(action),
-        target.query(action, patience, &statement, parameters),
-        target.commit(action),
-    )?;
-    found(target, &rows)
+    target.query(action, patience, statement, parameters).await
 }
 
 /// Prepares the lock, so that [`begin`] sends it at once and in its place.

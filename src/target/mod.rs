@@ -19,11 +19,11 @@ pub mod schema;
 pub mod setup;
 
 use std::borrow::Cow;
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use rustc_hash::FxHashMap;
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Row, Statement};
 
@@ -64,14 +64,27 @@ fn settings(config: &Config, our_schema: &str) -> Vec<(&'static str, String)> {
 #[derive(Debug)]
 pub struct Target {
     connection: Connection,
-    /// By text, and by whether they are planned for many rows: the server keeps plans, and one of them is no good for the others.
-    prepared: Mutex<HashMap<(bool, String), Statement>>,
+    prepared: Mutex<Prepared>,
     /// Statements are planned for many rows ([`Self::plan_large`]).
     is_large: AtomicBool,
     /// Everything of ours is temporary here.
     temporary: bool,
     /// Where the checkpoint's row was last seen: a hint, which is [`checkpoint`]'s own.
     place: Mutex<Option<String>>,
+}
+
+/// Statements by their texts, which are long and looked up in each batch. Those that are planned for many rows are kept apart: the server
+/// keeps plans, and one of them is no good for the others.
+#[derive(Debug, Default)]
+struct Prepared {
+    small: FxHashMap<String, Statement>,
+    large: FxHashMap<String, Statement>,
+}
+
+impl Prepared {
+    fn of(&mut self, is_large: bool) -> &mut FxHashMap<String, Statement> {
+        if is_large { &mut self.large } else { &mut self.small }
+    }
 }
 
 impl Target {
@@ -115,19 +128,22 @@ impl Target {
         &self.connection.client
     }
 
+    fn prepared(&self) -> MutexGuard<'_, Prepared> {
+        self.prepared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Prepares `text` once per session, or where it is planned for many rows once per transaction. `types` are needed where the
     /// server cannot infer them.
     pub async fn prepare(&self, text: &str, types: &[Type]) -> Result<Statement> {
-        let key = (self.is_large.load(Ordering::Relaxed), text.to_owned());
-        let known = self.prepared.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
+        let is_large = self.is_large.load(Ordering::Relaxed);
+        let known = self.prepared().of(is_large).get(text).cloned();
         if let Some(statement) = known {
             return Ok(statement);
         }
         let there = self.text(text);
         let work = self.connection.client.prepare_typed(&there, types);
         let statement = within(Side::Target, "prepare a statement", QUICK, work).await?;
-        let mut prepared = self.prepared.lock().unwrap_or_else(PoisonError::into_inner);
-        prepared.insert(key, statement.clone());
+        self.prepared().of(is_large).insert(text.to_owned(), statement.clone());
         Ok(statement)
     }
 
@@ -310,7 +326,7 @@ impl Target {
     /// prepared anew, and a new one's first plans are always made for its parameters. Not by `force_custom_plan`: Postgres would
     /// plan its own look-up of a foreign key anew for each row as well, which costs more than writing the row.
     pub async fn plan_large(&self) -> Result<()> {
-        self.prepared.lock().unwrap_or_else(PoisonError::into_inner).retain(|(is_large, _), _| !is_large);
+        self.prepared().large.clear();
         self.is_large.store(true, Ordering::Relaxed);
         self.execute_quick(
             "plan for many rows",

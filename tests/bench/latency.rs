@@ -4,6 +4,9 @@
 //! The goal is measured against the floor: a client that receives the transaction and writes the same two Open WebUI rows
 //! with its position in one durable transaction ([`crate::floor`]). Nobody who is not to lose or repeat anything can do with less. Native
 //! subscriptions, which write LiteLLM's one row as it is, are for information.
+//!
+//! The same once more in a company, whose people have keys, teams and models; there all are renamed, for what comes with a
+//! new person is no part of the floor.
 
 use anyhow::{Result, ensure};
 use serde_json::{Value, json};
@@ -100,8 +103,55 @@ pub async fn run(rig: &Rig, options: &Options) -> Result<Value> {
     report.ratio("ratio of p99 to the floor", &product.p99, &floor.p99, Goal::AtMost(2.0));
     report.plain_ratio("ratio of p50 to native, on", &product.p50, &durable.p50);
     report.plain_ratio("ratio of p99 to native, on", &product.p99, &durable.p99);
+    let [product, floor] = in_a_company(rig, existing, count, runs).await?;
+    for (name, latencies) in [("product", &product), ("floor", &floor)] {
+        report.figure(&format!("in a company, {name}, p50"), "ms", &latencies.p50);
+        report.figure(&format!("in a company, {name}, p99"), "ms", &latencies.p99);
+        report.figure(&format!("in a company, {name}, slowest"), "ms", &latencies.slowest);
+    }
+    report.ratio("in a company, ratio of p50 to the floor", &product.p50, &floor.p50, Goal::AtMost(1.5));
+    report.ratio("in a company, ratio of p99 to the floor", &product.p99, &floor.p99, Goal::AtMost(2.0));
     report.figure("peak memory of the daemon", "MiB", &peak);
     Ok(report.end())
+}
+
+/// Product and floor, where people have keys, teams and models.
+async fn in_a_company(rig: &Rig, people: usize, count: usize, runs: usize) -> Result<[Latencies; 2]> {
+    let mut figures: [Latencies; 2] = Default::default();
+    for run in 0..runs {
+        let pair = rig.company(people).await?;
+        pair.start_daemon()?.stop()?;
+        for turn in 0..figures.len() {
+            let which = (run + turn) % figures.len();
+            let probe = |target: &str| Probe {
+                source: pair.source.clone(),
+                target: target.to_owned(),
+                look: LOOK_WEBUI,
+                go: which,
+                rate: RATE,
+                people,
+                new_people: false,
+            };
+            let measured = if which == 0 {
+                let daemon = pair.start_daemon()?;
+                rig.settle().await?;
+                let measured = probe(&pair.target).measure(count).await?;
+                daemon.stop()?;
+                measured
+            } else {
+                let floor = Floor::start(&pair, people).await?;
+                rig.settle().await?;
+                let measured = probe(&floor.url).measure(count).await?;
+                floor.end().await?;
+                measured
+            };
+            figures[which].p50.add(percentile(&measured, 50.0));
+            figures[which].p99.add(percentile(&measured, 99.0));
+            figures[which].slowest.add(percentile(&measured, 100.0));
+        }
+        pair.drop_slot().await?;
+    }
+    Ok(figures)
 }
 
 /// What the others' turns wrote comes first: waits for person `number`, who comes last.

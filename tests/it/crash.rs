@@ -45,6 +45,11 @@ async fn dies_in(window: &str, after: u32) {
             assert_eq!(run(&pair, &["resnapshot"]).0, 0);
         }
         tokio::time::sleep(std::time::Duration::from_millis(25)).await;
+        if window == failpoint::SENT_NOT_ANSWERED {
+            // Nothing but users is sent so: sooner or later a batch holds this alone.
+            pair.litellm(&change("a3", &format!("user_alias = 'Alone {number}'"))).await;
+            tokio::time::sleep(std::time::Duration::from_millis(25)).await;
+        }
     }
     assert!(!victim.end().success());
     let _daemon = Daemon::start(&pair);
@@ -64,6 +69,12 @@ async fn a_death_with_the_mirror_written_and_open_webui_not() {
 async fn a_death_with_everything_written_and_nothing_committed() {
     dies_in(failpoint::PROJECTED_NOT_COMMITTED, 0).await;
     dies_in(failpoint::PROJECTED_NOT_COMMITTED, 3).await;
+}
+
+#[tokio::test]
+async fn a_death_with_everything_sent_and_nothing_known_of_the_commit() {
+    dies_in(failpoint::SENT_NOT_ANSWERED, 0).await;
+    dies_in(failpoint::SENT_NOT_ANSWERED, 4).await;
 }
 
 #[tokio::test]

@@ -54,6 +54,7 @@ mod restore;
 mod resnapshot;
 mod scenarios;
 mod setup;
+mod short;
 mod sql;
 mod stack;
 mod stream;

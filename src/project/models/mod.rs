@@ -304,6 +304,11 @@ impl Access {
         *self.known_models.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
+    /// There are no models, and nobody was ever given one.
+    pub(super) async fn is_unused(&self, target: &Target) -> Result<bool> {
+        Ok(self.known_models(target).await?.unused)
+    }
+
     async fn known_models(&self, target: &Target) -> Result<Known> {
         let known = self.known_models.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if let Some(known) = known {

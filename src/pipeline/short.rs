@@ -1,0 +1,105 @@
+//! The short way of a small batch: all of it, with its COMMIT, in one round trip.
+//!
+//! Owns when it is tried, and what is sent. Whatever could speak against the batch is an error of one of its statements, after which
+//! the server commits nothing; then the batch goes the general way ([`Applier::apply_small`]), as if this had not been tried. Contains no SQL.
+
+use std::time::Instant;
+
+use super::apply::Applier;
+use crate::error::{Error, Result};
+use crate::failpoint;
+use crate::mirror::users::{self, Users};
+use crate::observe::metrics::Stage;
+use crate::position::BatchEnd;
+use crate::project::{MANY, Outcome};
+use crate::stage::Part;
+use crate::target::checkpoint;
+
+/// After a batch that was not plain, so many go the general way at once: a try that fails costs about what it saves.
+const PAUSE: u32 = 16;
+
+/// Whether the short way is worth a try.
+#[derive(Debug, Default)]
+pub(super) struct Short {
+    pause: u32,
+}
+
+impl Short {
+    fn may_be_tried(&mut self) -> bool {
+        let left = self.pause.checked_sub(1);
+        self.pause = left.unwrap_or_default();
+        left.is_none()
+    }
+}
+
+impl Applier {
+    /// Tries it. `false`: nothing was written, and the batch is to go the general way.
+    pub(super) async fn apply_short(&mut self, part: &Part, end: BatchEnd) -> Result<bool> {
+        // What is held against a brake is looked at before anything is committed.
+        if self.was_braked {
+            return Ok(false);
+        }
+        let Some(users) = users::alone(part).filter(|users| users.len() <= MANY) else { return Ok(false) };
+        if !self.short.may_be_tried() {
+            return Ok(false);
+        }
+        let done = match self.send_short(&users, end).await {
+            Ok(done) => done,
+            Err(error) if is_general(&error) => None,
+            Err(error) => return Err(error),
+        };
+        let Some(outcome) = done else {
+            self.short.pause = PAUSE;
+            return Ok(false);
+        };
+        self.daemon.metrics.projected(&outcome);
+        self.note(&outcome).await?;
+        Ok(true)
+    }
+
+    /// `None` where it may not be tried at all.
+    async fn send_short(&self, users: &Users<'_>, end: BatchEnd) -> Result<Option<Outcome>> {
+        let (Some(projection), Some(people)) = (&self.projection, self.people) else { return Ok(None) };
+        let target = &self.target;
+        let Some(plain) = projection.prepare_plain(target, !users.new.is_empty()).await? else {
+            return Ok(None);
+        };
+        let mirror = users::prepare(target).await?;
+        let first = checkpoint::prepare_first(target).await?;
+        let stamp = self.stamp(end.end_lsn);
+        let metrics = &self.daemon.metrics;
+        let started = Instant::now();
+        // The server works them off in this order. Without the BEGIN nothing can be written: see `run`.
+        let (begun, advanced, written, created, renamed, committed) = tokio::join!(
+            target.begin_small(),
+            checkpoint::advance_first(target, &first, self.epoch, self.end_lsn, end),
+            async {
+                users.write(target, &mirror).await?;
+                failpoint::hit(failpoint::SENT_NOT_ANSWERED)?;
+                Ok::<_, Error>(Instant::now())
+            },
+            plain.create(target, &users.new, people, stamp),
+            async {
+                let renamed = plain.rename(target, &users.changed, people, stamp).await?;
+                Ok::<_, Error>((renamed, Instant::now()))
+            },
+            target.commit("commit a batch"),
+        );
+        begun?;
+        advanced?;
+        let mirrored = written?;
+        let accounts_created = created?;
+        let (accounts_updated, projected) = renamed?;
+        committed?;
+        metrics.took(Stage::Mirror, mirrored - started);
+        metrics.took(Stage::Project, projected - mirrored);
+        metrics.took(Stage::Commit, projected.elapsed());
+        Ok(Some(Outcome { accounts_created, accounts_updated, ..Outcome::default() }))
+    }
+}
+
+/// Whether an error says no more than that the batch is no plain one, or that Open WebUI's people are not where they were, which the general
+/// way finds out too.
+fn is_general(error: &Error) -> bool {
+    error.is_about_a_row() || error.sqlstate() == Some("42P01")
+}

@@ -1,0 +1,98 @@
+//! The short way of a small batch: when it is taken, and that it commits nothing it should not.
+
+use litellm_webui_sync::position::{BatchEnd, Lsn};
+use litellm_webui_sync::target::{Target, checkpoint};
+
+use crate::churn::{assert_audited_once, reference};
+use crate::support::compare::assert_in_step;
+use crate::support::{Daemon, Pair, change, key, people, person, team};
+
+/// Notes what is written, in order.
+const WITNESS: &str = "
+    create table public.seen (place bigint generated always as identity, xid xid8, what text);
+    create function public.see() returns trigger language plpgsql as
+      $$ begin insert into public.seen (xid, what) values (pg_current_xact_id(), tg_table_name); return null; end $$;
+    create trigger see after update on litellm_webui_sync.checkpoint for each row execute function see();
+    create trigger see after insert or update on litellm_webui_sync.litellm_user for each row execute function see();
+    create trigger see after insert or update on public.\"user\" for each row execute function see();";
+
+/// What the last batch wrote, in order: on the short way the checkpoint comes first.
+const LAST: &str = "select string_agg(what, ' ' order by place) from public.seen
+                     where xid = (select xid from public.seen where what = 'litellm_user' order by place desc limit 1)";
+const SHORT: &str = "checkpoint litellm_user user";
+const GENERAL: &str = "litellm_user user checkpoint";
+
+#[tokio::test]
+async fn whoever_is_simply_new_or_has_another_name_takes_one_round_trip_and_others_do_not() {
+    let pair = Pair::new().await;
+    let company = [people("a", 5), team("t", "T", None, &["a1", "a2"]), key("k", "a1")].concat();
+    pair.litellm(&company).await;
+    reference::begin(&pair).await;
+    let daemon = Daemon::start(&pair);
+    pair.settle().await;
+    pair.webui(WITNESS).await;
+    let written = async |changes: &str| {
+        pair.litellm(changes).await;
+        pair.settle().await;
+        pair.ask(LAST).await
+    };
+    assert_eq!(written(&change("a1", "user_alias = 'In a team, with a key'")).await, SHORT);
+    assert_eq!(written(&person("n1", "n1@x.test")).await, SHORT);
+    let both = [person("n2", "n2@x.test"), change("a3", "user_alias = 'Another'")].concat();
+    assert_eq!(written(&both).await, "checkpoint litellm_user litellm_user user user");
+    // Whoever gets another e-mail may leave one to somebody else; what was tried in vain left nothing.
+    assert_eq!(written(&change("a4", "user_email = 'other@x.test'")).await, GENERAL);
+    // For a while nothing is tried.
+    assert_eq!(written(&change("a1", "user_alias = 'Soon after'")).await, GENERAL);
+    for round in 0..16 {
+        written(&change("a1", &format!("user_alias = 'Round {round}'"))).await;
+    }
+    assert_eq!(written(&change("a1", "user_alias = 'Tried again'")).await, SHORT);
+    // An edit of theirs in Open WebUI is not what the short way looks at.
+    pair.webui("update \"user\" set role = 'pending', name = 'Edited' where id = 'usr_a5'").await;
+    assert_eq!(written(&change("a5", "user_alias = 'Edited'")).await, "litellm_user checkpoint");
+    assert!(!daemon.log().contains("trying again"), "{}", daemon.log());
+    pair.webui("update \"user\" set role = 'user' where id = 'usr_a5'").await;
+    assert_in_step(&pair).await;
+    reference::assert_exactly_once(&pair).await;
+    assert_audited_once(&pair).await;
+}
+
+/// Everything is sent before the first answer has come: what speaks against it has to be the server's own affair.
+#[tokio::test]
+async fn a_leader_that_was_replaced_commits_nothing_although_it_sent_its_commit() {
+    let pair = Pair::new().await;
+    pair.litellm(&people("a", 3)).await;
+    let mut daemon = Daemon::start(&pair);
+    pair.settle().await;
+    daemon.terminate();
+    let target = Target::open(&pair.config()).await.unwrap();
+    let known = checkpoint::read(&target).await.unwrap().unwrap();
+    target.write_in_transactions_only().await.unwrap();
+    let next = Lsn::from(u64::from(known.end_lsn) + 8);
+    let end = BatchEnd::at(next);
+    let first = checkpoint::prepare_first(&target).await.unwrap();
+    let send = async |epoch, from, name: &str| {
+        let rename = format!("update \"user\" set name = '{name}' where id = 'usr_a1'");
+        let (begun, advanced, _, committed) = tokio::join!(
+            target.begin_small(),
+            checkpoint::advance_first(&target, &first, epoch, from, end),
+            target.execute("rename somebody", &rename),
+            target.commit("commit a batch"),
+        );
+        begun.unwrap();
+        // COMMIT of what failed answers ROLLBACK, and no error.
+        committed.unwrap();
+        advanced
+    };
+    let name = "select name from \"user\" where id = 'usr_a1'";
+    let before = pair.ask(name).await;
+    for (epoch, from) in [(known.epoch - 1, known.end_lsn), (known.epoch, next)] {
+        let error = send(epoch, from, "Too late").await.unwrap_err();
+        assert!(error.is_about_a_row(), "{error:?}");
+        assert_eq!(pair.ask(name).await, before);
+    }
+    send(known.epoch, known.end_lsn, "In time").await.unwrap();
+    assert_eq!(pair.ask(name).await, "In time");
+    assert_eq!(pair.ask("select end_lsn from litellm_webui_sync.checkpoint").await, next.to_string());
+}
