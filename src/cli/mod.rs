@@ -4,6 +4,7 @@
 
 mod access;
 mod approve;
+mod aside;
 mod budgets;
 mod completions;
 #[cfg(feature = "demo")]
@@ -78,7 +79,8 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     terminal::speak(cli.settings.log_format);
     crate::failpoint::set_up();
-    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
+    // One thread for the stream: see `aside`.
+    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
             terminal::failure(&format!("could not start: {error}"), None);

@@ -8,6 +8,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
+use super::aside::Aside;
 use crate::budgets::Budgets;
 use crate::config::{Config, LogFormat};
 use crate::observe::board::Board;
@@ -84,6 +85,7 @@ pub(super) async fn serve(config: Config, cancel: CancellationToken) -> anyhow::
         slot = config.slot,
         "starting"
     );
+    let (_ends_with_us, aside) = Aside::start()?;
     let metrics = Arc::new(Metrics::new()?);
     let progress = Arc::new(Progress::default());
     let budgets = Arc::new(Budgets::new(config.policy.budgets));
@@ -107,7 +109,7 @@ pub(super) async fn serve(config: Config, cancel: CancellationToken) -> anyhow::
             names: config.policy.http.names,
             guard: Arc::new(Guard::new(address, config.http_token.clone())),
         };
-        pages = Some(tokio::spawn(http::serve(listener, shown, gone.clone())));
+        pages = Some(aside.spawn(http::serve(listener, shown, gone.clone())));
     }
     let daemon = Arc::new(Daemon {
         config,
@@ -116,6 +118,7 @@ pub(super) async fn serve(config: Config, cancel: CancellationToken) -> anyhow::
         budgets,
         board,
         instance,
+        aside,
         remember_rows: std::env::var_os("LITELLM_WEBUI_SYNC_FORGET_ROWS").is_none(),
     });
     let result = daemon.run(cancel.clone()).await;

@@ -4,7 +4,7 @@
 //!
 //! `supervise` makes attempts, one after the other; `lead` is one of them, up to the moment when the stream begins. Then
 //! three tasks do the work: `receive` (source → decode → stage), `apply` (mirror → project → checkpoint) and `monitor` (the
-//! slot and the publication). The first to end ends the session; nothing held in memory outlives it, because the checkpoint
+//! slot and the publication). They share one thread; what may take long runs on another ([`Daemon::aside`]). The first to end ends the session; nothing held in memory outlives it, because the checkpoint
 //! says where to go on.
 
 mod apply;
@@ -32,6 +32,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -61,6 +62,8 @@ pub struct Daemon {
     pub board: Arc<Board>,
     /// This process, for `status` and for telling sessions apart.
     pub instance: uuid::Uuid,
+    /// Where whatever runs that the stream must not wait for.
+    pub aside: Handle,
     /// Drop rows that say nothing new before they cost a round trip. On unless a test says otherwise.
     pub remember_rows: bool,
 }
@@ -142,29 +145,16 @@ impl Daemon {
         tasks.spawn(watcher.run(cancel.clone()));
         tasks.spawn(housekeeper.run(cancel.clone()));
         let tend = glances::run(Arc::clone(self), glanced.clone(), tend, cancel.clone());
-        let show = show::Show::new(Arc::clone(self));
-        let show = glances::run(Arc::clone(self), glanced, show, cancel.clone());
-        tasks.spawn(async move {
+        let show = glances::run(Arc::clone(self), glanced, show::Show::new(Arc::clone(self)), cancel.clone());
+        self.spawn_aside(&mut tasks, async move {
             tokio::join!(show, tend);
-            Ok(())
         });
-        let beside = beside.run(cancel.clone());
-        tasks.spawn(async move {
-            beside.await;
-            Ok(())
-        });
-        let looks = looks::run(Arc::clone(self), endpoint, cancel.clone());
-        tasks.spawn(async move {
-            looks.await;
-            Ok(())
-        });
+        self.spawn_aside(&mut tasks, beside.run(cancel.clone()));
+        self.spawn_aside(&mut tasks, looks::run(Arc::clone(self), endpoint, cancel.clone()));
         if let Some(api) = config.models_api.clone() {
             let period = Duration::from_secs(config.policy.models.poll_seconds);
             let poll = poll::run(api, period, Arc::clone(&self.metrics), answers, again, cancel.clone());
-            tasks.spawn(async move {
-                poll.await;
-                Ok(())
-            });
+            self.spawn_aside(&mut tasks, poll);
         }
         let mut outcome = Ok(());
         while let Some(ended) = first_ended(&mut tasks, outcome.is_ok()).await {
@@ -182,6 +172,15 @@ impl Daemon {
         }
         tasks.shutdown().await;
         outcome
+    }
+
+    /// Runs beside the stream what ends only with it.
+    fn spawn_aside(&self, tasks: &mut JoinSet<Result<()>>, work: impl Future<Output = ()> + Send + 'static) {
+        let work = async move {
+            work.await;
+            Ok(())
+        };
+        tasks.spawn_on(work, &self.aside);
     }
 }
 

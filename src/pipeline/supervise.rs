@@ -57,8 +57,8 @@ impl Daemon {
         // Also while we drain somebody may ask how things stand.
         let ended = CancellationToken::new();
         let end = ended.clone().drop_guard();
-        tokio::spawn(watch_lag(Arc::clone(&self.progress), Arc::clone(&self.board), ended.clone()));
-        tokio::spawn(pulse::run(Arc::clone(&self), ended.clone()));
+        self.aside.spawn(watch_lag(Arc::clone(&self.progress), Arc::clone(&self.board), ended.clone()));
+        self.aside.spawn(pulse::run(Arc::clone(&self), ended.clone()));
         tokio::spawn(say_draining(Arc::clone(&self.progress), cancel.clone(), ended));
         let outcome = Arc::clone(&self).attempt(cancel).await;
         drop(end);
