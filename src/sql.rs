@@ -37,6 +37,8 @@ files! {
     ACCESS_OF_PEOPLE = "access/of_people.sql";
     ACCESS_OF_ORGANIZATIONS = "access/of_organizations.sql";
     ACCESS_OF_TEAMS = "access/of_teams.sql";
+    ACCESS_ROSTER_TEAMS = "access/roster_teams.sql";
+    ACCESS_KEY_TEAMS = "access/key_teams.sql";
     ACCESS_OF_KEYS = "access/of_keys.sql";
     USER_NAMES = "budgets/user_names.sql";
     KEY_NAMES = "budgets/key_names.sql";

@@ -1,6 +1,15 @@
--- The teams of the people of $1 (text[]) and of their keys, with everything that narrows them. Runs on: target. Looked up one by one
--- ("offset 0"), as in of_keys.sql.
-select t.user_id, t.team_id, t.in_roster, t.blocked, t.models, t.group_models, t.organization_id, t.organization_models,
-       t.member_models, t.budget_closed, t.organization_closed, t.member_closed
-  from unnest($1::text[]) g(id) cross join lateral (select * from access_team where user_id = g.id collate "C" offset 0) t
+-- What narrows the team paths of some people. Runs on: target. :person_team gives (user_id, team_id, in_roster), each pair once.
+select p.user_id, t.team_id, p.in_roster, coalesce(t.blocked = 't', false) as blocked, t.models,
+       case when cardinality(t.access_group_ids) > 0 then access_group_models(t.access_group_ids) end as group_models,
+       o.organization_id, o.models as organization_models, b.allowed_models as member_models,
+       exists (select from budget_closed c where c.kind = 'team' and c.id = t.team_id and c.team_id = '') as budget_closed,
+       exists (select from budget_closed c
+                where c.kind = 'organization' and c.id = o.organization_id and c.team_id = '') as organization_closed,
+       exists (select from budget_closed c
+                where c.kind = 'team_member' and c.id = p.user_id and c.team_id = p.team_id) as member_closed
+  from (:person_team) p
+  join litellm_team t using (team_id)
+  left join litellm_organization o on o.organization_id = t.organization_id
+  left join litellm_team_membership tm on tm.user_id = p.user_id and tm.team_id = p.team_id
+  left join litellm_budget b on b.budget_id = tm.budget_id
  order by 1, 2

@@ -28,25 +28,6 @@ select u.user_id, o.organization_id, o.models, exists (select from budget_closed
  where not exists (select from litellm_organization_membership m
                     where m.user_id = u.user_id and m.organization_id = u.organization_id);
 
--- The teams whose roster names the person, and those their keys are for, with what narrows them: a team path each.
-create or replace view access_team as
-select p.user_id, t.team_id, p.in_roster, coalesce(t.blocked = 't', false) as blocked, t.models,
-       case when cardinality(t.access_group_ids) > 0 then access_group_models(t.access_group_ids) end as group_models,
-       o.organization_id, o.models as organization_models,
-       b.allowed_models as member_models,
-       exists (select from budget_closed c where c.kind = 'team' and c.id = t.team_id and c.team_id = '') as budget_closed,
-       exists (select from budget_closed c where c.kind = 'organization' and c.id = o.organization_id and c.team_id = '') as organization_closed,
-       exists (select from budget_closed c where c.kind = 'team_member' and c.id = p.user_id and c.team_id = p.team_id) as member_closed
-  from (select user_id, team_id, bool_or(in_roster) as in_roster
-          from (select user_id, team_id, true as in_roster from team_person
-                 union all
-                select user_id, team_id, false from litellm_key where team_id is distinct from 'litellm-dashboard') each
-         group by user_id, team_id) p
-  join litellm_team t using (team_id)
-  left join litellm_organization o on o.organization_id = t.organization_id
-  left join litellm_team_membership tm on tm.user_id = p.user_id and tm.team_id = p.team_id
-  left join litellm_budget b on b.budget_id = tm.budget_id;
-
 -- The person's keys, but for UI sessions. A project that is gone does not narrow.
 create or replace view access_key as
 select k.user_id, k.token, nullif(k.team_id, '') as team_id, k.models, k.aliases::text as aliases, k.blocked, k.expires,

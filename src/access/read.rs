@@ -1,8 +1,9 @@
 //! Reads what decides over people's models out of our mirror.
 //!
-//! Four look-ups by user id (the views of `sql/desired/6_access.sql`), sent together; and the models LiteLLM serves.
+//! Four look-ups by user id (the views of `sql/desired/6_access.sql`), sent together, and one more for whoever has keys of teams that do not
+//! name them; and the models LiteLLM serves.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::SystemTime;
 
 use serde_json::value::RawValue;
@@ -13,7 +14,7 @@ use super::lists::{Deployment, KnownModels, NULL};
 use super::person::{Key, Organization, Person, Project, Team, fits_for_chat};
 use crate::error::{Result, Side, on};
 use crate::json;
-use crate::sql;
+use crate::sql::{self, fill};
 use crate::target::{SLOW, Target};
 
 /// What is known of one person.
@@ -72,8 +73,9 @@ impl Answers {
     /// Asks about these people (LiteLLM's ids); their keys are judged by `now`.
     pub async fn about(target: &Target, ids: &[String], now: SystemTime) -> Result<Self> {
         let action = "read what decides over people's models";
+        let of_rosters = teams_of(sql::ACCESS_ROSTER_TEAMS);
         let mut statements = Vec::with_capacity(4);
-        for text in [sql::ACCESS_OF_PEOPLE, sql::ACCESS_OF_ORGANIZATIONS, sql::ACCESS_OF_TEAMS] {
+        for text in [sql::ACCESS_OF_PEOPLE, sql::ACCESS_OF_ORGANIZATIONS, &of_rosters] {
             statements.push(target.prepare(text, &[Type::TEXT_ARRAY]).await?);
         }
         statements.push(target.prepare(sql::ACCESS_OF_KEYS, &[Type::TEXT_ARRAY, Type::TIMESTAMPTZ]).await?);
@@ -86,7 +88,25 @@ impl Answers {
             target.query(action, SLOW, teams, &by_id),
             target.query(action, SLOW, keys, &by_id_and_time),
         )?;
-        Ok(Self { people, organizations, teams, keys })
+        let mut answers = Self { people, organizations, teams, keys };
+        let (people, of_keys) = answers.teams_of_keys_alone();
+        if !people.is_empty() {
+            let statement = target.prepare(&teams_of(sql::ACCESS_KEY_TEAMS), &[Type::TEXT_ARRAY; 2]).await?;
+            let rows = target.query(action, SLOW, &statement, &[&people, &of_keys]).await?;
+            answers.teams.extend(rows);
+        }
+        Ok(answers)
+    }
+
+    /// The teams that people have keys for, but whose roster does not name them: the people, and for each the team.
+    fn teams_of_keys_alone(&self) -> (Vec<String>, Vec<String>) {
+        fn pair(row: &Row) -> (&str, &str) {
+            (row.get("user_id"), row.get("team_id"))
+        }
+        let in_roster: HashSet<(&str, &str)> = self.teams.iter().map(pair).collect();
+        let keys = self.keys.iter().filter(|row| row.get::<_, Option<&str>>("team_id").is_some());
+        let alone: BTreeSet<(&str, &str)> = keys.map(pair).filter(|pair| !in_roster.contains(pair)).collect();
+        alone.into_iter().map(|(user, team)| (user.to_owned(), team.to_owned())).unzip()
     }
 
     /// What it comes to. Who has no account, or is an admin of LiteLLM, and never had a model is missing.
@@ -150,6 +170,10 @@ impl Answers {
         }
         Ok(known)
     }
+}
+
+fn teams_of(person_team: &str) -> String {
+    fill(sql::ACCESS_OF_TEAMS, ":person_team", person_team)
 }
 
 /// NULL is the same as empty, and no limit (but for a key's list). A NULL in a list is an element, as it is to LiteLLM.
