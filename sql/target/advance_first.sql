@@ -4,4 +4,7 @@
 with moved as (
 :advance
 )
-select (select ctid from moved), 1 / (select count(*) from moved)
+select (select ctid from moved),
+       case when exists (select from moved) then 1
+            -- No number: this fails, and says why in the server's log.
+            else ('litellm-webui-sync: another daemon moved the checkpoint: ' || (select count(*) from moved))::bigint end

@@ -5,7 +5,7 @@
 
 use tokio::runtime::{Builder, Handle, Runtime};
 
-/// Ends with whoever holds it, without waiting for what runs there.
+/// Two threads, so that a page is answered while something else is worked out. Ends with whoever holds it, without waiting for what runs there.
 #[derive(Debug)]
 pub(super) struct Aside(Option<Runtime>);
 
@@ -14,7 +14,7 @@ impl Aside {
     /// Where the system gives no thread.
     pub(super) fn start() -> std::io::Result<(Self, Handle)> {
         let runtime =
-            Builder::new_multi_thread().worker_threads(1).thread_name("aside").enable_all().build()?;
+            Builder::new_multi_thread().worker_threads(2).thread_name("aside").enable_all().build()?;
         let handle = runtime.handle().clone();
         Ok((Self(Some(runtime)), handle))
     }

@@ -94,7 +94,8 @@ pub(super) async fn serve(config: Config, cancel: CancellationToken) -> anyhow::
     let gone = CancellationToken::new();
     let mut pages = None;
     if let Some(address) = config.http {
-        let listener = http::bind(address).await?;
+        // Where it is bound, whoever comes is waited for.
+        let listener = aside.spawn(http::bind(address)).await??;
         tracing::info!(%address, "serving the status page, /metrics, /healthz and /readyz");
         if !address.ip().to_canonical().is_loopback() && config.http_token.is_none() {
             tracing::warn!(

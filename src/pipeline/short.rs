@@ -15,20 +15,30 @@ use crate::project::{MANY, Outcome};
 use crate::stage::Part;
 use crate::target::checkpoint;
 
-/// After a batch that was not plain, so many go the general way at once: a try that fails costs about what it saves.
+/// After a batch that was not plain, so many go the general way at once: a try that fails costs about what it saves, and the server
+/// notes it in its log. Twice as many after each one that follows, up to the second.
 const PAUSE: u32 = 16;
+const PAUSE_MAX: u32 = 1024;
 
 /// Whether the short way is worth a try.
 #[derive(Debug, Default)]
 pub(super) struct Short {
+    /// So many batches are not tried …
+    left: u32,
+    /// … of so many, since the last one failed.
     pause: u32,
 }
 
 impl Short {
     fn may_be_tried(&mut self) -> bool {
-        let left = self.pause.checked_sub(1);
-        self.pause = left.unwrap_or_default();
+        let left = self.left.checked_sub(1);
+        self.left = left.unwrap_or_default();
         left.is_none()
+    }
+
+    fn failed(&mut self) {
+        self.pause = (self.pause * 2).clamp(PAUSE, PAUSE_MAX);
+        self.left = self.pause;
     }
 }
 
@@ -43,15 +53,16 @@ impl Applier {
         if !self.short.may_be_tried() {
             return Ok(false);
         }
-        let done = match self.send_short(&users, end).await {
-            Ok(done) => done,
-            Err(error) if is_general(&error) => None,
+        let outcome = match self.send_short(&users, end).await {
+            Ok(Some(outcome)) => outcome,
+            Ok(None) => return Ok(false),
+            Err(error) if is_general(&error) => {
+                self.short.failed();
+                return Ok(false);
+            }
             Err(error) => return Err(error),
         };
-        let Some(outcome) = done else {
-            self.short.pause = PAUSE;
-            return Ok(false);
-        };
+        self.short.pause = 0;
         self.daemon.metrics.projected(&outcome);
         self.note(&outcome).await?;
         Ok(true)
@@ -69,28 +80,22 @@ impl Applier {
         let stamp = self.stamp(end.end_lsn);
         let metrics = &self.daemon.metrics;
         let started = Instant::now();
-        // The server works them off in this order. Without the BEGIN nothing can be written: see `run`.
-        let (begun, advanced, written, created, renamed, committed) = tokio::join!(
+        // The server works them off in this order: the first error to come is why. Without the BEGIN nothing can be written: see `run`.
+        let ((), moved, mirrored, created, renamed, ()) = tokio::try_join!(
             target.begin_small(),
             checkpoint::advance_first(target, &first, self.epoch, self.end_lsn, end),
             async {
                 users.write(target, &mirror).await?;
                 failpoint::hit(failpoint::SENT_NOT_ANSWERED)?;
-                Ok::<_, Error>(Instant::now())
+                Ok(Instant::now())
             },
-            plain.create(target, &users.new, people, stamp),
-            async {
-                let renamed = plain.rename(target, &users.changed, people, stamp).await?;
-                Ok::<_, Error>((renamed, Instant::now()))
-            },
+            async { Ok((plain.create(target, &users.new, people, stamp).await?, Instant::now())) },
+            async { Ok((plain.rename(target, &users.changed, people, stamp).await?, Instant::now())) },
             target.commit("commit a batch"),
-        );
-        begun?;
-        advanced?;
-        let mirrored = written?;
-        let accounts_created = created?;
-        let (accounts_updated, projected) = renamed?;
-        committed?;
+        )?;
+        moved.remember(target)?;
+        let ((accounts_created, one), (accounts_updated, other)) = (created, renamed);
+        let projected = mirrored.max(one).max(other);
         metrics.took(Stage::Mirror, mirrored - started);
         metrics.took(Stage::Project, projected - mirrored);
         metrics.took(Stage::Commit, projected.elapsed());
@@ -98,8 +103,9 @@ impl Applier {
     }
 }
 
-/// Whether an error says no more than that the batch is no plain one, or that Open WebUI's people are not where they were, which the general
-/// way finds out too.
+/// Whether an error says no more than that the batch is no plain one, or that Open WebUI's tables are not what they were (42 and 0A:
+/// a statement does not fit them), which the general way finds out too, and says what of it.
 fn is_general(error: &Error) -> bool {
-    error.is_about_a_row() || error.sqlstate() == Some("42P01")
+    let class = error.sqlstate().and_then(|code| code.get(..2));
+    error.is_about_a_row() || matches!(class, Some("42" | "0A"))
 }

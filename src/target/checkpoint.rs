@@ -166,16 +166,26 @@ pub async fn prepare_first(target: &Target) -> Result<Statement> {
 }
 
 /// Moves the position as the first thing of a batch that is sent together with its COMMIT. Where another daemon took over it fails,
-/// with an error about a row, and nothing after it can commit.
+/// with an error about a row, and nothing after it can commit. Once that is done, [`Moved::remember`].
 pub async fn advance_first(
     target: &Target,
     statement: &Statement,
     epoch: i64,
     from: Lsn,
     end: BatchEnd,
-) -> Result<()> {
+) -> Result<Moved> {
     let rows = send_advance(target, statement, ("advance the checkpoint", QUICK), epoch, from, end).await?;
-    found(target, &rows)
+    Ok(Moved(rows))
+}
+
+/// Where the row is, should its transaction commit.
+#[derive(Debug)]
+pub struct Moved(Vec<Row>);
+
+impl Moved {
+    pub fn remember(&self, target: &Target) -> Result<()> {
+        found(target, &self.0)
+    }
 }
 
 const ADVANCE: &[Type] = &[

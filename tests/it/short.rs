@@ -40,6 +40,8 @@ async fn whoever_is_simply_new_or_has_another_name_takes_one_round_trip_and_othe
     assert_eq!(written(&person("n1", "n1@x.test")).await, SHORT);
     let both = [person("n2", "n2@x.test"), change("a3", "user_alias = 'Another'")].concat();
     assert_eq!(written(&both).await, "checkpoint litellm_user litellm_user user user");
+    pair.webui("update \"user\" set name = null where id = 'usr_a2'").await;
+    assert_eq!(written(&change("a2", "user_alias = 'Was without one'")).await, SHORT);
     // Whoever gets another e-mail may leave one to somebody else; what was tried in vain left nothing.
     assert_eq!(written(&change("a4", "user_email = 'other@x.test'")).await, GENERAL);
     // For a while nothing is tried.
@@ -48,6 +50,15 @@ async fn whoever_is_simply_new_or_has_another_name_takes_one_round_trip_and_othe
         written(&change("a1", &format!("user_alias = 'Round {round}'"))).await;
     }
     assert_eq!(written(&change("a1", "user_alias = 'Tried again'")).await, SHORT);
+    // What of theirs could not be written is tried again with every change.
+    let letter =
+        "insert into litellm_webui_sync.dead_letter (kind, key, operation, reason, first_seen, last_seen)
+                  values ('api_key', 'a2', 'SYNC_KEY', 'made up', now(), now())";
+    pair.webui(letter).await;
+    assert_eq!(written(&change("a2", "user_alias = 'With a letter'")).await, GENERAL);
+    for round in 0..16 {
+        written(&change("a1", &format!("user_alias = 'Again {round}'"))).await;
+    }
     // An edit of theirs in Open WebUI is not what the short way looks at.
     pair.webui("update \"user\" set role = 'pending', name = 'Edited' where id = 'usr_a5'").await;
     assert_eq!(written(&change("a5", "user_alias = 'Edited'")).await, "litellm_user checkpoint");
@@ -90,6 +101,7 @@ async fn a_leader_that_was_replaced_commits_nothing_although_it_sent_its_commit(
     for (epoch, from) in [(known.epoch - 1, known.end_lsn), (known.epoch, next)] {
         let error = send(epoch, from, "Too late").await.unwrap_err();
         assert!(error.is_about_a_row(), "{error:?}");
+        assert!(format!("{error:?}").contains("another daemon moved the checkpoint"), "{error:?}");
         assert_eq!(pair.ask(name).await, before);
     }
     send(known.epoch, known.end_lsn, "In time").await.unwrap();
