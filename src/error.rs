@@ -433,6 +433,8 @@ fn sqlstate_reaction(code: &str) -> Reaction {
         "55P03" | "57014" | "25P03" | "25P04" => Reaction::Retry,
         // A prepared statement that the session no longer has, a snapshot that grew too old: a new session has its own.
         "26000" | "72000" => Reaction::Retry,
+        // What was sent after a statement that failed: whatever that was shows itself again.
+        "25P02" => Reaction::Retry,
         // A standby, or a server somebody made read-only for a while.
         "25006" => Reaction::Retry,
         // Every slot is taken, or the database is gone: waiting will not help.

@@ -82,7 +82,9 @@ impl Answers {
         let [people, organizations, teams, keys] = statements.as_slice() else { return Ok(Self::default()) };
         let (by_id, by_id_and_time): ([&(dyn ToSql + Sync); 1], [&(dyn ToSql + Sync); 2]) =
             ([&ids], [&ids, &now]);
+        // In their order: after the first error, the others say no more than that there was one.
         let (people, organizations, teams, keys) = tokio::try_join!(
+            biased;
             target.query(action, SLOW, people, &by_id),
             target.query(action, SLOW, organizations, &by_id),
             target.query(action, SLOW, teams, &by_id),

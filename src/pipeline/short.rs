@@ -80,8 +80,10 @@ impl Applier {
         let stamp = self.stamp(end.end_lsn);
         let metrics = &self.daemon.metrics;
         let started = Instant::now();
-        // The server works them off in this order: the first error to come is why. Without the BEGIN nothing can be written: see `run`.
+        // The server works them off in this order, and they are looked at in it: the first error is why, and those after it say no more
+        // than that there was one. Without the BEGIN nothing can be written: see `run`.
         let ((), moved, mirrored, created, renamed, ()) = tokio::try_join!(
+            biased;
             target.begin_small(),
             checkpoint::advance_first(target, &first, self.epoch, self.end_lsn, end),
             async {
@@ -104,8 +106,8 @@ impl Applier {
 }
 
 /// Whether an error says no more than that the batch is no plain one, or that Open WebUI's tables are not what they were (42 and 0A:
-/// a statement does not fit them), which the general way finds out too, and says what of it.
+/// a statement does not fit them), which the general way finds out too, and says what of it. (25P02: some other one of them failed.)
 fn is_general(error: &Error) -> bool {
-    let class = error.sqlstate().and_then(|code| code.get(..2));
-    error.is_about_a_row() || matches!(class, Some("42" | "0A"))
+    let of_the_tables = |code: &str| code == "25P02" || code.starts_with("42") || code.starts_with("0A");
+    error.is_about_a_row() || error.sqlstate().is_some_and(of_the_tables)
 }

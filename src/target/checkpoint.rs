@@ -150,8 +150,9 @@ pub async fn advance(target: &Target, epoch: i64, from: Lsn, end: BatchEnd) -> R
     // An idle position is often asked for by a source that shuts down and waits for us: where the target cannot be
     // written, get out of its way.
     let patience = if end.transactions == 0 { IDLE_PATIENCE } else { QUICK };
-    // Sent together: where the first fails the second does, and then the third commits nothing.
+    // Sent together, and looked at in this order: where the first fails the second does, and then the third commits nothing.
     let ((), rows, ()) = tokio::try_join!(
+        biased;
         target.begin(action),
         send_advance(target, &statement, (action, patience), epoch, from, end),
         target.commit(action),
