@@ -489,7 +489,8 @@ mod tests {
     #[test]
     fn what_a_server_gets_over_by_itself_is_waited_for() {
         for code in [
-            "53100", "58030", "58P01", "XX000", "XX001", "XX002", "25P03", "25P04", "57014", "26000", "72000",
+            "53100", "58030", "58P01", "XX000", "XX001", "XX002", "25P03", "25P04", "57014", "25P02",
+            "26000", "72000",
         ] {
             assert_eq!(sqlstate_reaction(code), Reaction::Retry, "{code}");
         }
