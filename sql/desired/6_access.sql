@@ -1,4 +1,5 @@
--- What decides over a person's models, level by level: one view per kind of row, each with the LiteLLM user it is about.
+-- What decides over a person's models, level by level: one view per kind of row, each with the LiteLLM user it is about. (Teams:
+-- access/of_teams.sql.)
 -- What the lists mean, and how the levels narrow each other, is src/access/.
 
 -- The models of access groups, by their ids.

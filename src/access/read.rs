@@ -1,7 +1,7 @@
 //! Reads what decides over people's models out of our mirror.
 //!
-//! Four look-ups by user id (the views of `sql/desired/6_access.sql`), sent together, and one more for whoever has keys of teams that do not
-//! name them; and the models LiteLLM serves.
+//! Four look-ups by user id (`sql/access/`), sent together, and one more for whoever has keys of teams that do not name them; and the
+//! models LiteLLM serves.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::SystemTime;

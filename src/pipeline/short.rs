@@ -57,6 +57,10 @@ impl Applier {
             Ok(Some(outcome)) => outcome,
             Ok(None) => return Ok(false),
             Err(error) if is_general(&error) => {
+                tracing::debug!(
+                    sqlstate = error.sqlstate(),
+                    "a batch is no plain one and goes the general way"
+                );
                 self.short.failed();
                 return Ok(false);
             }

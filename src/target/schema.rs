@@ -32,6 +32,9 @@ async fn whose(target: &Target, schema: &str) -> Result<Whose> {
     Ok(Whose { ours: row.get("ours"), is_empty: !row.get::<_, bool>("any"), others: row.get("others") })
 }
 
+/// Views that former releases made and this one does not: ours all the same, until the views are installed anew.
+const FORMER: &[&str] = &["access_team"];
+
 /// The tables and views of ours, by name.
 fn made_here() -> Vec<String> {
     let texts = sql::MIGRATIONS.iter().chain(sql::VIEWS.iter());
@@ -41,7 +44,8 @@ fn made_here() -> Vec<String> {
     let name = |text: &str| text.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect();
     let staging =
         TABLES.iter().filter(|table| table.is_mirrored()).map(|table| format!("stage_{}", table.mirror));
-    made.map(name).chain(staging).chain(["schema_version", "installed_views"].map(str::to_owned)).collect()
+    let others = ["schema_version", "installed_views"].iter().chain(FORMER).map(|&name| name.to_owned());
+    made.map(name).chain(staging).chain(others).collect()
 }
 
 /// Refuses a schema that is not ours: one without our mark, unless it is empty (a DBA made it for us).
@@ -199,9 +203,12 @@ async fn install_views(target: &Target) -> Result<()> {
         return Ok(());
     }
     // A view whose columns change cannot be replaced.
-    let drop = "drop view if exists budget_person, key_concern, access_key, access_team, access_organization, access_person, personal_key,
-                                   desired_member, team_person, desired_group, desired_account, profile, person";
-    client.batch_execute(drop).await.map_err(on(Side::Target, action))?;
+    let drop = format!(
+        "drop view if exists budget_person, key_concern, access_key, access_organization, access_person, personal_key,
+                             desired_member, team_person, desired_group, desired_account, profile, person, {}",
+        FORMER.join(", ")
+    );
+    client.batch_execute(&drop).await.map_err(on(Side::Target, action))?;
     client.batch_execute(&text).await.map_err(on(Side::Target, action))?;
     client
         .execute(

@@ -130,6 +130,17 @@ async fn what_0_1_0_left_is_migrated_with_all_its_data_and_the_stream_goes_on() 
     daemon.ready().await;
 }
 
+/// Without a start of this release in between: its schema holds what this one does not make any more.
+#[tokio::test]
+async fn what_0_1_0_left_can_be_purged_by_this_release() {
+    let (pair, _new) = left_by_0_1_0().await;
+    let (code, said, error) = run(&pair, &["teardown", "--purge", "--dry-run"]);
+    assert_eq!(code, 0, "{said}{error}");
+    let (code, said, error) = run(&pair, &["teardown", "--purge"]);
+    assert_eq!(code, 0, "{said}{error}");
+    assert_eq!(pair.ask("select to_regnamespace('litellm_webui_sync') is null").await, "t");
+}
+
 #[tokio::test]
 async fn a_daemon_of_0_1_0_that_runs_is_not_disturbed_and_is_replaced_when_it_ends() {
     let (pair, _new) = left_by_0_1_0().await;
