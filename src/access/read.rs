@@ -4,6 +4,7 @@
 //! models LiteLLM serves.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::LazyLock;
 use std::time::SystemTime;
 
 use serde_json::value::RawValue;
@@ -73,9 +74,8 @@ impl Answers {
     /// Asks about these people (LiteLLM's ids); their keys are judged by `now`.
     pub async fn about(target: &Target, ids: &[String], now: SystemTime) -> Result<Self> {
         let action = "read what decides over people's models";
-        let of_rosters = teams_of(sql::ACCESS_ROSTER_TEAMS);
         let mut statements = Vec::with_capacity(4);
-        for text in [sql::ACCESS_OF_PEOPLE, sql::ACCESS_OF_ORGANIZATIONS, &of_rosters] {
+        for text in [sql::ACCESS_OF_PEOPLE, sql::ACCESS_OF_ORGANIZATIONS, &OF_ROSTERS] {
             statements.push(target.prepare(text, &[Type::TEXT_ARRAY]).await?);
         }
         statements.push(target.prepare(sql::ACCESS_OF_KEYS, &[Type::TEXT_ARRAY, Type::TIMESTAMPTZ]).await?);
@@ -93,7 +93,7 @@ impl Answers {
         let mut answers = Self { people, organizations, teams, keys };
         let (people, of_keys) = answers.teams_of_keys_alone();
         if !people.is_empty() {
-            let statement = target.prepare(&teams_of(sql::ACCESS_KEY_TEAMS), &[Type::TEXT_ARRAY; 2]).await?;
+            let statement = target.prepare(&OF_KEYS_ALONE, &[Type::TEXT_ARRAY; 2]).await?;
             let rows = target.query(action, SLOW, &statement, &[&people, &of_keys]).await?;
             answers.teams.extend(rows);
         }
@@ -174,9 +174,11 @@ impl Answers {
     }
 }
 
-fn teams_of(person_team: &str) -> String {
-    fill(sql::ACCESS_OF_TEAMS, ":person_team", person_team)
-}
+/// `sql/access/of_teams.sql`, of the teams whose roster names somebody, and of those of keys.
+static OF_ROSTERS: LazyLock<String> =
+    LazyLock::new(|| fill(sql::ACCESS_OF_TEAMS, ":person_team", sql::ACCESS_ROSTER_TEAMS));
+static OF_KEYS_ALONE: LazyLock<String> =
+    LazyLock::new(|| fill(sql::ACCESS_OF_TEAMS, ":person_team", sql::ACCESS_KEY_TEAMS));
 
 /// NULL is the same as empty, and no limit (but for a key's list). A NULL in a list is an element, as it is to LiteLLM.
 fn list(row: &Row, column: &str) -> Result<Vec<String>> {

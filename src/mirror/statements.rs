@@ -3,9 +3,6 @@
 //! They differ only in their columns, so they are built here, from [`crate::catalog`], instead of
 //! standing in thirty near-equal files. Pure.
 
-use std::sync::LazyLock;
-
-use super::users;
 use crate::catalog::{Column, Table};
 use crate::postgres::quote_ident;
 
@@ -217,25 +214,8 @@ pub fn into_touched(statement: &str) -> Option<String> {
     wrapped(statement, "insert into touched (kind, id) select kind, id from touching")
 }
 
-/// [`upsert`] of LiteLLM's users, with one more parameter: the ids of those whose keys and models may be touched (`text[]`). Touched
-/// as users they may be all. Where anything else is, or one of the rows is `missing`, it fails with an error about a row.
-pub fn users_alone() -> &'static str {
-    static TEXT: LazyLock<String> = LazyLock::new(|| {
-        let table = users::table();
-        let others = format!(
-            "select case when count(*) = 0 then 1
-            -- No number: this fails, and says why in the server's log.
-            else ('litellm-webui-sync: more than users are touched, goes the general way: ' || count(*))::bigint end
-  from touching where kind <> 'user' and (kind <> 'rights' or id <> all (${}::text[]))",
-            table.columns.len() + 2
-        );
-        wrapped(&upsert(table), &others).unwrap_or_default()
-    });
-    &TEXT
-}
-
 /// A statement that returns touched keys, with its last query as the CTE `touching`, and another one in its place.
-fn wrapped(statement: &str, last: &str) -> Option<String> {
+pub(super) fn wrapped(statement: &str, last: &str) -> Option<String> {
     // The final query starts at the last line that stands alone at the start of a line after the CTEs.
     let at = statement.rfind("\n)\n")? + 3;
     let (ctes, query) = statement.split_at_checked(at)?;

@@ -3,6 +3,8 @@
 //! Owns the question whether it does, and the statement that writes it and fails where it touches anything else: what
 //! [`super::Writes::send`] says of others is known here before it is sent. Decides nothing about an account.
 
+use std::sync::LazyLock;
+
 use tokio_postgres::Statement;
 use tokio_postgres::types::{ToSql, Type};
 
@@ -82,11 +84,27 @@ impl Users<'_> {
 pub async fn prepare(target: &Target) -> Result<Statement> {
     let mut types = vec![Type::TEXT_ARRAY; table().columns.len()];
     types.extend([Type::INT8_ARRAY, Type::TEXT_ARRAY]);
-    target.prepare(statements::users_alone(), &types).await
+    target.prepare(&TEXT, &types).await
 }
 
+/// [`statements::upsert`] of LiteLLM's users, with one more parameter: the ids of those whose keys and models may be touched (`text[]`).
+/// Touched as users they may be all. Where anything else is, or one of the rows is `missing`, it fails with an error about a row.
+static TEXT: LazyLock<String> = LazyLock::new(|| {
+    let table = table();
+    let others = format!(
+        "select case when count(*) = 0 then 1
+            -- No number: this fails, and says why in the server's log.
+            else ('litellm-webui-sync: more than users are touched, goes the general way: ' || count(*))::bigint end
+  from touching where kind <> 'user' and (kind <> 'rights' or id <> all (${}::text[]))",
+        table.columns.len() + 2
+    );
+    // Never without it: what is not written here would be taken for applied.
+    #[expect(clippy::expect_used, reason = "every statement of that kind ends so")]
+    statements::wrapped(&statements::upsert(table), &others).expect("an upsert ends with who is touched")
+});
+
 /// LiteLLM's users, in the catalog.
-pub(super) fn table() -> &'static Table {
+fn table() -> &'static Table {
     #[expect(clippy::expect_used, reason = "the catalog has it")]
     TABLES.iter().find(|table| table.mirror == "litellm_user").expect("the catalog has users")
 }

@@ -4,8 +4,8 @@
 //!
 //! `supervise` makes attempts, one after the other; `lead` is one of them, up to the moment when the stream begins. Then
 //! three tasks do the work: `receive` (source → decode → stage), `apply` (mirror → project → checkpoint) and `monitor` (the
-//! slot and the publication). They share one thread; what may take long runs on others ([`Daemon::aside`]). The first to end ends the session; nothing held in memory outlives it, because the checkpoint
-//! says where to go on.
+//! slot and the publication). They share one thread; what may take long runs on others ([`Daemon::aside`]). The first to
+//! end ends the session; nothing held in memory outlives it, because the checkpoint says where to go on.
 
 mod apply;
 mod attend;

@@ -209,8 +209,7 @@ async fn send_advance(
     end: BatchEnd,
 ) -> Result<Vec<Row>> {
     let place = last_place(target);
-    let transactions = i64::try_from(end.transactions).unwrap_or(i64::MAX);
-    let changes = i64::try_from(end.changes).unwrap_or(i64::MAX);
+    let (transactions, changes) = totals(end);
     let parameters: &[&(dyn ToSql + Sync)] = &[
         &epoch,
         &from,
@@ -236,6 +235,12 @@ pub async fn begin(target: &Target, epoch: i64, end_lsn: Lsn) -> Result<()> {
     let place = last_place(target);
     let rows = target.query("lock the checkpoint", QUICK, &statement, &[&epoch, &end_lsn, &place]).await?;
     found(target, &rows)
+}
+
+/// What a batch adds to the totals of transactions and changes.
+fn totals(end: BatchEnd) -> (i64, i64) {
+    let as_written = |count| i64::try_from(count).unwrap_or(i64::MAX);
+    (as_written(end.transactions), as_written(end.changes))
 }
 
 /// Where this session last saw the row.
@@ -270,8 +275,7 @@ pub async fn commit(target: &Target, epoch: i64, end: BatchEnd, projected_with: 
         Type::TEXT,
     ];
     let statement = target.prepare(sql::END_BATCH, &types).await?;
-    let transactions = i64::try_from(end.transactions).unwrap_or(i64::MAX);
-    let changes = i64::try_from(end.changes).unwrap_or(i64::MAX);
+    let (transactions, changes) = totals(end);
     let BatchEnd { committed_at, committed_end, .. } = end;
     let place = last_place(target);
     let write = async {

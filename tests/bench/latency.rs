@@ -31,6 +31,26 @@ struct Latencies {
     slowest: Figures,
 }
 
+impl Latencies {
+    fn add(&mut self, measured: &[f64]) {
+        self.p50.add(percentile(measured, 50.0));
+        self.p99.add(percentile(measured, 99.0));
+        self.slowest.add(percentile(measured, 100.0));
+    }
+
+    fn show(&self, name: &str, report: &mut Report) {
+        report.figure(&format!("{name}, p50"), "ms", &self.p50);
+        report.figure(&format!("{name}, p99"), "ms", &self.p99);
+        report.figure(&format!("{name}, slowest"), "ms", &self.slowest);
+    }
+
+    /// The goals; `at` says where it was measured.
+    fn judge(&self, floor: &Self, at: &str, report: &mut Report) {
+        report.ratio(&format!("{at}ratio of p50 to the floor"), &self.p50, &floor.p50, Goal::AtMost(1.5));
+        report.ratio(&format!("{at}ratio of p99 to the floor"), &self.p99, &floor.p99, Goal::AtMost(2.0));
+    }
+}
+
 pub async fn run(rig: &Rig, options: &Options) -> Result<Value> {
     let existing = options.existing.unwrap_or(20_000);
     let (runs, seconds) = (options.runs, options.seconds);
@@ -50,67 +70,38 @@ pub async fn run(rig: &Rig, options: &Options) -> Result<Value> {
         let default = Native::subscribe(&pair, "native_off", "off").await?;
         for turn in 0..NAMES.len() {
             let which = (run + turn) % NAMES.len();
-            let probe = |target: &str, look| Probe {
-                source: pair.source.clone(),
-                target: target.to_owned(),
-                look,
-                go: which,
-                rate: RATE,
-                people: existing,
-                new_people: true,
-            };
+            let probe = probe(&pair, which, existing, true);
             let measured = match which {
-                0 => {
-                    let daemon = pair.start_daemon()?;
-                    rig.settle().await?;
-                    let measured = probe(&pair.target, LOOK_WEBUI).measure(count).await?;
-                    peak.add(daemon.memory().peak);
-                    daemon.stop()?;
-                    measured
-                }
-                1 => {
-                    let floor = Floor::start(&pair, existing).await?;
-                    rig.settle().await?;
-                    let measured = probe(&floor.url, LOOK_WEBUI).measure(count).await?;
-                    floor.end().await?;
-                    measured
-                }
+                0 => product(&pair, probe, count, &mut peak).await?,
+                1 => floor(&pair, probe, count).await?,
                 _ => {
                     let native = if which == 2 { &durable } else { &default };
                     native.enable().await?;
                     catch_up(&pair, native, existing + which).await?;
                     rig.settle().await?;
-                    let measured = probe(&native.url, LOOK_LITELLM).measure(count).await?;
+                    let probe = Probe { target: native.url.clone(), look: LOOK_LITELLM, ..probe };
+                    let measured = probe.measure(count).await?;
                     native.disable().await?;
                     measured
                 }
             };
-            figures[which].p50.add(percentile(&measured, 50.0));
-            figures[which].p99.add(percentile(&measured, 99.0));
-            figures[which].slowest.add(percentile(&measured, 100.0));
+            figures[which].add(&measured);
         }
         durable.end(rig).await?;
         default.end(rig).await?;
         pair.drop_slot().await?;
     }
     for (name, latencies) in NAMES.iter().zip(&figures) {
-        report.figure(&format!("{name}, p50"), "ms", &latencies.p50);
-        report.figure(&format!("{name}, p99"), "ms", &latencies.p99);
-        report.figure(&format!("{name}, slowest"), "ms", &latencies.slowest);
+        latencies.show(name, &mut report);
     }
     let [product, floor, durable, _] = &figures;
-    report.ratio("ratio of p50 to the floor", &product.p50, &floor.p50, Goal::AtMost(1.5));
-    report.ratio("ratio of p99 to the floor", &product.p99, &floor.p99, Goal::AtMost(2.0));
+    product.judge(floor, "", &mut report);
     report.plain_ratio("ratio of p50 to native, on", &product.p50, &durable.p50);
     report.plain_ratio("ratio of p99 to native, on", &product.p99, &durable.p99);
     let [product, floor] = in_a_company(rig, existing, count, runs).await?;
-    for (name, latencies) in [("product", &product), ("floor", &floor)] {
-        report.figure(&format!("in a company, {name}, p50"), "ms", &latencies.p50);
-        report.figure(&format!("in a company, {name}, p99"), "ms", &latencies.p99);
-        report.figure(&format!("in a company, {name}, slowest"), "ms", &latencies.slowest);
-    }
-    report.ratio("in a company, ratio of p50 to the floor", &product.p50, &floor.p50, Goal::AtMost(1.5));
-    report.ratio("in a company, ratio of p99 to the floor", &product.p99, &floor.p99, Goal::AtMost(2.0));
+    product.show("in a company, product", &mut report);
+    floor.show("in a company, floor", &mut report);
+    product.judge(&floor, "in a company, ", &mut report);
     report.figure("peak memory of the daemon", "MiB", &peak);
     Ok(report.end())
 }
@@ -123,35 +114,39 @@ async fn in_a_company(rig: &Rig, people: usize, count: usize, runs: usize) -> Re
         pair.start_daemon()?.stop()?;
         for turn in 0..figures.len() {
             let which = (run + turn) % figures.len();
-            let probe = |target: &str| Probe {
-                source: pair.source.clone(),
-                target: target.to_owned(),
-                look: LOOK_WEBUI,
-                go: which,
-                rate: RATE,
-                people,
-                new_people: false,
+            let probe = probe(&pair, which, people, false);
+            let measured = match which {
+                0 => product(&pair, probe, count, &mut Figures::default()).await?,
+                _ => floor(&pair, probe, count).await?,
             };
-            let measured = if which == 0 {
-                let daemon = pair.start_daemon()?;
-                rig.settle().await?;
-                let measured = probe(&pair.target).measure(count).await?;
-                daemon.stop()?;
-                measured
-            } else {
-                let floor = Floor::start(&pair, people).await?;
-                rig.settle().await?;
-                let measured = probe(&floor.url).measure(count).await?;
-                floor.end().await?;
-                measured
-            };
-            figures[which].p50.add(percentile(&measured, 50.0));
-            figures[which].p99.add(percentile(&measured, 99.0));
-            figures[which].slowest.add(percentile(&measured, 100.0));
+            figures[which].add(&measured);
         }
         pair.drop_slot().await?;
     }
     Ok(figures)
+}
+
+/// Changes of `people` that are there, and of new ones if wanted, looked for in Open WebUI.
+fn probe(pair: &Pair<'_>, go: usize, people: usize, new_people: bool) -> Probe {
+    let (source, target) = (pair.source.clone(), pair.target.clone());
+    Probe { source, target, look: LOOK_WEBUI, go, rate: RATE, people, new_people }
+}
+
+async fn product(pair: &Pair<'_>, probe: Probe, count: usize, peak: &mut Figures) -> Result<Vec<f64>> {
+    let daemon = pair.start_daemon()?;
+    pair.rig().settle().await?;
+    let measured = probe.measure(count).await?;
+    peak.add(daemon.memory().peak);
+    daemon.stop()?;
+    Ok(measured)
+}
+
+async fn floor(pair: &Pair<'_>, probe: Probe, count: usize) -> Result<Vec<f64>> {
+    let floor = Floor::start(pair, probe.people).await?;
+    pair.rig().settle().await?;
+    let measured = Probe { target: floor.url.clone(), ..probe }.measure(count).await?;
+    floor.end().await?;
+    Ok(measured)
 }
 
 /// What the others' turns wrote comes first: waits for person `number`, who comes last.

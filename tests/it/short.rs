@@ -108,3 +108,69 @@ async fn a_leader_that_was_replaced_commits_nothing_although_it_sent_its_commit(
     assert_eq!(pair.ask(name).await, "In time");
     assert_eq!(pair.ask("select end_lsn from litellm_webui_sync.checkpoint").await, next.to_string());
 }
+
+/// Names nobody would choose. Whatever way they take, they end as the oracle says.
+#[tokio::test]
+async fn odd_names_end_as_they_should() {
+    let pair = Pair::new().await;
+    pair.litellm(&[people("a", 4), team("t", "T", None, &["a1", "a2"]), key("k", "a1")].concat()).await;
+    reference::begin(&pair).await;
+    let daemon = Daemon::start(&pair);
+    pair.settle().await;
+    let long = format!("'{}'", "é".repeat(400));
+    for odd in ["null", "''", "E' \\t\\u00a0'", &long, "E'a\\nb'", "'{}'", "'null'", "E'\\\\x00'"] {
+        for who in ["a1", "a2", "a3"] {
+            pair.litellm(&change(who, &format!("user_alias = {odd}"))).await;
+        }
+        pair.litellm(&change("a4", &format!("user_alias = {odd}, teams = '{{}}', team_id = null"))).await;
+        pair.settle().await;
+        assert_in_step(&pair).await;
+    }
+    pair.litellm(&change("a3", "user_email = null")).await;
+    pair.settle().await;
+    pair.litellm(&change("a3", "user_alias = 'Without an e-mail'")).await;
+    pair.settle().await;
+    pair.litellm(&change("a2", "user_role = null")).await;
+    pair.settle().await;
+    assert_in_step(&pair).await;
+    assert!(!daemon.log().contains("trying again"), "{}", daemon.log());
+    reference::assert_exactly_once(&pair).await;
+    assert_audited_once(&pair).await;
+}
+
+/// A batch that holds users alone is sent with its COMMIT: wherever the death comes, what became of it only the checkpoint knows.
+#[tokio::test]
+async fn a_daemon_that_is_killed_again_and_again_applies_every_new_name_once() {
+    let pair = Pair::new().await;
+    pair.litellm(&[people("a", 40), team("t", "T", None, &["a1", "a2"]), key("k", "a1")].concat()).await;
+    reference::begin(&pair).await;
+    let mut daemon = Daemon::start(&pair);
+    pair.settle().await;
+    pair.webui(WITNESS).await;
+    let short = "select count(*) from (select from public.seen group by xid
+                  having (array_agg(what order by place))[1:2] = '{checkpoint,litellm_user}') batches";
+    let sent = async || pair.ask(short).await.parse::<u32>().unwrap();
+    let (mut number, mut before) = (0, sent().await);
+    for round in 0..12 {
+        // Dies with changes on their way, after a few more batches each time.
+        loop {
+            number += 1;
+            let name = format!("user_alias = 'Round {round}, change {number}'");
+            pair.litellm(&change(&format!("a{}", 1 + number % 40), &name)).await;
+            if number % 3 == 0 {
+                pair.litellm(&person(&format!("n{number}"), &format!("n{number}@x.test"))).await;
+            }
+            if sent().await > before + round {
+                break;
+            }
+            assert!(number < 20_000, "nothing is sent so");
+        }
+        daemon.kill9();
+        before = sent().await;
+        daemon = Daemon::start(&pair);
+    }
+    assert_eq!(pair.settle().await, 0);
+    assert_in_step(&pair).await;
+    reference::assert_exactly_once(&pair).await;
+    assert_audited_once(&pair).await;
+}
