@@ -35,6 +35,7 @@ files! {
     ACCESS_BUDGETS = "operate/access/budgets.sql";
     ACCESS_IS_UNUSED = "project/access_is_unused.sql";
     ACCESS_OF_PEOPLE = "access/of_people.sql";
+    ACCESS_OF_EVERYBODY = "access/of_everybody.sql";
     ACCESS_OF_ORGANIZATIONS = "access/of_organizations.sql";
     ACCESS_OF_TEAMS = "access/of_teams.sql";
     ACCESS_ROSTER_TEAMS = "access/roster_teams.sql";

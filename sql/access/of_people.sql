@@ -6,7 +6,8 @@ select k.id as user_id, p.models, p.webui_id, coalesce(p.budget_closed, false) a
        l.key is not null
            or exists (select from effective_access o where o.webui_id = p.webui_id and o.user_id <> k.id collate "C") as failed
   from unnest($1::text[]) k(id)
-  left join lateral (select * from access_person where user_id = k.id collate "C" offset 0) p on true
+  left join lateral (select u.*, coalesce(a.webui_id, 'usr_' || a.user_id) as webui_id
+                       from access_person u join account a using (user_id) where user_id = k.id collate "C" offset 0) p on true
   left join lateral (select * from effective_access where user_id = k.id collate "C" offset 0) e on true
   left join dead_letter l on l.kind = 'access' and l.key = k.id collate "C"
  where p.user_id is not null or e.user_id is not null or l.key is not null

@@ -10,13 +10,12 @@ language sql stable as $$
      where g.access_group_id = any (ids)
 $$;
 
--- Everybody whose models we look after. LiteLLM's admins become Open WebUI's, who see everything anyway; only people with
--- an account can be granted anything.
+-- Everybody whose models we look after, once they have an account. LiteLLM's admins become Open WebUI's, who see everything anyway.
 create or replace view access_person as
-select u.user_id, u.models, coalesce(a.webui_id, 'usr_' || a.user_id) as webui_id,
+select u.user_id, u.models,
        exists (select from budget_closed c where c.kind = 'user' and c.id = u.user_id and c.team_id = '')
            or exists (select from budget_closed c where c.email = u.email and c.kind = 'customer') as budget_closed
-  from litellm_user u join account a using (user_id)
+  from litellm_user u
  where u.user_role is distinct from 'proxy_admin';
 
 -- The person's own organizations: the personal path.

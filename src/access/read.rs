@@ -73,9 +73,18 @@ pub struct Answers {
 impl Answers {
     /// Asks about these people (LiteLLM's ids); their keys are judged by `now`.
     pub async fn about(target: &Target, ids: &[String], now: SystemTime) -> Result<Self> {
+        Self::ask(target, sql::ACCESS_OF_PEOPLE, ids, now).await
+    }
+
+    /// The same as if each of them had an account: for who decides over everybody before accounts are written.
+    pub async fn of_everybody(target: &Target, ids: &[String], now: SystemTime) -> Result<Self> {
+        Self::ask(target, sql::ACCESS_OF_EVERYBODY, ids, now).await
+    }
+
+    async fn ask(target: &Target, of_people: &str, ids: &[String], now: SystemTime) -> Result<Self> {
         let action = "read what decides over people's models";
         let mut statements = Vec::with_capacity(4);
-        for text in [sql::ACCESS_OF_PEOPLE, sql::ACCESS_OF_ORGANIZATIONS, &OF_ROSTERS] {
+        for text in [of_people, sql::ACCESS_OF_ORGANIZATIONS, &OF_ROSTERS] {
             statements.push(target.prepare(text, &[Type::TEXT_ARRAY]).await?);
         }
         statements.push(target.prepare(sql::ACCESS_OF_KEYS, &[Type::TEXT_ARRAY, Type::TIMESTAMPTZ]).await?);

@@ -1,7 +1,7 @@
 //! Everybody's spend and limit, as last seen.
 //!
 //! Owns what is kept per entity: 48 bytes at most, the place in the map included (16 bytes of SHA-256 of LiteLLM's id, no
-//! name); nothing of a user who has neither spent nor been limited. Takes rows of a copy and of the stream alike: a value is absolute, so seeing one again changes nothing, and the
+//! name); nothing of a user or a key that has neither spent nor been limited. Takes rows of a copy and of the stream alike: a value is absolute, so seeing one again changes nothing, and the
 //! last one wins. Pure: it has no clock and no connection.
 
 use std::collections::hash_map::Entry;
@@ -179,6 +179,17 @@ impl Book {
         Self { chats: chats.then(Chats::default), ..Self::default() }
     }
 
+    /// Makes room for about so many rows of a table at once: what grows bit by bit is there twice each time that it does. What nothing
+    /// is put into takes no memory.
+    pub fn expect(&mut self, table: TableId, rows: usize) {
+        match table.table().source {
+            "LiteLLM_UserTable" => self.users.reserve(rows),
+            "LiteLLM_VerificationToken" => self.keys.reserve(rows),
+            "LiteLLM_TeamMembership" => self.members.reserve(rows),
+            _ => {}
+        }
+    }
+
     /// Takes in one row. `old`: the key it had before.
     ///
     /// A stream that begins before the copy this book was made of repeats what the copy has. Then a row may move to where
@@ -199,8 +210,8 @@ impl Book {
                 touched(Kind::User)
             }
             ("LiteLLM_VerificationToken", &[spend, limit, duration, reset, budget, metadata, limits]) => {
-                self.key(hash, old, [spend, limit, duration, reset, budget], metadata);
                 self.set_windows(Kind::Key, row.key_parts().next().as_deref(), (old, hash), limits);
+                self.key(hash, old, [spend, limit, duration, reset, budget], metadata);
                 touched(Kind::Key)
             }
             ("LiteLLM_TeamTable", &[spend, limit, soft, reset, metadata, limits]) => {
@@ -274,7 +285,7 @@ impl Book {
         // Nobody else asks.
         let was = self.chats.as_ref().and_then(|_| self.users.get(&old.unwrap_or(hash)).copied());
         let new = User { spend: 0.0, limit: f64::NAN, reset: NEVER, email: NO_EMAIL };
-        let user = entry(&mut self.users, old, hash, new);
+        let mut user = known(&mut self.users, old, hash, new);
         set_number(&mut user.spend, spend, 0.0);
         set_number(&mut user.limit, limit, f64::NAN);
         set_moment(&mut user.reset, reset);
@@ -283,14 +294,10 @@ impl Book {
             TupleValue::Unchanged => {}
             TupleValue::Null | TupleValue::Text(_) => user.email = NO_EMAIL,
         }
-        let is = *user;
         if let Some(chats) = &mut self.chats {
-            chats.user_changed(old.unwrap_or(hash), hash, was, is);
+            chats.user_changed(old.unwrap_or(hash), hash, was, user);
         }
-        // Whoever has neither spent nor been limited is nowhere to be seen, and of them there may be millions.
-        if is.spend == 0.0 && is.limit.is_nan() {
-            self.users.remove(&hash);
-        }
+        keep_or_forget(&mut self.users, hash, user, user.spend != 0.0 || !user.limit.is_nan());
     }
 
     fn customer(
@@ -381,7 +388,7 @@ impl Book {
             self.increases.insert(hash, increase);
         }
         let new = ApiKey { spend: 0.0, limit: f64::NAN, reset: NEVER, link: NO_LINK, own_window: false };
-        let key = entry(&mut self.keys, old, hash, new);
+        let mut key = known(&mut self.keys, old, hash, new);
         set_number(&mut key.spend, spend, 0.0);
         set_number(&mut key.limit, limit, f64::NAN);
         set_moment(&mut key.reset, reset);
@@ -405,6 +412,11 @@ impl Book {
                 }
             }
         }
+        let is_limited = !key.limit.is_nan()
+            || key.link != NO_LINK
+            || self.increases.contains_key(&hash)
+            || self.windows.contains_key(&(Kind::Key, hash));
+        keep_or_forget(&mut self.keys, hash, key, key.spend != 0.0 || is_limited);
     }
 
     /// Gives whether another budget row is its members' by now.
@@ -868,6 +880,21 @@ fn member_limit(
     (limit.map(|limit| limit + increase), rules::soft(soft))
 }
 
+/// What is known of a row, which goes with it if it moved; otherwise `new`.
+fn known<V: Copy>(map: &mut HashMap<Hash, V>, old: Option<Hash>, hash: Hash, new: V) -> V {
+    let moved = old.filter(|old| *old != hash).and_then(|old| map.remove(&old));
+    map.get(&hash).copied().or(moved).unwrap_or(new)
+}
+
+/// Whoever has neither spent nor been limited is nowhere to be seen, and of them there may be millions.
+fn keep_or_forget<V>(map: &mut HashMap<Hash, V>, hash: Hash, value: V, is_seen: bool) {
+    if is_seen {
+        map.insert(hash, value);
+    } else {
+        map.remove(&hash);
+    }
+}
+
 /// The entry of a row, at its new place if it moved.
 fn entry<V: Copy>(map: &mut HashMap<Hash, V>, old: Option<Hash>, hash: Hash, new: V) -> &mut V {
     let moved = old.filter(|old| *old != hash).and_then(|old| map.remove(&old));
@@ -1012,8 +1039,23 @@ pub(super) mod tests {
         // With another id, it is still nobody.
         let values = [TupleValue::Text(b"0"), TupleValue::Null, TupleValue::Null, TupleValue::Null];
         read(&mut book, USERS, Some("u"), &["v"], &values);
+        // A key is limited by more than its own number.
+        let mut see = |values: [Option<&'static str>; 7]| {
+            row(&mut book, KEYS, &["k"], &values);
+            book.len()
+        };
+        let (increase, windows) = (
+            r#"{"temp_budget_increase": 5, "temp_budget_expiry": "2999-01-01T00:00:00Z"}"#,
+            r#"[{"budget_duration": "1d", "max_budget": 5, "reset_at": "2030-01-01T00:00:00Z"}]"#,
+        );
+        let nothing = [Some("0"), None, Some("1d"), Some("2030-01-01 00:00:00"), None, Some("{}"), None];
+        for (place, value) in [(0, "1"), (1, "0"), (4, "b"), (5, increase), (6, windows)] {
+            let mut limited = nothing;
+            limited[place] = Some(value);
+            assert_eq!([see(limited), see(nothing)], [1, 0], "{place}");
+        }
         assert!(book.is_empty());
-        assert!(book.users.capacity() < 10);
+        assert!(book.users.capacity() < 10 && book.keys.capacity() < 10);
     }
 
     #[test]

@@ -10,9 +10,11 @@ use crate::config::Config;
 use crate::copy::register::CopyPhase;
 use crate::error::{Error, Result};
 use crate::observe::progress::State;
+use crate::postgres::error_chain;
 use crate::project::models::Rules;
 use crate::project::rules;
 use crate::project::{self, Outcome, Projection, Scope, Stamp};
+use crate::target::Target;
 use crate::target::checkpoint::{self, PENDING};
 use crate::target::layout::{self, Layout};
 use crate::target::open_webui::{self, People};
@@ -119,6 +121,13 @@ impl Applier {
         target.plan_everything().await?;
         self.begin_own().await?;
         let stamp = Stamp { audit_each, ..self.stamp(self.end_lsn) };
+        // Half of the work is reading, and needs nothing of what is written before.
+        match Target::open(&self.daemon.config).await {
+            Ok(reader) => projection.look_ahead(target, reader, &self.daemon.aside, stamp.now).await?,
+            Err(error) => {
+                tracing::debug!(error = error_chain(&error), "nobody reads ahead: it takes longer");
+            }
+        }
         let outcome = projection.apply(target, Scope::Everything, stamp).await?;
         checkpoint::expired_through(target, self.epoch, stamp.now).await?;
         self.commit_own(&outcome, projected_with).await?;

@@ -7,5 +7,5 @@ select r.model_id
    and exists (select from access_grant a
                 where a.resource_type = 'model' and a.resource_id = m.id and a.principal_type = 'user' and a.principal_id = '*'
                   and a.permission = 'read')
-   and (select coalesce(sum(s.people), 0) from model_set s where r.model_id = any (s.models)) < (select count(*) from access_person)
+   and (select coalesce(sum(s.people), 0) from model_set s where r.model_id = any (s.models)) < (select count(*) from access_person join account using (user_id))
  order by 1

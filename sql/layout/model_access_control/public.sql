@@ -5,5 +5,5 @@ select r.model_id
   join model m on m.id = r.model_id collate "default" and m.base_model_id is null and m.is_active
  where r.active
    and json_typeof(coalesce(m.access_control, 'null')) = 'null'
-   and (select coalesce(sum(s.people), 0) from model_set s where r.model_id = any (s.models)) < (select count(*) from access_person)
+   and (select coalesce(sum(s.people), 0) from model_set s where r.model_id = any (s.models)) < (select count(*) from access_person join account using (user_id))
  order by 1

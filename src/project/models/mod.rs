@@ -6,26 +6,28 @@
 //! People with the same set of models form an access group, and the grants hang on that; a set fewer than
 //! [`Rules::group_min`] people share is granted to them directly.
 
+mod ahead;
+mod decide;
 mod people;
 mod store;
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
+use tokio::runtime::Handle;
 use tokio_postgres::types::{ToSql, Type};
 
-use people::{People, is_everybody, next_of_all, next_touched, people};
+use ahead::Ahead;
+use decide::{Decided, Judge};
+use people::{People, is_everybody, next_touched, people};
 pub(super) use store::Stripped;
 use store::{Asked, Follows, store};
 
 use super::touched::Touched;
 use super::{Outcome, Scope, Stamp, bury, only, prefix, within_budget};
-use crate::access::ModelSet;
-use crate::access::bits::Bits;
 use crate::access::lists::KnownModels;
-use crate::access::person::{KeyRule, decide};
-use crate::access::read::{self, Answers};
+use crate::access::person::KeyRule;
+use crate::access::read;
 use crate::config::Config;
 use crate::config::policy::{KeyPolicy, PublicModels};
 use crate::error::Result;
@@ -87,15 +89,8 @@ impl Changes {
     }
 }
 
-/// A person and what they are to have.
-type Decided = (String, Option<Arc<ModelSet>>);
-/// The sets met so far, each made once.
-type Sets = HashMap<Bits, Option<Arc<ModelSet>>>;
-
 /// More people than this are planned for like everybody.
 const MANY: usize = 300;
-/// How many people are read at a time.
-const CHUNK: usize = 2_000;
 
 #[derive(Debug)]
 pub(super) struct Access {
@@ -103,6 +98,8 @@ pub(super) struct Access {
     texts: Texts,
     /// The models LiteLLM serves, until one changes.
     known_models: Mutex<Option<Known>>,
+    /// What everybody is to have, where somebody is at it already.
+    ahead: Mutex<Option<Ahead>>,
 }
 
 /// The models LiteLLM serves. `unused`: there are none, and nobody was ever given one, so there is nothing to do for
@@ -165,7 +162,28 @@ impl Texts {
 
 impl Access {
     pub(super) fn new(layout: &Layout, rules: Rules) -> Self {
-        Self { rules, texts: Texts::new(layout), known_models: Mutex::default() }
+        Self { rules, texts: Texts::new(layout), known_models: Mutex::default(), ahead: Mutex::default() }
+    }
+
+    /// Begins to work out what everybody is to have, on a session of its own: for the next [`Self::apply`] that is about everybody.
+    /// The batch holds the checkpoint by now, and has changed nothing of the mirror.
+    pub(super) async fn look_ahead(
+        &self,
+        target: &Target,
+        reader: Target,
+        runtime: &Handle,
+        now: SystemTime,
+    ) -> Result<()> {
+        let known = self.known_models(target).await?;
+        if !known.unused {
+            let ahead = Ahead::begin(self.judge(&known.known_models), reader, runtime, now);
+            *self.ahead.lock().unwrap_or_else(PoisonError::into_inner) = Some(ahead);
+        }
+        Ok(())
+    }
+
+    fn judge(&self, known_models: &Arc<KnownModels>) -> Judge {
+        Judge::new(self.rules.clone(), Arc::clone(known_models))
     }
 
     /// Applies the difference for whoever is touched, after the accounts.
@@ -194,7 +212,7 @@ impl Access {
         let mut people = if everybody || shared {
             target.plan_large().await?;
             self.model_rows(target, &known_models, stamp, outcome).await?;
-            return self.give_everybody(target, &known_models, everybody, stamp, outcome).await;
+            return self.give_everybody(target, &self.judge(&known_models), everybody, stamp, outcome).await;
         } else {
             people(target, scope).await?
         };
@@ -205,13 +223,14 @@ impl Access {
         if many {
             target.plan_large().await?;
         }
-        self.decide_and_write(target, &known_models, &people, stamp, outcome).await?;
+        let judge = self.judge(&known_models);
+        self.decide_and_write(target, &judge, &people, stamp, outcome).await?;
         // Listed part by part: a transaction of any size has to fit in little memory.
         while matches!(scope, Scope::Touched | Scope::Models)
             && let Some(last) = people.ids.last()
         {
             people.ids = next_touched(target, last).await?;
-            self.decide_and_write(target, &known_models, &people, stamp, outcome).await?;
+            self.decide_and_write(target, &judge, &people, stamp, outcome).await?;
         }
         if many && matches!(scope, Scope::These(touched) if touched.reach() <= super::MANY) {
             // What is still to come in this batch concerns few.
@@ -223,12 +242,12 @@ impl Access {
     async fn decide_and_write(
         &self,
         target: &Target,
-        known_models: &KnownModels,
+        judge: &Judge,
         people: &People,
         stamp: Stamp,
         outcome: &mut Outcome,
     ) -> Result<()> {
-        let decided = self.decide(target, known_models, people, stamp).await?;
+        let decided = judge.decide(target, people, stamp.now).await?;
         if decided.is_empty() {
             return Ok(());
         }
@@ -252,22 +271,20 @@ impl Access {
     async fn give_everybody(
         &self,
         target: &Target,
-        known_models: &KnownModels,
+        judge: &Judge,
         everybody: bool,
         stamp: Stamp,
         outcome: &mut Outcome,
     ) -> Result<()> {
         // Released with the transaction.
         target.execute("set a savepoint", "savepoint access").await?;
-        match self.attempt_everybody(target, known_models, everybody, stamp).await {
+        match self.attempt_everybody(target, judge, everybody, stamp).await {
             Ok(done) => outcome.count_access(done),
             Err(error) if error.is_about_a_row() => {
                 go_back(target).await?;
-                let mut next = next_of_all(target, "").await?;
-                while let Some(last) = next.ids.last().cloned() {
-                    let decided = self.decide(target, known_models, &next, stamp).await?;
+                let mut last = String::new();
+                while let Some(decided) = judge.next_of_all(target, &mut last, stamp.now).await? {
                     self.bisect(target, decided, stamp, outcome).await?;
-                    next = next_of_all(target, &last).await?;
                 }
             }
             Err(error) => return Err(error),
@@ -278,20 +295,23 @@ impl Access {
     async fn attempt_everybody(
         &self,
         target: &Target,
-        known_models: &KnownModels,
+        judge: &Judge,
         everybody: bool,
         stamp: Stamp,
     ) -> Result<(Changes, Stripped)> {
         let (mut people, mut stripped) = (0, Stripped::default());
-        let mut next = if everybody { next_of_all(target, "").await? } else { People::default() };
-        while let Some(last) = next.ids.last().cloned() {
-            let decided = self.decide(target, known_models, &next, stamp).await?;
-            drop(next);
+        let mut ahead = self.ahead.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let mut last = everybody.then(String::new);
+        while let Some(after) = &mut last {
+            let part = match &mut ahead {
+                Some(ahead) => ahead.next().await?,
+                None => judge.next_of_all(target, after, stamp.now).await?,
+            };
+            let Some(decided) = part else { break };
             people += decided.len();
             let some = store(target, &decided, self.rules.group_min, Asked::Stripped, stamp).await?.stripped;
             stripped.people.extend(some.people);
             stripped.by_budget.extend(some.by_budget);
-            next = next_of_all(target, &last).await?;
         }
         let follows = store(target, &[], self.rules.group_min, Asked::Sets, stamp).await?;
         let people = i64::try_from(people).unwrap_or(i64::MAX);
@@ -322,66 +342,6 @@ impl Access {
         let read = Known { known_models, unused };
         *self.known_models.lock().unwrap_or_else(PoisonError::into_inner) = Some(read.clone());
         Ok(read)
-    }
-
-    /// What each person is to have, for those for whom that is news, or who are looked at closely.
-    async fn decide(
-        &self,
-        target: &Target,
-        known_models: &KnownModels,
-        people: &People,
-        stamp: Stamp,
-    ) -> Result<Vec<Decided>> {
-        let (mut sets, mut decided) = (Sets::new(), Vec::new());
-        let mut answers = Answers::default();
-        // The server looks up the next of them while those before are decided: one turn more than there are parts.
-        for chunk in people.ids.chunks(CHUNK).map(Some).chain([None]) {
-            let next = async {
-                match chunk {
-                    Some(chunk) => Answers::about(target, chunk, stamp.now).await,
-                    None => Ok(Answers::default()),
-                }
-            };
-            let judged =
-                async { self.judge(known_models, &answers, people.closely, &mut sets, &mut decided) };
-            let (next, judged) = tokio::join!(next, judged);
-            judged?;
-            answers = next?;
-        }
-        decided.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
-        Ok(decided)
-    }
-
-    fn judge(
-        &self,
-        known_models: &KnownModels,
-        answers: &Answers,
-        closely: bool,
-        sets: &mut Sets,
-        decided: &mut Vec<Decided>,
-    ) -> Result<()> {
-        for (id, known) in answers.read()? {
-            let set = match &known.webui_id {
-                Some(_) => {
-                    let may = decide(known_models, &known.person, self.rules.keys);
-                    sets.entry(may)
-                        .or_insert_with_key(|may| self.set(known_models, may).map(Arc::new))
-                        .clone()
-                }
-                None => None,
-            };
-            let has = known.has.as_ref().map(|(hash, account)| (hash, account));
-            let wants = set.as_ref().map(|set| &set.hash).zip(known.webui_id.as_ref());
-            if closely || has != wants || known.failed {
-                decided.push((id, set));
-            }
-        }
-        Ok(())
-    }
-
-    fn set(&self, known_models: &KnownModels, may: &Bits) -> Option<ModelSet> {
-        let prefix = &self.rules.prefix;
-        ModelSet::new(known_models.named(may).into_iter().map(|name| format!("{prefix}{name}")).collect())
     }
 
     /// The rows of the models. One that cannot be written becomes a dead letter, and the others are written.

@@ -13,11 +13,21 @@ use crate::target::{SLOW, Target};
 const PART: usize = 10_000;
 
 /// Who to look at.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct People {
     pub(super) ids: Vec<String>,
+    pub(super) look: Look,
+}
+
+/// How they are looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Look {
+    /// Who is to have what they had is left out.
+    News,
     /// What they have in Open WebUI is looked at, also of those who are to have what they had.
-    pub(super) closely: bool,
+    Closely,
+    /// The same, as if everybody had an account.
+    BeforeAccounts,
 }
 
 /// Whether everybody's models may have changed.
@@ -38,9 +48,9 @@ pub(super) async fn is_everybody(target: &Target, scope: Scope<'_>) -> Result<bo
 pub(super) async fn people(target: &Target, scope: Scope<'_>) -> Result<People> {
     if let Scope::These(touched) = scope {
         let ids = touched.rights_people().cloned().collect();
-        return Ok(People { ids, closely: touched.closely });
+        return Ok(People { ids, look: if touched.closely { Look::Closely } else { Look::News } });
     }
-    Ok(People { ids: next_touched(target, "").await?, closely: false })
+    Ok(People { ids: next_touched(target, "").await?, look: Look::News })
 }
 
 /// The next people of all there are, after one of them.
@@ -51,7 +61,20 @@ pub(super) async fn next_of_all(target: &Target, last: &str) -> Result<People> {
                                 union
                                 (select user_id from effective_access where user_id > $1 order by 1 limit $2)) known
                          order by 1 limit $2) next";
-    Ok(People { ids: next(target, text, last).await?, closely: true })
+    Ok(People { ids: next(target, text, last).await?, look: Look::Closely })
+}
+
+/// The same where LiteLLM's people may still get an account.
+pub(super) async fn next_of_everybody(target: &Target, last: &str) -> Result<People> {
+    let text = "select coalesce(array_agg(user_id order by user_id), '{}')
+                  from (select user_id
+                          from ((select user_id from litellm_user where user_id > $1 order by 1 limit $2)
+                                union
+                                (select user_id from account where user_id > $1 order by 1 limit $2)
+                                union
+                                (select user_id from effective_access where user_id > $1 order by 1 limit $2)) known
+                         order by 1 limit $2) next";
+    Ok(People { ids: next(target, text, last).await?, look: Look::BeforeAccounts })
 }
 
 /// The next people of the temporary table `touched`, after one of them.
