@@ -25,6 +25,7 @@ use crate::error::{Error, Result, Side};
 use crate::mirror;
 use crate::postgres::lossy::Text;
 use crate::postgres::quote_ident;
+use crate::source::pace::PIECE;
 use crate::source::{Source, SourceTable};
 use crate::sql;
 use crate::stage::budget::{Crossing, Window};
@@ -189,9 +190,14 @@ async fn read_table(
     loaded.book.expect(id, usize::try_from(found.rows).unwrap_or(0));
     let work = source.connection.client.copy_out(&text);
     let mut rows = pin!(within(Side::Source, "read budgets", STALL, work).await?);
-    let mut line = BytesMut::new();
+    let (mut line, mut read, mut rests) = (BytesMut::new(), 0, source.pace.begin());
     while let Some(chunk) = within(Side::Source, "read budgets", STALL, rows.try_next()).await? {
         line.extend_from_slice(&chunk);
+        read += chunk.len();
+        if read >= PIECE {
+            read = 0;
+            rests.rest().await;
+        }
         while let Some(end) = line.iter().position(|byte| *byte == b'\n') {
             let row = line.split_to(end + 1);
             take_line(id, row.get(..end).unwrap_or_default(), loaded);

@@ -27,6 +27,7 @@ use crate::error::{Error, Result, Side, on};
 use crate::failpoint;
 use crate::mirror::statements;
 use crate::position::Lsn;
+use crate::source::pace::PIECE;
 use crate::source::session::{NewSlot, Session};
 use crate::source::{SLOT_PATIENCE, Source, SourceTable};
 use crate::sql::{self, TouchedFrom};
@@ -356,7 +357,6 @@ async fn copy_table(
     mut signatures: Option<&mut Signatures>,
     copies: &Copies,
 ) -> Result<u64> {
-    const CHUNK: usize = 64 * 1024;
     let table = id.table();
     copies.waits_for(Side::Source);
     let work = reader.connection.client.copy_out(copy_out);
@@ -366,6 +366,7 @@ async fn copy_table(
     let into: tokio_postgres::CopyInSink<Bytes> = filled(target.raw().copy_in(&text)).await?;
     let (mut from, mut into) = (pin!(from), pin!(into));
     let (mut line, mut out, mut rows, mut told) = (BytesMut::new(), BytesMut::new(), 0_u64, 0_u64);
+    let mut rests = reader.pace.begin();
     loop {
         copies.waits_for(Side::Source);
         let Some(chunk) = within(Side::Source, "copy a table", STALL, from.try_next()).await? else { break };
@@ -375,11 +376,12 @@ async fn copy_table(
             copy_row(id, table, row.get(..end).unwrap_or_default(), &mut out, signatures.as_deref_mut())?;
             rows += 1;
         }
-        if out.len() >= CHUNK {
+        if out.len() >= PIECE {
             copies.rows(rows - told);
             told = rows;
             copies.waits_for(Side::Target);
             filled(into.send(out.split().freeze())).await?;
+            rests.rest().await;
         }
     }
     copies.waits_for(Side::Target);

@@ -13,6 +13,7 @@ use crate::config::Config;
 use crate::copy::backfill;
 use crate::error::{Error, Result, Side};
 use crate::position::Lsn;
+use crate::source::pace::Pace;
 use crate::source::session::Session;
 use crate::source::{Source, SourceTable};
 use crate::target::Target;
@@ -135,7 +136,8 @@ async fn freeze_once(
     // Only now: whoever reads has locks.
     let reader = backfill::open_snapshot(config, source, &slot, tables).await?;
     drop(session);
-    Ok((slot.consistent_point, reader))
+    // The stream goes on meanwhile.
+    Ok((slot.consistent_point, Source { pace: Pace::Half, ..reader }))
 }
 
 /// Waits for a word from the stream.

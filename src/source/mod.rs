@@ -4,6 +4,7 @@
 //! writes a row there, and it does not know what the rows mean.
 
 pub mod overlap;
+pub mod pace;
 pub mod publication;
 mod reading;
 pub mod session;
@@ -25,6 +26,7 @@ use crate::postgres::lossy::Text;
 use crate::postgres::{self, Connection, Limited, quote_ident};
 use crate::sql;
 use crate::target::{QUICK, within};
+use pace::Pace;
 use publication::table_list;
 pub use tables::SourceTable;
 
@@ -48,6 +50,8 @@ pub struct Source {
     pub connection: Connection,
     /// Where it leads: what belongs together (a slot, its snapshot, the stream) has to be on one server.
     pub endpoint: Endpoint,
+    /// Of whoever reads many rows through it.
+    pub pace: Pace,
 }
 
 /// What kind of server it is.
@@ -163,7 +167,7 @@ impl Source {
             return Err(Error::OldServer { side: Side::Source, found, oldest: OLDEST });
         }
         let endpoint = endpoint.at(&connection.address);
-        Ok(Self { connection, endpoint })
+        Ok(Self { connection, endpoint, pace: Pace::Full })
     }
 
     /// For what is answered at once: nothing that is asked through it waits longer than [`QUICK`].
