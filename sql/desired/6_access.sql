@@ -13,17 +13,21 @@ $$;
 -- Everybody whose models we look after, once they have an account. LiteLLM's admins become Open WebUI's, who see everything anyway.
 create or replace view access_person as
 select u.user_id, u.models,
-       exists (select from budget_closed c where c.kind = 'user' and c.id = u.user_id and c.team_id = '')
-           or exists (select from budget_closed c where c.email = u.email and c.kind = 'customer') as budget_closed
+       -- Where no budget is used up at all, nobody's is looked up; the same below.
+       exists (select from budget_closed)
+           and (exists (select from budget_closed c where c.kind = 'user' and c.id = u.user_id and c.team_id = '')
+                or exists (select from budget_closed c where c.email = u.email and c.kind = 'customer')) as budget_closed
   from litellm_user u
  where u.user_role is distinct from 'proxy_admin';
 
 -- The person's own organizations: the personal path.
 create or replace view access_organization as
-select m.user_id, o.organization_id, o.models, exists (select from budget_closed c where c.kind = 'organization' and c.id = o.organization_id and c.team_id = '') as budget_closed
+select m.user_id, o.organization_id, o.models, exists (select from budget_closed)
+       and exists (select from budget_closed c where c.kind = 'organization' and c.id = o.organization_id and c.team_id = '') as budget_closed
   from litellm_organization_membership m join litellm_organization o using (organization_id)
 union all
-select u.user_id, o.organization_id, o.models, exists (select from budget_closed c where c.kind = 'organization' and c.id = o.organization_id and c.team_id = '')
+select u.user_id, o.organization_id, o.models, exists (select from budget_closed)
+       and exists (select from budget_closed c where c.kind = 'organization' and c.id = o.organization_id and c.team_id = '')
   from litellm_user u join litellm_organization o using (organization_id)
  where not exists (select from litellm_organization_membership m
                     where m.user_id = u.user_id and m.organization_id = u.organization_id);
@@ -40,7 +44,8 @@ select k.user_id, k.token, nullif(k.team_id, '') as team_id, k.models, k.aliases
                                       where g.access_group_id = any (k.access_group_ids)
                                         and (k.team_id = any (g.assigned_team_ids) or k.token = any (g.assigned_key_ids))))
        end as override_models,
-       exists (select from budget_closed c where c.kind = 'key' and c.id = k.token and c.team_id = '') as budget_closed
+       exists (select from budget_closed)
+           and exists (select from budget_closed c where c.kind = 'key' and c.id = k.token and c.team_id = '') as budget_closed
   from litellm_key k left join litellm_project p using (project_id)
  where k.user_id is not null and k.team_id is distinct from 'litellm-dashboard';
 
