@@ -179,17 +179,6 @@ impl Book {
         Self { chats: chats.then(Chats::default), ..Self::default() }
     }
 
-    /// Makes room for about so many rows of a table at once: what grows bit by bit is there twice each time that it does. What nothing
-    /// is put into takes no memory.
-    pub fn expect(&mut self, table: TableId, rows: usize) {
-        match table.table().source {
-            "LiteLLM_UserTable" => self.users.reserve(rows),
-            "LiteLLM_VerificationToken" => self.keys.reserve(rows),
-            "LiteLLM_TeamMembership" => self.members.reserve(rows),
-            _ => {}
-        }
-    }
-
     /// Takes in one row. `old`: the key it had before.
     ///
     /// A stream that begins before the copy this book was made of repeats what the copy has. Then a row may move to where

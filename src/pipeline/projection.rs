@@ -109,6 +109,13 @@ impl Applier {
         self.target.analyze_all(schema, webui_schema).await
     }
 
+    /// A session of its own that sees what we have committed; `None` where it does not: it may have come to a standby that is behind.
+    async fn open_reader(&self) -> Result<Option<Target>> {
+        let reader = Target::open(&self.daemon.config).await?;
+        let is_ours = checkpoint::is_at(&reader, self.epoch, self.end_lsn).await?;
+        Ok(is_ours.then_some(reader))
+    }
+
     /// Applies the difference over everything: the first projection, a changed policy, a reconcile.
     pub(super) async fn apply_everything(
         &mut self,
@@ -122,8 +129,11 @@ impl Applier {
         self.begin_own().await?;
         let stamp = Stamp { audit_each, ..self.stamp(self.end_lsn) };
         // Half of the work is reading, and needs nothing of what is written before.
-        match Target::open(&self.daemon.config).await {
-            Ok(reader) => projection.look_ahead(target, reader, &self.daemon.aside, stamp.now).await?,
+        match self.open_reader().await {
+            Ok(Some(reader)) => {
+                projection.look_ahead(target, reader, &self.daemon.aside, stamp.now).await?;
+            }
+            Ok(None) => tracing::debug!("another server answered: nobody reads ahead"),
             Err(error) => {
                 tracing::debug!(error = error_chain(&error), "nobody reads ahead: it takes longer");
             }

@@ -94,6 +94,14 @@ pub async fn exists(target: &Target) -> Result<bool> {
     Ok(row.map_err(on(Side::Target, "look for a checkpoint"))?.get(0))
 }
 
+/// Whether `target` sees the checkpoint of this leader at this position, and with it all that was committed before: a session of its
+/// own may have come to another server. Waits for nobody.
+pub async fn is_at(target: &Target, epoch: i64, end_lsn: Lsn) -> Result<bool> {
+    let text = "select exists (select from checkpoint where epoch = $1 and end_lsn = $2)";
+    let row = target.client().query_one(text, &[&epoch, &end_lsn]).await;
+    Ok(row.map_err(on(Side::Target, "compare the checkpoint"))?.get(0))
+}
+
 /// Makes us the leader, once the slot is ours. Whoever led before cannot commit any more.
 pub async fn take_lead(target: &Target, known: &Checkpoint, timeline: i32) -> Result<i64> {
     let row = target

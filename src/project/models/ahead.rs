@@ -35,7 +35,10 @@ impl Ahead {
         runtime.spawn(async move {
             let mut last = String::new();
             loop {
-                let part = judge.next_of_everybody(&reader, &mut last, now).await;
+                let part = tokio::select! {
+                    part = judge.next_of_everybody(&reader, &mut last, now) => part,
+                    () = given.closed() => return,
+                };
                 let weight = part.as_ref().map_or(0, |part| part.as_deref().map_or(0, weight));
                 let is_last = !matches!(part, Ok(Some(_)));
                 let room = tokio::select! {

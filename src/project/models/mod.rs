@@ -31,6 +31,7 @@ use crate::access::read;
 use crate::config::Config;
 use crate::config::policy::{KeyPolicy, PublicModels};
 use crate::error::Result;
+use crate::postgres::error_chain;
 use crate::sql::{self, fill};
 use crate::target::dead_letter::Kind;
 use crate::target::layout::Layout;
@@ -304,7 +305,15 @@ impl Access {
         let mut last = everybody.then(String::new);
         while let Some(after) = &mut last {
             let part = match &mut ahead {
-                Some(ahead) => ahead.next().await?,
+                Some(parts) => match parts.next().await {
+                    Ok(part) => part,
+                    Err(error) => {
+                        // From the first one on, on this session: what was stored already is no difference.
+                        tracing::debug!(error = error_chain(&error), "nobody reads ahead any more");
+                        (ahead, people) = (None, 0);
+                        continue;
+                    }
+                },
                 None => judge.next_of_all(target, after, stamp.now).await?,
             };
             let Some(decided) = part else { break };
