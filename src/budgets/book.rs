@@ -302,7 +302,7 @@ impl Book {
         let before = self.customers.get(&old.unwrap_or(hash)).copied();
         let was = before.map_or(NO_EMAIL, |customer| customer.email);
         let is_told = self.in_step && !self.unstored.contains(&hash);
-        let customer = entry(&mut self.customers, old, hash, new);
+        let mut customer = known(&mut self.customers, old, hash, new);
         customer.email = email;
         if self.unstored.remove(&hash) {
             customer.before = 0.0;
@@ -314,7 +314,7 @@ impl Book {
             TupleValue::Null => customer.blocked = false,
             TupleValue::Text(bytes) => customer.blocked = bytes == b"t",
         }
-        let is = *customer;
+        let is = customer;
         let drop =
             before.filter(|before| before.link != NO_LINK).map_or(0.0, |before| before.spend - is.spend);
         if drop > 0.0 && is_told {
@@ -331,9 +331,7 @@ impl Book {
                 (hash, if is_nobody { NO_EMAIL } else { email }),
             );
         }
-        if is_nobody {
-            self.customers.remove(&hash);
-        }
+        keep_or_forget(&mut self.customers, hash, customer, !is_nobody);
     }
 
     /// Takes in `budget_limits` of a key or a team.
@@ -871,7 +869,7 @@ fn member_limit(
 
 /// What is known of a row, which goes with it if it moved; otherwise `new`.
 fn known<V: Copy>(map: &mut HashMap<Hash, V>, old: Option<Hash>, hash: Hash, new: V) -> V {
-    let moved = old.filter(|old| *old != hash).and_then(|old| map.remove(&old));
+    let moved = moved(map, old, hash);
     map.get(&hash).copied().or(moved).unwrap_or(new)
 }
 
@@ -884,9 +882,14 @@ fn keep_or_forget<V>(map: &mut HashMap<Hash, V>, hash: Hash, value: V, is_seen: 
     }
 }
 
+/// What leaves its old place, where it is another one.
+fn moved<V>(map: &mut HashMap<Hash, V>, old: Option<Hash>, hash: Hash) -> Option<V> {
+    old.filter(|old| *old != hash).and_then(|old| map.remove(&old))
+}
+
 /// The entry of a row, at its new place if it moved.
 fn entry<V: Copy>(map: &mut HashMap<Hash, V>, old: Option<Hash>, hash: Hash, new: V) -> &mut V {
-    let moved = old.filter(|old| *old != hash).and_then(|old| map.remove(&old));
+    let moved = moved(map, old, hash);
     map.entry(hash).or_insert(moved.unwrap_or(new))
 }
 

@@ -3,6 +3,8 @@
 //! Owns when everything is projected: at first, when what it is made from is other than last time, and when the timer asks
 //! for it. The difference itself is [`crate::project`]. Contains no SQL.
 
+use std::sync::Arc;
+
 use super::Daemon;
 use super::apply::Applier;
 use super::show;
@@ -109,11 +111,24 @@ impl Applier {
         self.target.analyze_all(schema, webui_schema).await
     }
 
-    /// A session of its own that sees what we have committed; `None` where it does not: it may have come to a standby that is behind.
-    async fn open_reader(&self) -> Result<Option<Target>> {
-        let reader = Target::open(&self.daemon.config).await?;
-        let is_ours = checkpoint::is_at(&reader, self.epoch, self.end_lsn).await?;
-        Ok(is_ours.then_some(reader))
+    /// A session of its own that sees what we have committed, and is driven beside the stream; `None` where there is none: it may have come
+    /// to a standby that is behind.
+    async fn open_reader(&self) -> Option<Target> {
+        let (daemon, epoch, end_lsn) = (Arc::clone(&self.daemon), self.epoch, self.end_lsn);
+        let open = async move {
+            let reader = Target::open(&daemon.config).await?;
+            let is_ours = checkpoint::is_at(&reader, epoch, end_lsn).await?;
+            Ok::<_, Error>(is_ours.then_some(reader))
+        };
+        match self.daemon.aside.spawn(open).await {
+            Ok(Ok(reader)) => reader,
+            Ok(Err(error)) => {
+                tracing::debug!(error = error_chain(&error), "nobody reads ahead: it takes longer");
+                None
+            }
+            // Without a panic it is all over.
+            Err(end) => end.try_into_panic().map_or(None, |panic| std::panic::resume_unwind(panic)),
+        }
     }
 
     /// Applies the difference over everything: the first projection, a changed policy, a reconcile.
@@ -124,19 +139,14 @@ impl Applier {
     ) -> Result<Outcome> {
         let Some(projection) = &self.projection else { return Ok(Outcome::default()) };
         let target = &self.target;
+        let reader = self.open_reader().await;
         target.begin_large().await?;
         target.plan_everything().await?;
         self.begin_own().await?;
         let stamp = Stamp { audit_each, ..self.stamp(self.end_lsn) };
         // Half of the work is reading, and needs nothing of what is written before.
-        match self.open_reader().await {
-            Ok(Some(reader)) => {
-                projection.look_ahead(target, reader, &self.daemon.aside, stamp.now).await?;
-            }
-            Ok(None) => tracing::debug!("another server answered: nobody reads ahead"),
-            Err(error) => {
-                tracing::debug!(error = error_chain(&error), "nobody reads ahead: it takes longer");
-            }
+        if let Some(reader) = reader {
+            projection.look_ahead(target, reader, &self.daemon.aside, stamp.now).await?;
         }
         let outcome = projection.apply(target, Scope::Everything, stamp).await?;
         checkpoint::expired_through(target, self.epoch, stamp.now).await?;

@@ -20,7 +20,6 @@ pub mod touched;
 
 use std::time::SystemTime;
 
-use tokio::runtime::Handle;
 use tokio_postgres::Row;
 use tokio_postgres::types::{ToSql, Type};
 
@@ -100,21 +99,6 @@ impl Projection {
     /// Which models there are is read anew: for whoever is not told that they changed.
     pub fn forget_models(&self) {
         self.access.forget_models();
-    }
-
-    /// Begins to work out everybody's models with `reader`, on `runtime`, while [`Self::apply`] for everything writes what comes before
-    /// them. To be asked in that very transaction, once it holds the checkpoint; what it has changed itself is not seen.
-    ///
-    /// # Errors
-    /// Where the target cannot be asked which models there are.
-    pub async fn look_ahead(
-        &self,
-        target: &Target,
-        reader: Target,
-        runtime: &Handle,
-        now: SystemTime,
-    ) -> Result<()> {
-        self.access.look_ahead(target, reader, runtime, now).await
     }
 
     pub fn layout(&self) -> &Layout {

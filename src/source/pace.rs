@@ -10,10 +10,9 @@ pub const PIECE: usize = 64 * 1024;
 const LONGEST: Duration = Duration::from_millis(20);
 
 /// How fast rows are read through a session.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pace {
     /// Nobody is waiting, or everybody is waiting for this.
-    #[default]
     Full,
     /// Half the time is left to whoever works beside it: on few processors, the stream would wait for its turn.
     Half,

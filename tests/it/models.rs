@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex};
 
-use testbed::Schema;
+use testbed::{Schema, connect};
 
 use crate::access::served;
 use crate::support::compare::assert_in_step;
@@ -337,5 +337,42 @@ async fn who_is_taken_out_of_our_groups_when_they_sign_in_is_back_within_seconds
         eventually("to be back", || async { pair.ask(groups).await == before }).await;
     }
     eventually("to be counted", || async { daemon.metric("people_put_back_total") == 2.0 }).await;
+    assert_in_step(&pair).await;
+}
+
+/// Everybody's models are read on a session of its own, which may be lost: then on the one that writes.
+#[tokio::test]
+async fn a_reader_that_is_lost_half_way_is_done_without() {
+    let pair = Pair::new().await;
+    let teams = team("t", "T", None, &["a1", "a2"]);
+    pair.litellm(&[served(), people("a", 4), teams].concat()).await;
+    pair.litellm(&change("a3", "models = '{gpt-4}'")).await;
+    let mut daemon = Daemon::start(&pair);
+    pair.settle().await;
+    daemon.terminate();
+    // What whoever reads looks at and whoever writes does not.
+    let lock = connect(&pair.target).await.unwrap();
+    lock.batch_execute("begin; lock table litellm_webui_sync.litellm_project").await.unwrap();
+    let policy = Some("[grants]\ngroup_min = 2\n".to_owned());
+    let daemon = Daemon::with(&pair, &DaemonOptions { policy, ..DaemonOptions::default() });
+    let waiting =
+        "select pid from pg_stat_activity where wait_event_type = 'Lock' and query like '%access_key%'";
+    eventually("it waits", || async { !pair.ask(waiting).await.is_empty() }).await;
+    let reader = pair.ask(waiting).await;
+    pair.webui(&format!("select pg_terminate_backend({reader})")).await;
+    eventually("the other waits", || async {
+        let waits = pair.ask(waiting).await;
+        !waits.is_empty() && waits != reader
+    })
+    .await;
+    lock.batch_execute("rollback").await.unwrap();
+    pair.settle().await;
+    assert!(
+        daemon.log().contains("projected everything") && !daemon.log().contains("trying again"),
+        "{}",
+        daemon.log()
+    );
+    assert_eq!(sees(&pair, "usr_a3").await, "gpt-4");
+    assert_eq!(differences(&pair, &[]).await, [""; 0]);
     assert_in_step(&pair).await;
 }

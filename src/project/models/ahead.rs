@@ -5,18 +5,22 @@
 //! who has none is given nothing when it is stored. Writes nothing.
 
 use std::collections::HashSet;
-use std::sync::Arc;
-use std::time::SystemTime;
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, SystemTime};
 
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::decide::{Decided, Judge};
-use crate::error::{Error, Result};
+use super::people::Look;
+use crate::error::{Error, Result, Side};
+use crate::project::Projection;
 use crate::target::Target;
 
 /// How many bytes may wait to be written, roughly: a company of any size has to fit in little memory.
 const WAITING: u32 = 4 << 20;
+/// How long a part is waited for: a server ends the session that waits after twice as long without a word.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// What a person takes, and each name in a set besides its letters: roughly.
 const PERSON: usize = 80;
 const NAME: usize = 24;
@@ -27,16 +31,39 @@ pub(super) struct Ahead {
     parts: mpsc::UnboundedReceiver<(Result<Option<Vec<Decided>>>, OwnedSemaphorePermit)>,
 }
 
+impl Projection {
+    /// Begins to work out everybody's models with `reader`, on `runtime`, while the next [`Self::apply`], for everything, writes what comes
+    /// before them. To be asked in that very transaction, once it holds the checkpoint; what it has changed itself is not seen.
+    ///
+    /// # Errors
+    /// Where the target cannot be asked which models there are.
+    pub async fn look_ahead(
+        &self,
+        target: &Target,
+        reader: Target,
+        runtime: &Handle,
+        now: SystemTime,
+    ) -> Result<()> {
+        let access = &self.access;
+        let known = access.known_models(target).await?;
+        if !known.unused {
+            let ahead = Ahead::begin(access.judge(&known.known_models), reader, runtime, now);
+            *access.ahead.lock().unwrap_or_else(PoisonError::into_inner) = Some(ahead);
+        }
+        Ok(())
+    }
+}
+
 impl Ahead {
     /// Ends by itself once nobody waits for it.
-    pub(super) fn begin(judge: Judge, reader: Target, runtime: &Handle, now: SystemTime) -> Self {
+    fn begin(judge: Judge, reader: Target, runtime: &Handle, now: SystemTime) -> Self {
         let (given, parts) = mpsc::unbounded_channel();
         let room = Arc::new(Semaphore::new(usize::try_from(WAITING).unwrap_or(usize::MAX)));
         runtime.spawn(async move {
             let mut last = String::new();
             loop {
                 let part = tokio::select! {
-                    part = judge.next_of_everybody(&reader, &mut last, now) => part,
+                    part = judge.next_of_all(&reader, Look::BeforeAccounts, &mut last, now) => part,
                     () = given.closed() => return,
                 };
                 let weight = part.as_ref().map_or(0, |part| part.as_deref().map_or(0, weight));
@@ -56,8 +83,13 @@ impl Ahead {
 
     /// The next ones; `None` after the last.
     pub(super) async fn next(&mut self) -> Result<Option<Vec<Decided>>> {
+        let next = tokio::time::timeout(PATIENCE, self.parts.recv()).await.map_err(|_| Error::Silent {
+            side: Side::Target,
+            action: "read everybody's models",
+            seconds: PATIENCE.as_secs(),
+        })?;
         // Without a last word it did not come to its end.
-        self.parts.recv().await.map_or(Err(Error::Superseded), |(part, _room)| part)
+        next.map_or(Err(Error::Superseded), |(part, _room)| part)
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::Rules;
-use super::people::{Look, People, next_of_all, next_of_everybody};
+use super::people::{Look, People, next_of_all};
 use crate::access::ModelSet;
 use crate::access::bits::Bits;
 use crate::access::lists::KnownModels;
@@ -68,29 +68,11 @@ impl Judge {
     pub(super) async fn next_of_all(
         &self,
         target: &Target,
+        look: Look,
         last: &mut String,
         now: SystemTime,
     ) -> Result<Option<Vec<Decided>>> {
-        self.next(target, next_of_all(target, last).await?, last, now).await
-    }
-
-    /// The same where their accounts are still to be written, in a transaction that `reader` does not see.
-    pub(super) async fn next_of_everybody(
-        &self,
-        reader: &Target,
-        last: &mut String,
-        now: SystemTime,
-    ) -> Result<Option<Vec<Decided>>> {
-        self.next(reader, next_of_everybody(reader, last).await?, last, now).await
-    }
-
-    async fn next(
-        &self,
-        target: &Target,
-        people: People,
-        last: &mut String,
-        now: SystemTime,
-    ) -> Result<Option<Vec<Decided>>> {
+        let people = next_of_all(target, look, last).await?;
         let Some(until) = people.ids.last() else { return Ok(None) };
         until.clone_into(last);
         Ok(Some(self.decide(target, &people, now).await?))

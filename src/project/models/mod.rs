@@ -12,14 +12,13 @@ mod people;
 mod store;
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use tokio::runtime::Handle;
 use tokio_postgres::types::{ToSql, Type};
 
 use ahead::Ahead;
 use decide::{Decided, Judge};
-use people::{People, is_everybody, next_touched, people};
+use people::{Look, People, is_everybody, next_touched, people};
 pub(super) use store::Stripped;
 use store::{Asked, Follows, store};
 
@@ -99,7 +98,7 @@ pub(super) struct Access {
     texts: Texts,
     /// The models LiteLLM serves, until one changes.
     known_models: Mutex<Option<Known>>,
-    /// What everybody is to have, where somebody is at it already.
+    /// What everybody is to have, where somebody is at it already: for the next that is applied.
     ahead: Mutex<Option<Ahead>>,
 }
 
@@ -166,23 +165,6 @@ impl Access {
         Self { rules, texts: Texts::new(layout), known_models: Mutex::default(), ahead: Mutex::default() }
     }
 
-    /// Begins to work out what everybody is to have, on a session of its own: for the next [`Self::apply`] that is about everybody.
-    /// The batch holds the checkpoint by now, and has changed nothing of the mirror.
-    pub(super) async fn look_ahead(
-        &self,
-        target: &Target,
-        reader: Target,
-        runtime: &Handle,
-        now: SystemTime,
-    ) -> Result<()> {
-        let known = self.known_models(target).await?;
-        if !known.unused {
-            let ahead = Ahead::begin(self.judge(&known.known_models), reader, runtime, now);
-            *self.ahead.lock().unwrap_or_else(PoisonError::into_inner) = Some(ahead);
-        }
-        Ok(())
-    }
-
     fn judge(&self, known_models: &Arc<KnownModels>) -> Judge {
         Judge::new(self.rules.clone(), Arc::clone(known_models))
     }
@@ -195,6 +177,8 @@ impl Access {
         stamp: Stamp,
         outcome: &mut Outcome,
     ) -> Result<()> {
+        // Of this very transaction, or of none.
+        let ahead = self.ahead.lock().unwrap_or_else(PoisonError::into_inner).take();
         let models_may_differ = match scope {
             Scope::These(touched) if !touched.has_rights() => return Ok(()),
             Scope::These(touched) => touched.all_rights || touched.shared,
@@ -213,7 +197,8 @@ impl Access {
         let mut people = if everybody || shared {
             target.plan_large().await?;
             self.model_rows(target, &known_models, stamp, outcome).await?;
-            return self.give_everybody(target, &self.judge(&known_models), everybody, stamp, outcome).await;
+            let judge = self.judge(&known_models);
+            return self.give_everybody(target, &judge, everybody, ahead, stamp, outcome).await;
         } else {
             people(target, scope).await?
         };
@@ -267,24 +252,27 @@ impl Access {
         Ok(())
     }
 
-    /// All that people share, and where it is about `everybody` what each of them may use: stored part by part, since a company of any
+    /// All that people share, and where it is about `everybody` what each of them may use, as far as somebody is at it already: stored part by part, since a company of any
     /// size has to fit in little memory, and written at once.
     async fn give_everybody(
         &self,
         target: &Target,
         judge: &Judge,
         everybody: bool,
+        ahead: Option<Ahead>,
         stamp: Stamp,
         outcome: &mut Outcome,
     ) -> Result<()> {
         // Released with the transaction.
         target.execute("set a savepoint", "savepoint access").await?;
-        match self.attempt_everybody(target, judge, everybody, stamp).await {
+        match self.attempt_everybody(target, judge, everybody, ahead, stamp).await {
             Ok(done) => outcome.count_access(done),
             Err(error) if error.is_about_a_row() => {
                 go_back(target).await?;
                 let mut last = String::new();
-                while let Some(decided) = judge.next_of_all(target, &mut last, stamp.now).await? {
+                while let Some(decided) =
+                    judge.next_of_all(target, Look::Closely, &mut last, stamp.now).await?
+                {
                     self.bisect(target, decided, stamp, outcome).await?;
                 }
             }
@@ -298,10 +286,10 @@ impl Access {
         target: &Target,
         judge: &Judge,
         everybody: bool,
+        mut ahead: Option<Ahead>,
         stamp: Stamp,
     ) -> Result<(Changes, Stripped)> {
         let (mut people, mut stripped) = (0, Stripped::default());
-        let mut ahead = self.ahead.lock().unwrap_or_else(PoisonError::into_inner).take();
         let mut last = everybody.then(String::new);
         while let Some(after) = &mut last {
             let part = match &mut ahead {
@@ -314,7 +302,7 @@ impl Access {
                         continue;
                     }
                 },
-                None => judge.next_of_all(target, after, stamp.now).await?,
+                None => judge.next_of_all(target, Look::Closely, after, stamp.now).await?,
             };
             let Some(decided) = part else { break };
             people += decided.len();

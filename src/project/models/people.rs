@@ -26,7 +26,7 @@ pub(super) enum Look {
     News,
     /// What they have in Open WebUI is looked at, also of those who are to have what they had.
     Closely,
-    /// The same, as if everybody had an account.
+    /// The same, as if everybody had an account: these are still to be written, in a transaction that whoever looks does not see.
     BeforeAccounts,
 }
 
@@ -53,28 +53,19 @@ pub(super) async fn people(target: &Target, scope: Scope<'_>) -> Result<People> 
     Ok(People { ids: next_touched(target, "").await?, look: Look::News })
 }
 
-/// The next people of all there are, after one of them.
-pub(super) async fn next_of_all(target: &Target, last: &str) -> Result<People> {
-    let text = "select coalesce(array_agg(user_id order by user_id), '{}')
-                  from (select user_id
-                          from ((select user_id from account where user_id > $1 order by 1 limit $2)
-                                union
-                                (select user_id from effective_access where user_id > $1 order by 1 limit $2)) known
-                         order by 1 limit $2) next";
-    Ok(People { ids: next(target, text, last).await?, look: Look::Closely })
-}
-
-/// The same where LiteLLM's people may still get an account.
-pub(super) async fn next_of_everybody(target: &Target, last: &str) -> Result<People> {
-    let text = "select coalesce(array_agg(user_id order by user_id), '{}')
-                  from (select user_id
-                          from ((select user_id from litellm_user where user_id > $1 order by 1 limit $2)
-                                union
-                                (select user_id from account where user_id > $1 order by 1 limit $2)
-                                union
-                                (select user_id from effective_access where user_id > $1 order by 1 limit $2)) known
-                         order by 1 limit $2) next";
-    Ok(People { ids: next(target, text, last).await?, look: Look::BeforeAccounts })
+/// The next people of all there are, after one of them: before accounts are written, LiteLLM's as well.
+pub(super) async fn next_of_all(target: &Target, look: Look, last: &str) -> Result<People> {
+    let tables: &[&str] = match look {
+        Look::BeforeAccounts => &["litellm_user", "account", "effective_access"],
+        Look::News | Look::Closely => &["account", "effective_access"],
+    };
+    let of_each = |table| format!("(select user_id from {table} where user_id > $1 order by 1 limit $2)");
+    let known = tables.iter().map(of_each).collect::<Vec<_>>().join(" union ");
+    let text = format!(
+        "select coalesce(array_agg(user_id order by user_id), '{{}}')
+           from (select user_id from ({known}) known order by 1 limit $2) next"
+    );
+    Ok(People { ids: next(target, &text, last).await?, look })
 }
 
 /// The next people of the temporary table `touched`, after one of them.
