@@ -190,7 +190,7 @@ impl Cell {
 #[derive(Default)]
 struct Held {
     _frozen: Option<Frozen>,
-    _taken: Vec<Client>,
+    _taken: JoinSet<()>,
 }
 
 /// Stopped processes. They go on when it is dropped, so that a test that fails can end its server.
@@ -218,8 +218,9 @@ impl Drop for Frozen {
     }
 }
 
-/// Takes every connection there is, from ours too.
-async fn take_all(cluster: &Cluster) -> Vec<Client> {
+/// Takes every connection there is, from ours too, and until it is dropped whichever becomes free: a server frees the place of a
+/// session some time after it shows that session no more.
+async fn take_all(cluster: &Cluster) -> JoinSet<()> {
     let url = cluster.url("postgres");
     let first = connect(&url).await.unwrap();
     let mut taken = Vec::new();
@@ -234,7 +235,16 @@ async fn take_all(cluster: &Cluster) -> Vec<Client> {
         }
     }
     taken.push(first);
-    taken
+    let mut keeping = JoinSet::new();
+    keeping.spawn(async move {
+        loop {
+            match connect(&url).await {
+                Ok(client) => taken.push(client),
+                Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
+            }
+        }
+    });
+    keeping
 }
 
 const FULL: &str = "
