@@ -34,6 +34,8 @@ files! {
     ACCESS_OF_EMAIL = "operate/access/of_email.sql";
     ACCESS_BUDGETS = "operate/access/budgets.sql";
     ACCESS_IS_UNUSED = "project/access_is_unused.sql";
+    ACCESS_GIVEN = "access/given.sql";
+    ACCESS_GIVEN_TOGETHER = "access/given_together.sql";
     ACCESS_OF_PEOPLE = "access/of_people.sql";
     ACCESS_OF_EVERYBODY = "access/of_everybody.sql";
     ACCESS_OF_ORGANIZATIONS = "access/of_organizations.sql";

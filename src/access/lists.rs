@@ -55,7 +55,9 @@ pub struct KnownModels {
     /// What a tag stands for, and what it stands for in a team besides.
     tags: HashMap<String, Bits>,
     team_tags: HashMap<(String, String), Bits>,
-    lists: Mutex<HashMap<ListKey, Meaning>>,
+    lists: Mutex<HashMap<Where, HashMap<Vec<String>, Meaning>>>,
+    /// What the patterns in them match: many lists have the same.
+    patterns: Mutex<HashMap<String, Pattern<Arc<Bits>>>>,
 }
 
 /// What a list comes to.
@@ -76,8 +78,14 @@ pub enum Place<'a> {
     Team(&'a str),
 }
 
-/// A list that was resolved: its elements, and the team where that makes a difference.
-type ListKey = (Option<String>, bool, Vec<String>);
+/// A [`Place`] as far as it makes a difference for lists that were resolved.
+#[derive(Debug, PartialEq, Eq, Hash)]
+enum Where {
+    Anywhere,
+    /// A team without a model of its own: to such a list they are all the same.
+    AnyTeam,
+    Team(String),
+}
 
 impl KnownModels {
     /// `others` are names known without a row, from `/v1/models` and from the policy, with the access groups they are tagged with.
@@ -121,6 +129,7 @@ impl KnownModels {
             tags: HashMap::new(),
             team_tags: HashMap::new(),
             lists: Mutex::default(),
+            patterns: Mutex::default(),
             names,
             places,
         };
@@ -214,30 +223,27 @@ impl KnownModels {
 
     /// What a list comes to.
     pub fn meaning(&self, list: &[String], place: Place<'_>) -> Meaning {
-        let team = match place {
-            Place::Team(team) if self.of_team.contains_key(team) => Some(team.to_owned()),
-            Place::Team(_) | Place::Anywhere => None,
+        let place_of_list = match place {
+            Place::Anywhere => Where::Anywhere,
+            Place::Team(team) if self.of_team.contains_key(team) => Where::Team(team.to_owned()),
+            Place::Team(_) => Where::AnyTeam,
         };
-        let key = (team, matches!(place, Place::Team(_)), list.to_vec());
-        if let Some(known) = self.lists().get(&key) {
+        let lists = || self.lists.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = lists().get(&place_of_list).and_then(|lists| lists.get(list)) {
             return known.clone();
         }
         let meaning = self.resolve(list, place);
-        let mut lists = self.lists();
-        if lists.len() >= KEPT_LISTS {
+        let mut lists = lists();
+        if lists.values().map(HashMap::len).sum::<usize>() >= KEPT_LISTS {
             lists.clear();
         }
-        lists.insert(key, meaning.clone());
+        lists.entry(place_of_list).or_default().insert(list.to_vec(), meaning.clone());
         meaning
-    }
-
-    fn lists(&self) -> std::sync::MutexGuard<'_, HashMap<ListKey, Meaning>> {
-        self.lists.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Tags, then patterns, then everything else, as LiteLLM looks at them.
     fn resolve(&self, list: &[String], place: Place<'_>) -> Meaning {
-        let (patterns, end) = patterns(list);
+        let (patterns, end) = patterns(list, |pattern| self.matched(pattern));
         if end == End::Open || end == End::Through && is_no_limit(list, place) {
             return Meaning { allowed: Arc::new(self.all()), is_spoiled: false };
         }
@@ -252,12 +258,8 @@ impl KnownModels {
                 bits.widen(tagged);
             }
         }
-        for pattern in &patterns {
-            for (at, name) in self.names.iter().enumerate() {
-                if pattern.is_match(name) {
-                    bits.insert(at);
-                }
-            }
+        for matched in &patterns {
+            bits.widen(matched);
         }
         if end == End::Through {
             for at in list.iter().filter_map(|item| self.place(item)) {
@@ -267,12 +269,39 @@ impl KnownModels {
         Meaning { allowed: Arc::new(bits), is_spoiled: end == End::Spoiled }
     }
 
+    /// The known models that a pattern matches.
+    fn matched(&self, pattern: &str) -> Pattern<Arc<Bits>> {
+        let kept = || self.patterns.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = kept().get(pattern) {
+            return known.clone();
+        }
+        let matched = match compile(pattern) {
+            Pattern::Fits(regex) => {
+                let mut matched = self.none();
+                for (at, name) in self.names.iter().enumerate() {
+                    if regex.is_match(name) {
+                        matched.insert(at);
+                    }
+                }
+                Pattern::Fits(Arc::new(matched))
+            }
+            Pattern::TooMuch => Pattern::TooMuch,
+            Pattern::Broken => Pattern::Broken,
+        };
+        let mut kept = kept();
+        if kept.len() >= KEPT_LISTS {
+            kept.clear();
+        }
+        kept.insert(pattern.to_owned(), matched.clone());
+        matched
+    }
+
     /// Whether a list allows one name, known or not: what an alias of a key points to.
     pub fn allows(&self, list: &[String], name: &str, place: Place<'_>) -> bool {
         if let Some(at) = self.place(name) {
             return self.allowed(list, place).contains(at);
         }
-        let (patterns, end) = patterns(list);
+        let (patterns, end) = patterns(list, compile);
         end == End::Open
             || patterns.iter().any(|pattern| pattern.is_match(name))
             || end == End::Through && (is_no_limit(list, place) || list.iter().any(|item| item == name))
@@ -320,8 +349,8 @@ enum End {
     Through,
 }
 
-/// The patterns of a list in their order, as far as LiteLLM comes with them.
-fn patterns(list: &[String]) -> (Vec<Regex>, End) {
+/// What `take` makes of the patterns of a list, in their order, as far as LiteLLM comes with them.
+fn patterns<T>(list: &[String], take: impl Fn(&str) -> Pattern<T>) -> (Vec<T>, End) {
     let (mut found, mut seen) = (Vec::new(), 0);
     for item in list {
         if item == NULL {
@@ -337,7 +366,7 @@ fn patterns(list: &[String]) -> (Vec<Regex>, End) {
         if seen > PATTERNS_OF_A_LIST {
             continue;
         }
-        match compile(item) {
+        match take(item) {
             Pattern::Fits(pattern) => found.push(pattern),
             Pattern::TooMuch => {}
             Pattern::Broken => return (found, End::Spoiled),
@@ -355,7 +384,7 @@ fn is_no_limit(list: &[String], place: Place<'_>) -> bool {
 
 /// LiteLLM's `re.match("^" + pattern.replace("*", ".*") + "$", name)`. Nothing but the star is escaped there, so nothing
 /// is here.
-fn compile(pattern: &str) -> Pattern {
+fn compile(pattern: &str) -> Pattern<Regex> {
     if pattern.chars().count() > PATTERN_MAX_CHARS {
         return Pattern::TooMuch;
     }
@@ -381,8 +410,9 @@ pub fn pattern(pattern: &str) -> Option<Regex> {
 }
 
 /// What became of a pattern.
-enum Pattern {
-    Fits(Regex),
+#[derive(Debug, Clone)]
+enum Pattern<T> {
+    Fits(T),
     /// More than we take: it matches nothing.
     TooMuch,
     /// No regular expression.

@@ -1,11 +1,12 @@
 //! Which models a person may use (docs/src/design.md, "Models").
 //!
 //! Owns the rule: what LiteLLM's lists mean ([`lists`]), how the levels narrow each other ([`person`]), and the
-//! reading of both from our mirror ([`read`]). The first two are pure. Writes nothing, and knows no table of Open
+//! reading of both from our mirror ([`read`], [`people`]). The first two are pure. Writes nothing, and knows no table of Open
 //! WebUI: `project::models` applies what is decided here, and the command `access` explains it (`operate::access`).
 
 pub mod bits;
 pub mod lists;
+pub mod people;
 pub mod person;
 pub mod read;
 
@@ -16,6 +17,7 @@ pub const RULES: &[&str] = &[
     include_str!("mod.rs"),
     include_str!("bits.rs"),
     include_str!("lists.rs"),
+    include_str!("people.rs"),
     include_str!("person.rs"),
     include_str!("read.rs"),
 ];

@@ -12,7 +12,9 @@
 //! A person may use what some path allows. A level that is not there does not narrow. A key that opens nothing, because it is for a
 //! team that is gone or must not chat, still is a key: its owner is not somebody without one, whom no key limits.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use super::bits::Bits;
 use super::lists::{KnownModels, Place};
@@ -21,8 +23,8 @@ use super::lists::{KnownModels, Place};
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Person {
     pub models: Vec<String>,
-    pub organizations: Vec<Organization>,
-    pub teams: Vec<Team>,
+    pub organizations: Vec<Arc<Organization>>,
+    pub teams: Vec<Member>,
     pub keys: Vec<Key>,
     /// Their own budget is used up.
     pub budget_closed: bool,
@@ -36,23 +38,28 @@ pub struct Organization {
     pub budget_closed: bool,
 }
 
-/// A team whose roster names the person, or that one of their keys is for.
+/// The person in a team whose roster names them, or that one of their keys is for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Member {
+    pub team: Arc<Team>,
+    /// The team's roster names the person. Otherwise all they get of it is through their keys.
+    pub in_roster: bool,
+    /// The person's own budget in the team: `allowed_models`.
+    pub models: Vec<String>,
+    /// That budget is used up.
+    pub budget_closed: bool,
+}
+
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Team {
     pub id: String,
-    /// Its roster names the person. Otherwise all they get of it is through their keys.
-    pub in_roster: bool,
     pub blocked: bool,
     pub models: Vec<String>,
     /// The models of its `access_group_ids`.
     pub group_models: Vec<String>,
-    pub organization: Option<Organization>,
-    /// The person's own budget in the team: `allowed_models`.
-    pub member_models: Vec<String>,
+    pub organization: Option<Arc<Organization>>,
     /// Its budget is used up.
     pub budget_closed: bool,
-    /// The person's own budget in it is used up.
-    pub member_closed: bool,
 }
 
 /// A key of the person that is no UI session.
@@ -60,9 +67,17 @@ pub struct Team {
 pub struct Key {
     /// Only to tell keys apart: the stored token, a hash.
     pub token: String,
-    pub team: Option<String>,
     /// Neither blocked nor expired.
     pub usable: bool,
+    /// Its budget is used up.
+    pub budget_closed: bool,
+    pub rights: Arc<KeyRights>,
+}
+
+/// What a key's row says of models: the same for many keys.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct KeyRights {
+    pub team: Option<String>,
     /// `allowed_routes` let it chat.
     pub fits: bool,
     /// Its list is NULL: not an empty one, but a row LiteLLM cannot read, and refuses.
@@ -73,8 +88,6 @@ pub struct Key {
     pub override_models: Vec<String>,
     pub aliases: HashMap<String, String>,
     pub project: Option<Project>,
-    /// Its budget is used up.
-    pub budget_closed: bool,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -95,12 +108,12 @@ pub enum KeyRule {
 
 /// One level of a path.
 #[derive(Debug, Clone)]
-pub struct Level {
+pub struct Level<'a> {
     pub what: What,
     /// Which organization, team, key or project.
-    pub id: String,
-    pub list: Vec<String>,
-    pub allowed: Bits,
+    pub id: &'a str,
+    pub list: Cow<'a, [String]>,
+    pub allowed: Arc<Bits>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -120,7 +133,7 @@ pub struct Path<'a> {
     /// Why nothing comes of it, whatever the lists say.
     pub closed: Option<&'static str>,
     /// Each must allow a model, and so must a key where `keys` says so.
-    pub levels: Vec<Level>,
+    pub levels: Vec<Level<'a>>,
     /// `None`: no key is asked for.
     pub keys: Option<Vec<KeyLevel<'a>>>,
     pub allowed: Bits,
@@ -155,12 +168,12 @@ pub fn decide(known_models: &KnownModels, person: &Person, rule: KeyRule) -> Bit
 /// Every path of the person, the personal one first.
 pub fn paths<'a>(known_models: &KnownModels, person: &'a Person, rule: KeyRule) -> Vec<Path<'a>> {
     let mut paths = vec![personal_path(known_models, person, rule)];
-    paths.extend(person.teams.iter().map(|team| team_path(known_models, person, team, rule)));
+    paths.extend(person.teams.iter().map(|member| team_path(known_models, person, member, rule)));
     paths
 }
 
 fn personal_path<'a>(known_models: &KnownModels, person: &'a Person, rule: KeyRule) -> Path<'a> {
-    let keys: Vec<&Key> = person.keys.iter().filter(|key| key.team.is_none()).collect();
+    let keys: Vec<&Key> = person.keys.iter().filter(|key| key.rights.team.is_none()).collect();
     let all_organizations_closed = !person.organizations.is_empty()
         && person.organizations.iter().all(|organization| organization.budget_closed);
     let closed = if person.budget_closed {
@@ -169,7 +182,7 @@ fn personal_path<'a>(known_models: &KnownModels, person: &'a Person, rule: KeyRu
         Some("the budget of every organization is used up")
     } else if person.models.iter().any(|model| model == NO_DEFAULT) {
         Some("the user's models say no-default-models")
-    } else if person.teams.iter().any(|team| team.in_roster)
+    } else if person.teams.iter().any(|member| member.in_roster)
         && !keys.iter().any(|key| why_unusable(key).is_none())
     {
         Some("in a team, and no usable key outside of one")
@@ -179,13 +192,13 @@ fn personal_path<'a>(known_models: &KnownModels, person: &'a Person, rule: KeyRu
         None
     };
     let anywhere = Place::Anywhere;
-    let mut levels = vec![level(What::Served, "", &[], known_models.served(anywhere))];
+    let mut levels = vec![level(What::Served, "", &[], Arc::new(known_models.served(anywhere)))];
     for organization in person.organizations.iter().filter(|organization| !organization.budget_closed) {
         let allowed = known_models.allowed(&organization.models, anywhere);
-        levels.push(level(What::Organization, &organization.id, &organization.models, (*allowed).clone()));
+        levels.push(level(What::Organization, &organization.id, &organization.models, allowed));
     }
     let allowed = known_models.allowed(&person.models, anywhere);
-    levels.push(level(What::User, "", &person.models, (*allowed).clone()));
+    levels.push(level(What::User, "", &person.models, allowed));
     let mut allowed = known_models.all();
     // One of the organizations is enough.
     let mut organizations = known_models.none();
@@ -202,7 +215,13 @@ fn personal_path<'a>(known_models: &KnownModels, person: &'a Person, rule: KeyRu
     finish(known_models, Path { team: None, closed, levels, keys: None, allowed }, &keys, rule)
 }
 
-fn team_path<'a>(known_models: &KnownModels, person: &'a Person, team: &'a Team, rule: KeyRule) -> Path<'a> {
+fn team_path<'a>(
+    known_models: &KnownModels,
+    person: &'a Person,
+    member: &'a Member,
+    rule: KeyRule,
+) -> Path<'a> {
+    let team = &*member.team;
     let (place, anywhere) = (Place::Team(&team.id), Place::Anywhere);
     let closed = if team.blocked {
         Some("the team is blocked")
@@ -212,40 +231,41 @@ fn team_path<'a>(known_models: &KnownModels, person: &'a Person, team: &'a Team,
         Some("the team's budget is used up")
     } else if team.organization.as_ref().is_some_and(|organization| organization.budget_closed) {
         Some("the budget of the team's organization is used up")
-    } else if team.member_closed {
+    } else if member.budget_closed {
         Some("the budget of this member of the team is used up")
     } else {
         None
     };
-    let mut levels = vec![level(What::Served, "", &[], known_models.served(place))];
+    let mut levels = vec![level(What::Served, "", &[], Arc::new(known_models.served(place)))];
     if let Some(organization) = &team.organization {
         let allowed = known_models.allowed(&organization.models, anywhere);
-        levels.push(level(What::Organization, &organization.id, &organization.models, (*allowed).clone()));
+        levels.push(level(What::Organization, &organization.id, &organization.models, allowed));
     }
     let list = team_list(team);
     let allowed = known_models.allowed(&list, place);
-    levels.push(level(What::Team, &team.id, &list, (*allowed).clone()));
-    if !team.member_models.is_empty() {
-        let allowed = known_models.allowed(&team.member_models, anywhere);
-        levels.push(level(What::Member, &team.id, &team.member_models, (*allowed).clone()));
+    levels.push(Level { what: What::Team, id: &team.id, list, allowed });
+    if !member.models.is_empty() {
+        let allowed = known_models.allowed(&member.models, anywhere);
+        levels.push(level(What::Member, &team.id, &member.models, allowed));
     }
     // Says that there is nothing outside of teams, and nothing about teams.
     if !person.models.iter().any(|model| model == NO_DEFAULT) {
         let allowed = known_models.allowed(&person.models, anywhere);
-        levels.push(level(What::User, "", &person.models, (*allowed).clone()));
+        levels.push(level(What::User, "", &person.models, allowed));
     }
     let mut allowed = known_models.all();
     for level in levels.iter().filter(|level| level.what != What::Team) {
         allowed.narrow(&level.allowed);
     }
-    let keys: Vec<&Key> = person.keys.iter().filter(|key| key.team.as_ref() == Some(&team.id)).collect();
+    let keys: Vec<&Key> =
+        person.keys.iter().filter(|key| key.rights.team.as_ref() == Some(&team.id)).collect();
     finish(known_models, Path { team: Some(team), closed, levels, keys: None, allowed }, &keys, rule)
 }
 
 /// A team without a list is not limited, so its access groups add nothing to it.
-fn team_list(team: &Team) -> Vec<String> {
-    if team.models.is_empty() {
-        return Vec::new();
+fn team_list(team: &Team) -> Cow<'_, [String]> {
+    if team.models.is_empty() || team.group_models.is_empty() {
+        return Cow::Borrowed(&team.models);
     }
     team.models.iter().chain(&team.group_models).cloned().collect()
 }
@@ -254,7 +274,7 @@ fn team_list(team: &Team) -> Vec<String> {
 /// beyond it.
 fn finish<'a>(known_models: &KnownModels, mut path: Path<'a>, keys: &[&'a Key], rule: KeyRule) -> Path<'a> {
     let by_team =
-        path.levels.iter().find(|level| level.what == What::Team).map(|level| level.allowed.clone());
+        path.levels.iter().find(|level| level.what == What::Team).map(|level| Arc::clone(&level.allowed));
     if keys.is_empty() && rule == KeyRule::Narrow {
         if let Some(by_team) = by_team {
             path.allowed.narrow(&by_team);
@@ -263,7 +283,7 @@ fn finish<'a>(known_models: &KnownModels, mut path: Path<'a>, keys: &[&'a Key], 
         let mut through = known_models.none();
         let mut levels = Vec::with_capacity(keys.len());
         for key in keys {
-            let level = key_level(known_models, path.team, key, by_team.as_ref(), &path.levels);
+            let level = key_level(known_models, path.team, key, by_team.as_deref(), &path.levels);
             through.widen(&level.allowed);
             levels.push(level);
         }
@@ -281,11 +301,11 @@ fn why_unusable(key: &Key) -> Option<&'static str> {
         Some("blocked or expired")
     } else if key.budget_closed {
         Some("its budget is used up")
-    } else if !key.fits {
+    } else if !key.rights.fits {
         Some("its allowed_routes do not let it chat")
-    } else if key.unreadable {
+    } else if key.rights.unreadable {
         Some("its list is NULL, and LiteLLM refuses such a key")
-    } else if key.project.as_ref().is_some_and(|project| project.blocked) {
+    } else if key.rights.project.as_ref().is_some_and(|project| project.blocked) {
         Some("its project is blocked")
     } else {
         None
@@ -297,15 +317,16 @@ fn key_level<'a>(
     team: Option<&Team>,
     key: &'a Key,
     by_team: Option<&Bits>,
-    levels: &[Level],
+    levels: &[Level<'_>],
 ) -> KeyLevel<'a> {
     let place = team.map_or(Place::Anywhere, |team| Place::Team(&team.id));
-    let own = own_lists(known_models, team, key, place, levels);
+    let rights = &*key.rights;
+    let own = own_lists(known_models, team, rights, place, levels);
     let mut by_team = by_team.cloned().unwrap_or_else(|| known_models.all());
-    if goes_beyond(known_models, team, key, place) {
-        by_team.widen(&known_models.allowed(&key.override_models, place));
+    if goes_beyond(known_models, team, rights, place) {
+        by_team.widen(&known_models.allowed(&rights.override_models, place));
     }
-    let project = key.project.as_ref().filter(|project| !project.models.is_empty());
+    let project = rights.project.as_ref().filter(|project| !project.models.is_empty());
     let project = project.map(|project| (*known_models.allowed(&project.models, Place::Anywhere)).clone());
     let closed = why_unusable(key);
     let mut allowed = if closed.is_some() { known_models.none() } else { own.clone() };
@@ -317,7 +338,7 @@ fn key_level<'a>(
 }
 
 /// Whether a key may go beyond its team: not where LiteLLM fails at the team's list, and asks nothing else.
-fn goes_beyond(known_models: &KnownModels, team: Option<&Team>, key: &Key, place: Place<'_>) -> bool {
+fn goes_beyond(known_models: &KnownModels, team: Option<&Team>, key: &KeyRights, place: Place<'_>) -> bool {
     !key.override_models.is_empty()
         && !team.is_some_and(|team| known_models.meaning(&team.models, place).is_spoiled)
 }
@@ -328,9 +349,9 @@ fn goes_beyond(known_models: &KnownModels, team: Option<&Team>, key: &Key, place
 fn own_lists(
     known_models: &KnownModels,
     team: Option<&Team>,
-    key: &Key,
+    key: &KeyRights,
     place: Place<'_>,
-    levels: &[Level],
+    levels: &[Level<'_>],
 ) -> Bits {
     let inherits = key.models.iter().any(|model| model == "all-team-models");
     // Where LiteLLM fails at the first list, it does not ask the second.
@@ -368,8 +389,8 @@ fn own_lists(
 fn path_allows(
     known_models: &KnownModels,
     team: Option<&Team>,
-    key: &Key,
-    levels: &[Level],
+    key: &KeyRights,
+    levels: &[Level<'_>],
     target: &str,
 ) -> bool {
     let place = team.map_or(Place::Anywhere, |team| Place::Team(&team.id));
@@ -390,8 +411,8 @@ fn path_allows(
         })
 }
 
-fn level(what: What, id: &str, list: &[String], allowed: Bits) -> Level {
-    Level { what, id: id.to_owned(), list: list.to_vec(), allowed }
+fn level<'a>(what: What, id: &'a str, list: &'a [String], allowed: Arc<Bits>) -> Level<'a> {
+    Level { what, id, list: Cow::Borrowed(list), allowed }
 }
 
 /// Whether `allowed_routes` let a key chat. `key_type` is what they were made from, and LiteLLM does not ask it again.

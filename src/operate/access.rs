@@ -10,8 +10,9 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 use tokio_postgres::types::Type;
 
+use crate::access::people::{self, Accounts, Lookup};
 use crate::access::person::{KeyLevel, KeyRule, Path, What, paths};
-use crate::access::read::{self, Answers};
+use crate::access::read;
 use crate::config::Config;
 use crate::config::policy::KeyPolicy;
 use crate::decode::reduce;
@@ -117,11 +118,10 @@ pub async fn report(config: &Config, email: &str, model: Option<&str>) -> Result
     let webui_role: Option<String> = account.as_ref().and_then(|row| row.get("role"));
     let is_active = account.as_ref().is_some_and(|row| row.get::<_, Option<bool>>("active") == Some(true));
     let known_models = read::known_models(&target).await?;
-    let known = Answers::about(&target, std::slice::from_ref(&user_id), SystemTime::now())
-        .await?
-        .read()?
-        .remove(&user_id);
-    let known = known.filter(|known| known.webui_id.is_some());
+    let ids = std::slice::from_ref(&user_id);
+    let known =
+        people::about(&target, ids, Accounts::Written, Lookup::OneByOne, SystemTime::now()).await?.pop();
+    let known = known.map(|(_, known)| known).filter(|known| known.webui_id.is_some());
     let rule = match config.policy.access.keys {
         KeyPolicy::Narrow => KeyRule::Narrow,
         KeyPolicy::Required => KeyRule::Required,
@@ -253,7 +253,7 @@ fn path_report(path: &Path<'_>, at: Option<usize>) -> PathReport {
                 What::User => "user".to_owned(),
             },
             allows: has(&level.allowed),
-            list: level.list.clone(),
+            list: level.list.to_vec(),
             because: (level.what == What::Organization && path.team.is_none())
                 .then_some("one of the user's organizations is enough"),
         })
@@ -285,7 +285,7 @@ fn key_report(level: &KeyLevel<'_>, at: Option<usize>) -> LevelReport {
         None if level.project.as_ref().is_some_and(|project| !has(project)) => Some("the key's project"),
         None => None,
     };
-    let list = level.key.models.iter().chain(&level.key.group_models).cloned().collect();
+    let list = level.key.rights.models.iter().chain(&level.key.rights.group_models).cloned().collect();
     LevelReport {
         level: format!("key {}", key_label(&level.key.token)),
         allows: has(&level.allowed),

@@ -313,7 +313,8 @@ impl Applier {
         // A team's models are one row, and the tables are what they were.
         let many = u64::try_from(MANY).unwrap_or(u64::MAX);
         let is_much = end.changes > many || !noted.only_models && noted.keys.unsigned_abs() > many;
-        if is_much {
+        self.daemon.statistics.wait().await;
+        if is_much || self.daemon.statistics.are_due() {
             target.analyze_ours(&self.daemon.config.schema).await?;
         }
         watch.took(metrics::Stage::Mirror);

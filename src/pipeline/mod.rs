@@ -25,6 +25,7 @@ mod returning;
 mod short;
 mod show;
 mod since;
+mod statistics;
 mod supervise;
 mod tend;
 
@@ -36,6 +37,8 @@ use tokio::runtime::Handle;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+
+pub use statistics::Statistics;
 
 use crate::budgets::Budgets;
 use crate::config::Config;
@@ -64,6 +67,8 @@ pub struct Daemon {
     pub instance: uuid::Uuid,
     /// Where whatever runs that the stream must not wait for.
     pub aside: Handle,
+    /// Whether the planner knows what was written.
+    pub statistics: Statistics,
     /// Drop rows that say nothing new before they cost a round trip. On unless a test says otherwise.
     pub remember_rows: bool,
 }

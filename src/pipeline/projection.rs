@@ -56,7 +56,7 @@ impl Applier {
             tracing::info!(first, "projecting everything");
             progress.copies.phase(CopyPhase::Projecting);
             let outcome = self.apply_everything(&with, !first).await?;
-            self.renew_statistics().await?;
+            self.daemon.statistics.ask();
             tracing::info!(
                 created = outcome.accounts_created,
                 linked = outcome.accounts_linked,
@@ -117,6 +117,7 @@ impl Applier {
         let (daemon, epoch, end_lsn) = (Arc::clone(&self.daemon), self.epoch, self.end_lsn);
         let open = async move {
             let reader = Target::open(&daemon.config).await?;
+            reader.plan_reading().await?;
             let is_ours = checkpoint::is_at(&reader, epoch, end_lsn).await?;
             Ok::<_, Error>(is_ours.then_some(reader))
         };

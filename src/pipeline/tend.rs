@@ -25,12 +25,12 @@ pub(super) struct Tend {
     daemon: Arc<Daemon>,
     orders: mpsc::Sender<Order>,
     returning: Returning,
-    statistics: Option<Statistics>,
+    statistics: Option<Known>,
 }
 
 /// What the planner knows. Plans are made for look-ups by index, and which index that is follows from how large it believes a
 /// table to be: of a table it takes for empty, it reads any index as a whole, for each of the rows it looks up.
-struct Statistics {
+struct Known {
     /// Of the checkpoint, when they were renewed.
     changes: i64,
     /// Rows of our tables, as it believes.
@@ -44,7 +44,8 @@ impl Tend {
         Self { daemon, orders, returning, statistics: None }
     }
 
-    /// After the tables grew by a fifth: nothing else does it in time where people come in by the thousand.
+    /// After everything was written, and after the tables grew by a fifth: nothing else does it in time where people come in by the
+    /// thousand.
     async fn renew_statistics(&mut self, target: &Target, glance: &Glance) -> Result<()> {
         let Some(place) = &glance.checkpoint else { return Ok(()) };
         let Config { schema, webui_schema, .. } = &self.daemon.config;
@@ -53,16 +54,20 @@ impl Tend {
             None => {
                 let rows = target.believed_rows(schema).await?;
                 let changes = place.changes_applied;
-                self.statistics.insert(Statistics { changes, rows, calm: Instant::now() })
+                self.statistics.insert(Known { changes, rows, calm: Instant::now() })
             }
         };
         let changed = place.changes_applied.saturating_sub(known.changes);
         let is_much = changed >= (known.rows / 5).max(i64::try_from(GROWTH).unwrap_or(i64::MAX));
-        if !is_much || known.calm > Instant::now() {
+        let are_due = self.daemon.statistics.are_due();
+        if !are_due && (!is_much || known.calm > Instant::now()) {
             return Ok(());
         }
         let begun = Instant::now();
+        let renewing = self.daemon.statistics.renew().await;
         target.analyze_all(schema, webui_schema).await?;
+        self.daemon.statistics.are_new();
+        drop(renewing);
         known.rows = target.believed_rows(schema).await?;
         known.changes = place.changes_applied;
         known.calm = Instant::now() + begun.elapsed() * SHARE;

@@ -19,10 +19,12 @@ pub mod schema;
 pub mod setup;
 
 use std::borrow::Cow;
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures_util::TryStreamExt;
 use rustc_hash::FxHashMap;
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Row, Statement};
@@ -236,6 +238,28 @@ impl Target {
         within(Side::Target, action, patience, self.connection.client.query(statement, parameters)).await
     }
 
+    /// The same row by row, of many: `work` takes each as it comes, and few are held.
+    pub async fn each(
+        &self,
+        action: &'static str,
+        patience: Duration,
+        statement: &Statement,
+        parameters: &[&(dyn ToSql + Sync)],
+        mut work: impl FnMut(&Row) -> Result<()>,
+    ) -> Result<()> {
+        let rows = async {
+            let client = &self.connection.client;
+            let mut rows = pin!(client.query_raw(statement, parameters.iter().copied()).await?);
+            while let Some(row) = rows.try_next().await? {
+                if let Err(error) = work(&row) {
+                    return Ok(Err(error));
+                }
+            }
+            Ok(Ok(()))
+        };
+        within(Side::Target, action, patience, rows).await?
+    }
+
     /// The server's process for this session, as pg_stat_activity names it.
     pub async fn backend_pid(&self) -> Result<i32> {
         let work = self.connection.client.query_one("select pg_backend_pid()", &[]);
@@ -333,6 +357,16 @@ impl Target {
             "set local plan_cache_mode = auto; set local enable_nestloop = on; set local enable_seqscan = on;
              set local enable_hashjoin = on; set local enable_mergejoin = on; set local enable_material = on;
              set local work_mem = '256MB'",
+        )
+        .await
+    }
+
+    /// The same for a session that only reads, in no transaction, and as long as it lasts.
+    pub async fn plan_reading(&self) -> Result<()> {
+        self.execute_quick(
+            "plan for many rows",
+            "set plan_cache_mode = force_custom_plan; set enable_seqscan = on; set enable_hashjoin = on;
+             set enable_mergejoin = on; set enable_material = on; set work_mem = '64MB'",
         )
         .await
     }

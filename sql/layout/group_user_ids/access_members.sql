@@ -9,6 +9,8 @@ with whole as materialized (
 ), :access_member_difference, :changes, disowned as (
     delete from access_member m using gone g where m.group_id = g.group_id and m.user_id = g.user_id
 ), owned_now as (
-    insert into access_member (group_id, user_id) select group_id, user_id from wanted on conflict do nothing
+    insert into access_member (group_id, user_id)
+    select group_id, user_id from wanted except select group_id, user_id from owned
+    on conflict do nothing
 )
 select (select count(*) from missing) as added, (select count(*) from gone) as removed

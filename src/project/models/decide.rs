@@ -8,22 +8,27 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::Rules;
-use super::people::{Look, People, next_of_all};
+use super::people::{Look, PART, People, next_of_all};
 use crate::access::ModelSet;
 use crate::access::bits::Bits;
 use crate::access::lists::KnownModels;
+use crate::access::people::{Accounts, Known, Lookup, about};
 use crate::access::person::decide;
-use crate::access::read::Answers;
 use crate::error::Result;
-use crate::target::Target;
+use crate::project::only;
+use crate::target::{QUICK, Target};
 
 /// A person and what they are to have.
 pub(super) type Decided = (String, Option<Arc<ModelSet>>);
 /// The sets met so far, each made once.
 type Sets = HashMap<Bits, Option<Arc<ModelSet>>>;
 
-/// How many people are read at a time.
+/// How many people are looked up one by one at a time.
 const CHUNK: usize = 2_000;
+/// How often, in people, others get their turn while these are decided.
+const TURN: usize = 250;
+/// Looking one person up takes about as long as reading this many of all.
+const AS_MANY: usize = 16;
 
 /// All that a decision follows from, besides the person.
 #[derive(Debug)]
@@ -45,20 +50,24 @@ impl Judge {
         now: SystemTime,
     ) -> Result<Vec<Decided>> {
         let (mut sets, mut decided) = (Sets::new(), Vec::new());
-        let mut answers = Answers::default();
+        let mut known = Vec::new();
+        let lookup = lookup(target, people.ids.len()).await?;
+        let accounts = match people.look {
+            Look::News | Look::Closely => Accounts::Written,
+            Look::BeforeAccounts => Accounts::ToBeWritten,
+        };
+        let chunk = if lookup == Lookup::Together { PART } else { CHUNK };
         // The server looks up the next of them while those before are decided: one turn more than there are parts.
-        for chunk in people.ids.chunks(CHUNK).map(Some).chain([None]) {
+        for chunk in people.ids.chunks(chunk).map(Some).chain([None]) {
             let next = async {
-                match (chunk, people.look) {
-                    (Some(chunk), Look::BeforeAccounts) => Answers::of_everybody(target, chunk, now).await,
-                    (Some(chunk), Look::News | Look::Closely) => Answers::about(target, chunk, now).await,
-                    (None, _) => Ok(Answers::default()),
+                match chunk {
+                    Some(chunk) => about(target, chunk, accounts, lookup, now).await,
+                    None => Ok(Vec::new()),
                 }
             };
-            let judged = async { self.judge(&answers, people.look, &mut sets, &mut decided) };
-            let (next, judged) = tokio::join!(next, judged);
-            judged?;
-            answers = next?;
+            let judged = self.judge(std::mem::take(&mut known), people.look, &mut sets, &mut decided);
+            let (next, ()) = tokio::join!(next, judged);
+            known = next?;
         }
         decided.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
         Ok(decided)
@@ -78,14 +87,18 @@ impl Judge {
         Ok(Some(self.decide(target, &people, now).await?))
     }
 
-    fn judge(
+    async fn judge(
         &self,
-        answers: &Answers,
+        known: Vec<(String, Known)>,
         look: Look,
         sets: &mut Sets,
         decided: &mut Vec<Decided>,
-    ) -> Result<()> {
-        for (id, known) in answers.read()? {
+    ) {
+        for (nth, (id, known)) in known.into_iter().enumerate() {
+            // What is asked meanwhile has to be sent, and what comes to be taken.
+            if nth % TURN == 0 {
+                tokio::task::yield_now().await;
+            }
             let set = match &known.webui_id {
                 Some(_) => {
                     let may = decide(&self.known_models, &known.person, self.rules.keys);
@@ -99,7 +112,6 @@ impl Judge {
                 decided.push((id, set));
             }
         }
-        Ok(())
     }
 
     fn set(&self, may: &Bits) -> Option<ModelSet> {
@@ -108,4 +120,18 @@ impl Judge {
             self.known_models.named(may).into_iter().map(|name| format!("{prefix}{name}")).collect(),
         )
     }
+}
+
+/// How to look up this many people.
+async fn lookup(target: &Target, people: usize) -> Result<Lookup> {
+    if people <= CHUNK {
+        return Ok(Lookup::OneByOne);
+    }
+    // What the planner believes as well; -1 where it has never been counted.
+    let text = "select reltuples::bigint from pg_class where oid = to_regclass('litellm_user')";
+    let statement = target.prepare(text, &[]).await?;
+    let all: i64 = only(target.query("ask how many people there are", QUICK, &statement, &[]).await?)?.get(0);
+    let as_much = i64::try_from(people.saturating_mul(AS_MANY)).unwrap_or(i64::MAX);
+    let is_a_good_part = all > 0 && all < as_much;
+    Ok(if is_a_good_part { Lookup::Together } else { Lookup::OneByOne })
 }

@@ -132,10 +132,11 @@ struct PeopleTexts {
 }
 
 impl PeopleTexts {
-    fn new(layout: &Layout, members: &str, grants: &str) -> Self {
+    fn new(layout: &Layout, members: &str, grants: &str, one_by_one: &str) -> Self {
         let (kept, access) = (layout.group_members, layout.model_access);
         let difference = fill(sql::ACCESS_MEMBER_DIFFERENCE, ":people", members);
         let text = fill(kept.access_members, ":access_member_difference", &difference);
+        let text = fill(&text, ":one_by_one", one_by_one);
         let difference = fill(sql::GRANT_DIFFERENCE, ":people", grants);
         Self {
             members: fill(&text, ":changes", kept.changes),
@@ -154,8 +155,8 @@ impl Texts {
             models: extra(sql::MODEL_ROWS, access.model_columns, access.model_values),
             take: access.take,
             groups: extra(sql::ACCESS_GROUPS, members.group_columns, members.group_values),
-            of_some: PeopleTexts::new(layout, GIVEN, GIVEN),
-            of_all: PeopleTexts::new(layout, MEMBERS, GRANTED),
+            of_some: PeopleTexts::new(layout, GIVEN, GIVEN, "offset 0"),
+            of_all: PeopleTexts::new(layout, MEMBERS, GRANTED, ""),
         }
     }
 }

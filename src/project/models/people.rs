@@ -10,7 +10,7 @@ use crate::project::{Scope, only};
 use crate::target::{SLOW, Target};
 
 /// How many people are listed, and written, at a time.
-const PART: usize = 10_000;
+pub(super) const PART: usize = 10_000;
 
 /// Who to look at.
 #[derive(Debug)]
