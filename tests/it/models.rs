@@ -4,12 +4,13 @@ use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex};
 
+use testbed::lists::with_lists;
 use testbed::{Schema, connect};
 
 use crate::access::served;
 use crate::support::compare::assert_in_step;
 use crate::support::daemon::{DaemonOptions, run};
-use crate::support::models::{differences, visible};
+use crate::support::models::{differences, differences_of, visible};
 use crate::support::{Daemon, Pair, PairOptions, change, eventually, gone, people, person, team};
 
 async fn sees(pair: &Pair, account: &str) -> String {
@@ -375,4 +376,50 @@ async fn a_reader_that_is_lost_half_way_is_done_without() {
     assert_eq!(sees(&pair, "usr_a3").await, "gpt-4");
     assert_eq!(differences(&pair, &[]).await, [""; 0]);
     assert_in_step(&pair).await;
+}
+
+/// So many that they are looked up together and not one by one, some of them with more keys than say different things.
+#[tokio::test]
+async fn many_people_get_what_each_of_them_alone_would() {
+    let pair = Pair::new().await;
+    pair.litellm(&with_lists(2_300, 2_200)).await;
+    pair.litellm(
+        "update \"LiteLLM_TeamTable\" set members_with_roles = members_with_roles || (
+             select jsonb_agg(jsonb_build_object('user_id', null, 'user_email', 'U' || i || '@x.test', 'role', 'user'))
+               from generate_series(1, 60) i)
+          where team_id = 't2';
+         update \"LiteLLM_BudgetTable\" set allowed_models = '{model-01,model-1*,tag-3}' where budget_id = 'b7';
+         insert into \"LiteLLM_TeamMembership\" (user_id, team_id, budget_id)
+         select 'u' || i, 't' || 1 + i % 2, 'b7' from generate_series(1, 200) i;
+         insert into \"LiteLLM_OrganizationMembership\" (user_id, organization_id, user_role, updated_at)
+         select 'u' || i, 'o' || 1 + i % 7, 'internal_user', now() from generate_series(1, 300) i;
+         insert into \"LiteLLM_VerificationToken\" (token, user_id, team_id, models, blocked, expires)
+         select encode(sha256(('h' || i)::bytea), 'hex'), 'u' || 7 + i % 3, case i % 2 when 0 then 't1' end,
+                case i % 5 when 0 then '{model-05}' else '{tag-1,model-2*}' end::text[], i % 4 > 0,
+                case i % 6 when 0 then timestamp '2020-01-01' end
+           from generate_series(1, 900) i",
+    )
+    .await;
+    let _daemon = Daemon::start(&pair);
+    pair.settle().await;
+    // Everybody with something of their own, and some of the others.
+    let some = |id: &str| id[1..].parse().is_ok_and(|i: u32| i <= 12 || i % 41 == 0);
+    assert_eq!(differences_of(&pair, &[], some).await, Vec::<String>::new());
+    let scans = "select seq_scan from pg_stat_user_tables where relname = 'litellm_key'";
+    let before: i64 = pair.ask(scans).await.parse().unwrap();
+    for change in [
+        "update \"LiteLLM_TeamTable\" set models = '{model-01,model-02}' where team_id = 't1'",
+        "update \"LiteLLM_TeamTable\" set members_with_roles = (
+             select jsonb_agg(e) from jsonb_array_elements(members_with_roles) with ordinality x (e, n) where n > 2100)
+          where team_id = 't1'",
+        "update \"LiteLLM_ProxyModelTable\" set blocked = true where model_name in ('model-05', 'model-11')",
+    ] {
+        pair.litellm(change).await;
+        pair.settle().await;
+        assert_eq!(differences_of(&pair, &[], some).await, Vec::<String>::new(), "{change}");
+    }
+    eventually("they are looked up together", || async {
+        pair.ask(scans).await.parse::<i64>().unwrap() > before
+    })
+    .await;
 }
