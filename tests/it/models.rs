@@ -394,7 +394,7 @@ async fn many_people_get_what_each_of_them_alone_would() {
          insert into \"LiteLLM_OrganizationMembership\" (user_id, organization_id, user_role, updated_at)
          select 'u' || i, 'o' || 1 + i % 7, 'internal_user', now() from generate_series(1, 300) i;
          insert into \"LiteLLM_VerificationToken\" (token, user_id, team_id, models, blocked, expires)
-         select encode(sha256(('h' || i)::bytea), 'hex'), 'u' || 7 + i % 3, case i % 2 when 0 then 't1' end,
+         select encode(sha256(('h' || i)::bytea), 'hex'), 'u' || 2 + i % 3, case i % 2 when 0 then 't1' end,
                 case i % 5 when 0 then '{model-05}' else '{tag-1,model-2*}' end::text[], i % 4 > 0,
                 case i % 6 when 0 then timestamp '2020-01-01' end
            from generate_series(1, 900) i",
