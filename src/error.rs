@@ -407,6 +407,11 @@ impl Error {
             |code: &str| ["22", "23", "44", "P0", "54"].iter().any(|class| code.starts_with(class));
         self.sqlstate().is_some_and(of_a_row)
     }
+
+    /// Whether it only says that something before it, in the same transaction, failed.
+    pub fn is_of_one_before(&self) -> bool {
+        self.sqlstate() == Some("25P02")
+    }
 }
 
 /// `map_err` for a call on one side: names the side where the call is made.

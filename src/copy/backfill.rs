@@ -292,7 +292,7 @@ pub async fn fill_staging(
 
 /// Makes one mirror table equal to its staging table, in the open transaction.
 pub async fn merge_table(target: &Target, table: &Table) -> Result<Drift> {
-    let analyze = format!("analyze stage_{}", table.mirror);
+    let analyze = statements::analyze_stage(table);
     target.execute("analyze the staging tables", &analyze).await?;
     let text = statements::merge(table);
     let work = target.raw().query_one(&text, &[]);

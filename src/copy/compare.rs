@@ -73,7 +73,7 @@ pub async fn compare(target: &Target, scope: &[TableId]) -> Result<Found> {
     target.plan_large().await?;
     for id in scope.iter().copied() {
         let table = id.table();
-        target.execute("analyze what was read", &format!("analyze stage_{}", table.mirror)).await?;
+        target.execute("analyze what was read", &statements::analyze_stage(table)).await?;
         let text = statements::differing(table);
         let work = target.raw().query_one(&text, &[]);
         let row = within(Side::Target, "compare a table", SLOW, work).await?;

@@ -21,15 +21,25 @@ use crate::sql::{self, TouchedFrom};
 use crate::stage::{Entry, Part, Segment};
 use crate::target::{QUICK, SLOW, Target};
 
+/// What one statement is to do to one table.
+#[derive(Debug)]
+enum Step<'a> {
+    Truncate,
+    Move(&'a [(RowKey, RowKey)]),
+    Delete(Vec<&'a RowKey>),
+    Upsert(Vec<(&'a RowKey, &'a Vec<Value>)>),
+    /// Rows that the mirror should not have.
+    Insert(Vec<(&'a RowKey, &'a Vec<Value>)>),
+}
+
 /// One statement with its parameters.
 #[derive(Debug)]
 struct Work<'a> {
-    table: usize,
-    text: String,
+    table: TableId,
     columns: Vec<Vec<Option<&'a str>>>,
     unsent: Option<Vec<i64>>,
-    /// The statement to use where this one met a row that it thought was not there.
-    instead: Option<String>,
+    /// Where it meets a row that it thought was not there, [`statements::upsert`] is used instead.
+    is_replaceable: bool,
 }
 
 /// The statements of one part, ready to be sent.
@@ -42,30 +52,28 @@ pub struct Writes<'a> {
 /// Prepares what `part` has to say. With [`TouchedFrom::Arrays`] the touched keys come back from
 /// [`Writes::send`]; with [`TouchedFrom::Table`] they are left in the temporary table `touched`.
 pub async fn prepare<'a>(target: &Target, part: &'a Part, keys: TouchedFrom) -> Result<Writes<'a>> {
-    let mut work = Vec::new();
-    for (id, changes) in TableId::all().zip(&part.tables) {
-        for segment in &changes.segments {
-            segment_work(id, segment, keys, &mut work);
-        }
-    }
-    let mut prepared: Vec<(Work<'_>, Statement)> = Vec::with_capacity(work.len());
-    for one in work {
-        let text = one.in_mode(&one.text, keys);
-        let statement = target.prepare(&text, &[]).await?;
-        prepared.push((one, statement));
+    let mut prepared: Vec<(Work<'_>, Statement)> = Vec::new();
+    for (id, step) in steps(part, keys) {
+        let statement = target.prepare(&in_mode(id, &step.text(id.table()), keys), &[]).await?;
+        prepared.push((step.work(id), statement));
     }
     Ok(Writes { prepared, keys })
 }
 
+/// Prepares the statements of a piece, so that [`prepare`] with [`TouchedFrom::Table`] has to wait for nothing.
+pub async fn prepare_piece(target: &Target, part: &Part) -> Result<()> {
+    for (id, step) in steps(part, TouchedFrom::Table) {
+        target.prepare(&in_mode(id, &step.text(id.table()), TouchedFrom::Table), &[]).await?;
+    }
+    Ok(())
+}
+
 impl Writes<'_> {
-    /// Sends every statement without waiting for the one before; the server runs them in order.
+    /// Sends every statement without waiting for the one before; the server runs them in order. Gives who is touched.
     pub async fn send(&self, target: &Target) -> Result<Touched> {
-        if self.keys != TouchedFrom::Arrays {
-            return self.send_in_turn(target).await;
-        }
         let sent = self.prepared.iter().map(|(one, statement)| async move {
             let rows = one.run(target, statement, None, self.keys).await?;
-            Ok((one.table, rows))
+            Ok((one.table.0, rows))
         });
         let results: Result<Vec<(usize, Vec<Row>)>> = join_all(sent).await.into_iter().collect();
         let mut touched = Touched::default();
@@ -75,41 +83,64 @@ impl Writes<'_> {
         Ok(touched)
     }
 
-    /// Sends one after the other, so that one that fails may be replaced. The touched keys stay on the server.
-    async fn send_in_turn(&self, target: &Target) -> Result<Touched> {
-        for (one, statement) in &self.prepared {
-            let Some(instead) = &one.instead else {
-                one.run(target, statement, None, self.keys).await?;
-                continue;
-            };
-            let (savepoint, sent) = tokio::join!(
-                target.execute("set a savepoint", "savepoint piece"),
-                one.run(target, statement, None, self.keys),
-            );
-            savepoint?;
-            match sent {
-                Ok(_) => target.execute("release a savepoint", "release savepoint piece").await?,
-                Err(error) if error.is_about_a_row() => {
-                    let back = "rollback to savepoint piece; release savepoint piece";
-                    target.execute("go back to a savepoint", back).await?;
-                    let statement = target.prepare(&one.in_mode(instead, self.keys), &[]).await?;
-                    // Every value of theirs was sent.
-                    let unsent = vec![0; one.columns.first().map_or(0, Vec::len)];
-                    one.run(target, &statement, Some(&unsent), self.keys).await?;
+    /// Sends all of them without waiting, in a transaction. The touched keys stay on the server. Gives which one, if any, met a row that
+    /// it thought was not there: the transaction has failed until [`Self::replace`], and whatever was sent meanwhile has failed with it.
+    pub async fn send_piece(&self, target: &Target) -> Result<Option<usize>> {
+        self.send_from(target, 0).await
+    }
+
+    async fn send_from(&self, target: &Target, first: usize) -> Result<Option<usize>> {
+        let some = self.prepared.get(first..).unwrap_or_default();
+        let sent = some.iter().map(|(one, statement)| one.run_in_savepoint(target, statement, self.keys));
+        // In their order: the first error is why, and those after it say no more than that there was one.
+        for (place, result) in join_all(sent).await.into_iter().enumerate() {
+            match (result, some.get(place)) {
+                (Ok(()), _) => {}
+                (Err(error), Some((one, _))) if one.is_replaceable && error.is_about_a_row() => {
+                    return Ok(Some(first + place));
                 }
-                Err(error) => return Err(error),
+                (Err(error), _) => return Err(error),
             }
         }
-        Ok(Touched::default())
+        Ok(None)
+    }
+
+    /// Does the work of the one at this place in the way that takes rows as they are, and that of those after it.
+    pub async fn replace(&self, target: &Target, mut place: usize) -> Result<()> {
+        while let Some((one, _)) = self.prepared.get(place) {
+            let back = "rollback to savepoint piece; release savepoint piece";
+            target.execute("go back to a savepoint", back).await?;
+            let text = in_mode(one.table, &statements::upsert(one.table.table()), self.keys);
+            let statement = target.prepare(&text, &[]).await?;
+            // Every value of theirs was sent.
+            let unsent = vec![0; one.columns.first().map_or(0, Vec::len)];
+            one.run(target, &statement, Some(&unsent), self.keys).await?;
+            let Some(next) = self.send_from(target, place + 1).await? else { break };
+            place = next;
+        }
+        Ok(())
     }
 }
 
 impl Work<'_> {
-    fn in_mode(&self, text: &str, keys: TouchedFrom) -> String {
-        let text = in_mode(text, keys);
-        // Whoever is touched as a user is touched in their access too, and of these rows there may be many.
-        let is_user = TABLES.get(self.table).is_some_and(|table| table.mirror == "litellm_user");
-        if is_user && keys != TouchedFrom::Arrays { text + " where kind <> 'rights'" } else { text }
+    /// Where it may have to be replaced: nothing else is to be lost then.
+    async fn run_in_savepoint(
+        &self,
+        target: &Target,
+        statement: &Statement,
+        keys: TouchedFrom,
+    ) -> Result<()> {
+        if !self.is_replaceable {
+            self.run(target, statement, None, keys).await?;
+            return Ok(());
+        }
+        tokio::try_join!(
+            biased;
+            target.execute("set a savepoint", "savepoint piece"),
+            self.run(target, statement, None, keys),
+            target.execute("release a savepoint", "release savepoint piece"),
+        )?;
+        Ok(())
     }
 
     async fn run(
@@ -130,21 +161,23 @@ impl Work<'_> {
     }
 }
 
-fn segment_work<'a>(id: TableId, segment: &'a Segment, keys: TouchedFrom, work: &mut Vec<Work<'a>>) {
-    let table = id.table();
+/// In the order in which they are to be applied.
+fn steps(part: &Part, keys: TouchedFrom) -> Vec<(TableId, Step<'_>)> {
+    let mut steps = Vec::new();
+    for (id, changes) in TableId::all().zip(&part.tables) {
+        for segment in &changes.segments {
+            segment_steps(segment, keys, |step| steps.push((id, step)));
+        }
+    }
+    steps
+}
+
+fn segment_steps<'a>(segment: &'a Segment, keys: TouchedFrom, mut give: impl FnMut(Step<'a>)) {
     if segment.truncate {
-        work.push(Work {
-            table: id.0,
-            text: statements::truncate(table),
-            columns: Vec::new(),
-            unsent: None,
-            instead: None,
-        });
+        give(Step::Truncate);
     }
     if !segment.moves.is_empty() {
-        let mut columns = key_columns(table, segment.moves.iter().map(|(old, _)| old));
-        columns.extend(key_columns(table, segment.moves.iter().map(|(_, new)| new)));
-        work.push(Work { table: id.0, text: statements::shift(table), columns, unsent: None, instead: None });
+        give(Step::Move(&segment.moves));
     }
     let mut gone = Vec::new();
     let (mut rows, mut new_rows) = (Vec::new(), Vec::new());
@@ -157,24 +190,44 @@ fn segment_work<'a>(id: TableId, segment: &'a Segment, keys: TouchedFrom, work: 
         }
     }
     if !gone.is_empty() {
-        let columns = key_columns(table, gone.into_iter());
-        work.push(Work {
-            table: id.0,
-            text: statements::delete(table),
-            columns,
-            unsent: None,
-            instead: None,
-        });
+        give(Step::Delete(gone));
     }
     if !rows.is_empty() {
-        let (columns, unsent) = row_columns(table, rows);
-        let text = statements::upsert(table);
-        work.push(Work { table: id.0, text, columns, unsent: Some(unsent), instead: None });
+        give(Step::Upsert(rows));
     }
     if !new_rows.is_empty() {
-        let (columns, _) = row_columns(table, new_rows);
-        let (text, instead) = (statements::insert(table), Some(statements::upsert(table)));
-        work.push(Work { table: id.0, text, columns, unsent: None, instead });
+        give(Step::Insert(new_rows));
+    }
+}
+
+impl<'a> Step<'a> {
+    fn text(&self, table: &Table) -> String {
+        match self {
+            Self::Truncate => statements::truncate(table),
+            Self::Move(_) => statements::shift(table),
+            Self::Delete(_) => statements::delete(table),
+            Self::Upsert(_) => statements::upsert(table),
+            Self::Insert(_) => statements::insert(table),
+        }
+    }
+
+    fn work(self, id: TableId) -> Work<'a> {
+        let (table, is_replaceable) = (id.table(), matches!(self, Self::Insert(_)));
+        let (columns, unsent) = match self {
+            Self::Truncate => (Vec::new(), None),
+            Self::Move(moves) => {
+                let mut columns = key_columns(table, moves.iter().map(|(old, _)| old));
+                columns.extend(key_columns(table, moves.iter().map(|(_, new)| new)));
+                (columns, None)
+            }
+            Self::Delete(gone) => (key_columns(table, gone.into_iter()), None),
+            Self::Upsert(rows) => {
+                let (columns, unsent) = row_columns(table, rows);
+                (columns, Some(unsent))
+            }
+            Self::Insert(rows) => (row_columns(table, rows).0, None),
+        };
+        Work { table: id, columns, unsent, is_replaceable }
     }
 }
 
@@ -214,7 +267,15 @@ fn key_columns<'a>(table: &Table, keys: impl Iterator<Item = &'a RowKey>) -> Vec
     columns
 }
 
-fn in_mode(text: &str, keys: TouchedFrom) -> String {
+/// A statement about a table, so that it leaves who is touched where they are looked for.
+fn in_mode(id: TableId, text: &str, keys: TouchedFrom) -> String {
+    let text = noted(text, keys);
+    // Whoever is touched as a user is touched in their access too, and of these rows there may be many.
+    let is_user = id.table().mirror == "litellm_user";
+    if is_user && keys != TouchedFrom::Arrays { text + " where kind <> 'rights'" } else { text }
+}
+
+fn noted(text: &str, keys: TouchedFrom) -> String {
     match keys {
         TouchedFrom::Arrays => text.to_owned(),
         TouchedFrom::Table | TouchedFrom::Everything | TouchedFrom::Remaining => {
@@ -344,7 +405,7 @@ async fn rights_people(target: &Target, touched: &mut Touched, keys: TouchedFrom
         return Ok(());
     }
     let text = sql::with_keys(sql::RIGHTS_PEOPLE, keys, 1);
-    let text = if keys == TouchedFrom::Table { in_mode(&text, keys) } else { text };
+    let text = if keys == TouchedFrom::Table { noted(&text, keys) } else { text };
     let statement = target.prepare(&text, &[]).await?;
     let parameters: &[&(dyn ToSql + Sync)] =
         if keys == TouchedFrom::Arrays { &[&teams, &organizations] } else { &[] };
@@ -363,7 +424,7 @@ async fn step(
         return Ok(());
     }
     let text = sql::with_keys(text, keys, 1);
-    let text = if keys == TouchedFrom::Table { in_mode(&text, keys) } else { text };
+    let text = if keys == TouchedFrom::Table { noted(&text, keys) } else { text };
     let statement = target.prepare(&text, &[]).await?;
     let parameters: &[&(dyn ToSql + Sync)] = if keys == TouchedFrom::Arrays { &[ids] } else { &[] };
     let rows = target.query("find who is touched", patience(keys), &statement, parameters).await?;

@@ -148,6 +148,11 @@ pub fn shift(table: &Table) -> String {
     )
 }
 
+/// Tells the planner how much the staging table holds: it is asked for by nothing but its key.
+pub fn analyze_stage(table: &Table) -> String {
+    format!("analyze stage_{} ({})", table.mirror, each(table.key(), |c, _| c.name.to_owned()))
+}
+
 /// Makes the mirror table equal to its staging table (`stage_<mirror>`): the merge of a backfill.
 /// Returns how many rows were inserted, updated and deleted: the drift.
 pub fn merge(table: &Table) -> String {

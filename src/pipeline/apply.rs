@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, watch};
 use super::Daemon;
 use super::models::Polled;
 use super::own::{Handed, Orders};
+use super::pieces::is_piece;
 use super::short::Short;
 use super::since::Since;
 use crate::copy::request;
@@ -58,7 +59,7 @@ pub(super) struct Applier {
     /// This session only catches up with a copy that was just made.
     pub(super) fenced: bool,
     /// A batch that comes in parts has begun.
-    large: bool,
+    pub(super) large: bool,
     pub(super) short: Short,
     /// Keys that expired before this have had their effect.
     pub(super) expired_through: Option<SystemTime>,
@@ -132,11 +133,18 @@ impl Applier {
         loop {
             // Whatever is ready has the same chance: a stream that never pauses starves nobody.
             tokio::select! {
-                part = parts.recv() => match part {
-                    Some(Handed::Part(part)) => Box::pin(self.apply(part)).await?,
-                    Some(Handed::Still(still)) => self.stand_still(still).await,
+                handed = parts.recv() => {
                     // A batch whose end never came is rolled back with the session.
-                    None => return Ok(()),
+                    let Some(mut handed) = handed else { return Ok(()) };
+                    while is_piece(&handed) && let Handed::Part(piece) = handed {
+                        let after = Box::pin(self.apply_pieces(piece, &mut parts)).await?;
+                        let Some(after) = after else { return Ok(()) };
+                        handed = after;
+                    }
+                    match handed {
+                        Handed::Part(part) => Box::pin(self.apply(part)).await?,
+                        Handed::Still(still) => self.stand_still(still).await,
+                    }
                 },
                 Some(order) = self.orders.next(), if !self.large => Box::pin(self.follow(order)).await?,
                 () = self.polled.next(), if !self.large => self.models_answered().await?,
@@ -281,20 +289,6 @@ impl Applier {
     pub(super) async fn begin_own(&self) -> Result<()> {
         checkpoint::begin(&self.target, self.epoch, self.end_lsn).await?;
         self.hold_open_webui().await
-    }
-
-    /// One part of a batch that is too large to hold: only our own tables are written yet.
-    async fn apply_piece(&mut self, part: &Part) -> Result<()> {
-        let target = &self.target;
-        if !self.large {
-            target.alone("prepare for a large batch", mirror::prepare_to_note(target)).await?;
-            target.begin_pieces().await?;
-            checkpoint::begin(target, self.epoch, self.end_lsn).await?;
-            self.large = true;
-        }
-        let writes = mirror::prepare(target, part, TouchedFrom::Table).await?;
-        writes.send(target).await?;
-        Ok(())
     }
 
     async fn finish_large(&mut self, part: &Part, end: BatchEnd) -> Result<()> {

@@ -17,6 +17,7 @@ mod looks;
 mod models;
 mod monitor;
 mod own;
+mod pieces;
 pub mod poll;
 mod projection;
 mod pulse;

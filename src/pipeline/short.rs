@@ -112,6 +112,6 @@ impl Applier {
 /// Whether an error says no more than that the batch is no plain one, or that Open WebUI's tables are not what they were (42 and 0A:
 /// a statement does not fit them), which the general way finds out too, and says what of it. (25P02: some other one of them failed.)
 fn is_general(error: &Error) -> bool {
-    let of_the_tables = |code: &str| code == "25P02" || code.starts_with("42") || code.starts_with("0A");
-    error.is_about_a_row() || error.sqlstate().is_some_and(of_the_tables)
+    let of_the_tables = |code: &str| code.starts_with("42") || code.starts_with("0A");
+    error.is_about_a_row() || error.is_of_one_before() || error.sqlstate().is_some_and(of_the_tables)
 }

@@ -127,6 +127,47 @@ async fn among_thousands_of_new_people_those_who_are_not_are_told_apart() {
     assert_eq!(pair.ask(audits).await, "20998");
 }
 
+/// A transaction is written piece by piece, each sent before the one before is answered.
+#[tokio::test]
+async fn what_comes_after_a_piece_that_met_a_row_comes_after_it() {
+    let pair = Pair::new().await;
+    pair.litellm(&people("a", 3)).await;
+    let daemon = Daemon::start(&pair);
+    pair.settle().await;
+    // The mirror has rows of three pieces that the stream is yet to insert.
+    pair.webui(
+        "insert into litellm_webui_sync.litellm_user (user_id) values ('b5'), ('b15000'), ('b15001'), ('b44000')",
+    )
+    .await;
+    pair.litellm(
+        &[
+            people("b", 45_000),
+            change("b5", "user_alias = 'Late'"),
+            change("b15000", "user_alias = 'Later'"),
+            gone("b15001"),
+            change("a1", "user_alias = 'Also'"),
+            team("t", "Team", None, &["b5", "b44000"]),
+        ]
+        .concat(),
+    )
+    .await;
+    assert_eq!(pair.settle().await, 0);
+    for (id, expected) in [
+        ("b5", "usr_b5|Late|user|active"),
+        ("b15000", "usr_b15000|Later|user|active"),
+        ("b44000", "usr_b44000|b44000|user|active"),
+        ("a1", "usr_a1|Also|user|active"),
+    ] {
+        assert_eq!(pair.account(&format!("{id}@x.test")).await, expected);
+    }
+    let of_the_mirror = "select count(*) || ' ' || count(user_email) from litellm_webui_sync.litellm_user";
+    assert_eq!(pair.ask(of_the_mirror).await, "45002 45002");
+    assert_eq!(pair.ask("select count(*) from \"user\" where id like 'usr_%'").await, "45002");
+    assert_eq!(pair.ask("select count(*) from group_member where group_id = 'grp_team_t'").await, "2");
+    assert!(!daemon.log().contains("trying again"), "{}", daemon.log());
+    assert_in_step(&pair).await;
+}
+
 #[tokio::test]
 async fn an_admins_account_is_not_adopted_and_a_pending_one_is_not_promoted() {
     let pair = Pair::new().await;
