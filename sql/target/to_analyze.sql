@@ -1,7 +1,8 @@
 -- The ANALYZE of what a large batch wrote: our tables, and those of Open WebUI's that belong to our role; others may not be
 -- analyzed, and the server would warn of each. Runs on: target. $1 our schema, $2 Open WebUI's, or NULL for ours alone. Never an empty table: a
--- plan made for one that is known to be empty reads all of it, for ever after. Columns of arrays and JSON are left out: nothing is
--- looked up by one, and they take most of the time.
+-- plan made for one that is known to be empty reads all of it, for ever after. Columns of arrays and JSON are left out:
+-- no index of ours is on one, and they take most of the time. (Autovacuum, which counts changes until a table was analyzed as a
+-- whole, comes all the same.)
 with analyzed as (
     select c.oid, c.oid::pg_catalog.regclass::text as name,
            string_agg(quote_ident(a.attname), ', ' order by a.attnum)

@@ -271,6 +271,9 @@ impl KnownModels {
 
     /// The known models that a pattern matches.
     fn matched(&self, pattern: &str) -> Pattern<Arc<Bits>> {
+        if is_too_long(pattern) {
+            return Pattern::TooMuch;
+        }
         let kept = || self.patterns.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = kept().get(pattern) {
             return known.clone();
@@ -385,7 +388,7 @@ fn is_no_limit(list: &[String], place: Place<'_>) -> bool {
 /// LiteLLM's `re.match("^" + pattern.replace("*", ".*") + "$", name)`. Nothing but the star is escaped there, so nothing
 /// is here.
 fn compile(pattern: &str) -> Pattern<Regex> {
-    if pattern.chars().count() > PATTERN_MAX_CHARS {
+    if is_too_long(pattern) {
         return Pattern::TooMuch;
     }
     let text = format!("\\A(?:^{}$)", pattern.replace('*', ".*"));
@@ -399,6 +402,10 @@ fn compile(pattern: &str) -> Pattern<Regex> {
         Err(regex::Error::CompiledTooBig(_)) => Pattern::TooMuch,
         Err(_) => Pattern::Broken,
     }
+}
+
+fn is_too_long(pattern: &str) -> bool {
+    pattern.chars().count() > PATTERN_MAX_CHARS
 }
 
 /// What serves names as LiteLLM understands it, if `pattern` is one: with a `*`, and a regular expression that we take.

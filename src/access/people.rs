@@ -36,7 +36,7 @@ pub enum Lookup {
     /// Each by index, whatever the planner thinks of it: they are few of all there are.
     OneByOne,
     /// As the planner has it: they are a good part of all there are, and reading everybody is less. The session must let it
-    /// ([`Target::plan_large`]).
+    /// ([`Target::plan_large`], [`Target::plan_reading`]).
     Together,
 }
 

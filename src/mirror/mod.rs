@@ -60,17 +60,18 @@ pub async fn prepare<'a>(target: &Target, part: &'a Part, keys: TouchedFrom) -> 
     Ok(Writes { prepared, keys })
 }
 
-/// Prepares the statements of a piece, so that [`prepare`] with [`TouchedFrom::Table`] has to wait for nothing.
-pub async fn prepare_piece(target: &Target, part: &Part) -> Result<()> {
-    for (id, step) in steps(part, TouchedFrom::Table) {
-        target.prepare(&in_mode(id, &step.text(id.table()), TouchedFrom::Table), &[]).await?;
-    }
-    Ok(())
+/// Whether the statements of a piece are there, so that [`prepare`] with [`TouchedFrom::Table`] has nothing to wait for.
+pub fn is_prepared(target: &Target, piece: &Part) -> bool {
+    let mut texts = steps(piece, TouchedFrom::Table)
+        .into_iter()
+        .map(|(id, step)| in_mode(id, &step.text(id.table()), TouchedFrom::Table));
+    texts.all(|text| target.is_prepared(&text))
 }
 
 impl Writes<'_> {
     /// Sends every statement without waiting for the one before; the server runs them in order. Gives who is touched.
     pub async fn send(&self, target: &Target) -> Result<Touched> {
+        debug_assert_eq!(self.keys, TouchedFrom::Arrays, "pieces have a way of their own");
         let sent = self.prepared.iter().map(|(one, statement)| async move {
             let rows = one.run(target, statement, None, self.keys).await?;
             Ok((one.table.0, rows))

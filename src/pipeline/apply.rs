@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, watch};
 use super::Daemon;
 use super::models::Polled;
 use super::own::{Handed, Orders};
-use super::pieces::is_piece;
+use super::pieces::as_piece;
 use super::short::Short;
 use super::since::Since;
 use crate::copy::request;
@@ -135,15 +135,15 @@ impl Applier {
             tokio::select! {
                 handed = parts.recv() => {
                     // A batch whose end never came is rolled back with the session.
-                    let Some(mut handed) = handed else { return Ok(()) };
-                    while is_piece(&handed) && let Handed::Part(piece) = handed {
-                        let after = Box::pin(self.apply_pieces(piece, &mut parts)).await?;
-                        let Some(after) = after else { return Ok(()) };
-                        handed = after;
-                    }
+                    let handed = match handed.map(as_piece) {
+                        Some(Ok(piece)) => Box::pin(self.apply_pieces(piece, &mut parts)).await?,
+                        Some(Err(other)) => Some(other),
+                        None => None,
+                    };
                     match handed {
-                        Handed::Part(part) => Box::pin(self.apply(part)).await?,
-                        Handed::Still(still) => self.stand_still(still).await,
+                        None => return Ok(()),
+                        Some(Handed::Part(part)) => Box::pin(self.apply(part)).await?,
+                        Some(Handed::Still(still)) => self.stand_still(still).await,
                     }
                 },
                 Some(order) = self.orders.next(), if !self.large => Box::pin(self.follow(order)).await?,
@@ -307,9 +307,15 @@ impl Applier {
         // A team's models are one row, and the tables are what they were.
         let many = u64::try_from(MANY).unwrap_or(u64::MAX);
         let is_much = end.changes > many || !noted.only_models && noted.keys.unsigned_abs() > many;
-        self.daemon.statistics.wait().await;
-        if is_much || self.daemon.statistics.are_due() {
+        let statistics = &self.daemon.statistics;
+        if is_much || statistics.are_due() {
+            statistics.wait().await;
+        }
+        let is_analyzed = is_much || statistics.are_due();
+        if is_analyzed {
             target.analyze_ours(&self.daemon.config.schema).await?;
+            // Where this is rolled back, part of what was just found out is not.
+            statistics.ask();
         }
         watch.took(metrics::Stage::Mirror);
         failpoint::hit(failpoint::STAGED_NOT_PROJECTED)?;
@@ -321,19 +327,15 @@ impl Applier {
             }
             None => Outcome::default(),
         };
-        let held = self.hold_against_brake(&outcome, end.end_lsn).await;
-        if held.is_err() && is_much {
-            // Rolled back, and part of what was just analyzed is not.
-            self.renew_statistics().await?;
-        }
-        held?;
+        self.hold_against_brake(&outcome, end.end_lsn).await?;
         failpoint::hit(failpoint::PROJECTED_NOT_COMMITTED)?;
         watch.took(metrics::Stage::Project);
         checkpoint::commit(target, self.epoch, end, &self.projected_with).await?;
         watch.took(metrics::Stage::Commit);
         self.large = false;
-        if is_much {
-            self.renew_statistics().await?;
+        if is_analyzed {
+            // Open WebUI's tables were not, and whoever was at it meanwhile found ours locked.
+            self.daemon.statistics.ask();
         }
         self.count_crossed(&crossed);
         self.daemon.metrics.projected(&outcome);

@@ -18,9 +18,12 @@ use crate::target::{Target, checkpoint};
 /// How many are sent and not answered: each is held here until then, for it may have to be sent once more.
 const AHEAD: usize = 2;
 
-/// Whether `handed` is a piece that may be written while another one is.
-pub(super) fn is_piece(handed: &Handed) -> bool {
-    matches!(handed, Handed::Part(part) if part.end.is_none() && part.requests.is_empty())
+/// A piece that may be written while another one is; the error is anything else, as it was.
+pub(super) fn as_piece(handed: Handed) -> std::result::Result<Part, Handed> {
+    match handed {
+        Handed::Part(part) if part.end.is_none() && part.requests.is_empty() => Ok(part),
+        other => Err(other),
+    }
 }
 
 impl Applier {
@@ -40,26 +43,27 @@ impl Applier {
                 if let Some(since) = since {
                     since.note(&piece);
                 }
-                // What had to be prepared first would be overtaken.
-                mirror::prepare_piece(target, &piece).await?;
-                sent.push_back(write(target, piece));
+                if mirror::is_prepared(target, &piece) {
+                    sent.push_back(write(target, piece));
+                } else {
+                    // What has to be prepared would be overtaken, and would fail with what is on its way.
+                    settle_all(target, &mut sent).await?;
+                    write_alone(target, &piece, None).await?;
+                }
             }
             tokio::select! {
                 biased;
                 Some((piece, written)) = sent.next(), if !sent.is_empty() => {
                     settle(target, piece, written, &mut sent).await?;
                 }
-                handed = parts.recv(), if sent.len() < AHEAD => match handed {
-                    Some(Handed::Part(piece)) if piece.end.is_none() && piece.requests.is_empty() => {
-                        next = Some(piece);
-                    }
-                    other => break other,
+                handed = parts.recv(), if sent.len() < AHEAD => match handed.map(as_piece) {
+                    Some(Ok(piece)) => next = Some(piece),
+                    Some(Err(other)) => break Some(other),
+                    None => break None,
                 },
             }
         };
-        while let Some((piece, written)) = sent.next().await {
-            settle(target, piece, written, &mut sent).await?;
-        }
+        settle_all(target, &mut sent).await?;
         Ok(after)
     }
 
@@ -89,6 +93,17 @@ async fn write(target: &Target, piece: Part) -> (Part, Result<Option<usize>>) {
     };
     let written = written.await;
     (piece, written)
+}
+
+/// Waits for all that is on its way.
+async fn settle_all<F>(target: &Target, sent: &mut FuturesOrdered<F>) -> Result<()>
+where
+    F: Future<Output = (Part, Result<Option<usize>>)>,
+{
+    while let Some((piece, written)) = sent.next().await {
+        settle(target, piece, written, sent).await?;
+    }
+    Ok(())
 }
 
 /// Looks at what became of a piece. Where part of it has to be done in another way, nothing else is on its way meanwhile: what was sent

@@ -105,12 +105,6 @@ impl Applier {
         self.orders.look_soon();
     }
 
-    /// After much was written at once: whatever is planned next would otherwise be planned for what there was before.
-    pub(super) async fn renew_statistics(&self) -> Result<()> {
-        let Config { schema, webui_schema, .. } = &self.daemon.config;
-        self.target.analyze_all(schema, webui_schema).await
-    }
-
     /// A session of its own that sees what we have committed, and is driven beside the stream; `None` where there is none: it may have come
     /// to a standby that is behind.
     async fn open_reader(&self) -> Option<Target> {

@@ -13,7 +13,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// See the module.
 #[derive(Debug, Default)]
 pub struct Statistics {
-    /// Everything was written, and the planner may take it for nothing.
+    /// Much was written, and the planner may take it for nothing.
     are_due: AtomicBool,
     renewing: Mutex<()>,
 }
@@ -28,14 +28,12 @@ impl Statistics {
         self.are_due.load(Ordering::Acquire)
     }
 
-    /// Begins to renew them; to be held until that is done.
+    /// Begins to renew them, to be held until that is done; where it fails, [`Self::ask`] again. What is asked for from here on may be of
+    /// what is written from here on.
     pub(super) async fn renew(&self) -> MutexGuard<'_, ()> {
-        self.renewing.lock().await
-    }
-
-    /// They were renewed.
-    pub(super) fn are_new(&self) {
+        let renewing = self.renewing.lock().await;
         self.are_due.store(false, Ordering::Release);
+        renewing
     }
 
     /// Waits for whoever renews them: Postgres would skip the table somebody else is at.

@@ -20,12 +20,16 @@ use crate::target::heartbeat::Glance;
 
 /// Statistics are renewed no sooner than this many times as long as it took.
 const SHARE: u32 = 20;
+/// Nor sooner than this after it failed.
+const AFTER_FAILURE: Duration = Duration::from_secs(60);
 
 pub(super) struct Tend {
     daemon: Arc<Daemon>,
     orders: mpsc::Sender<Order>,
     returning: Returning,
     statistics: Option<Known>,
+    /// Until when they are let be, since renewing them failed.
+    pause: Instant,
 }
 
 /// What the planner knows. Plans are made for look-ups by index, and which index that is follows from how large it believes a
@@ -41,10 +45,10 @@ struct Known {
 
 impl Tend {
     pub(super) fn new(daemon: Arc<Daemon>, orders: mpsc::Sender<Order>, returning: Returning) -> Self {
-        Self { daemon, orders, returning, statistics: None }
+        Self { daemon, orders, returning, statistics: None, pause: Instant::now() }
     }
 
-    /// After everything was written, and after the tables grew by a fifth: nothing else does it in time where people come in by the
+    /// After much was written at once, and after the tables grew by a fifth: nothing else does it in time where people come in by the
     /// thousand.
     async fn renew_statistics(&mut self, target: &Target, glance: &Glance) -> Result<()> {
         let Some(place) = &glance.checkpoint else { return Ok(()) };
@@ -60,13 +64,16 @@ impl Tend {
         let changed = place.changes_applied.saturating_sub(known.changes);
         let is_much = changed >= (known.rows / 5).max(i64::try_from(GROWTH).unwrap_or(i64::MAX));
         let are_due = self.daemon.statistics.are_due();
-        if !are_due && (!is_much || known.calm > Instant::now()) {
+        let begun = Instant::now();
+        if self.pause > begun || !are_due && (!is_much || known.calm > begun) {
             return Ok(());
         }
-        let begun = Instant::now();
         let renewing = self.daemon.statistics.renew().await;
-        target.analyze_all(schema, webui_schema).await?;
-        self.daemon.statistics.are_new();
+        if let Err(error) = target.analyze_all(schema, webui_schema).await {
+            self.daemon.statistics.ask();
+            self.pause = Instant::now() + AFTER_FAILURE;
+            return Err(error);
+        }
         drop(renewing);
         known.rows = target.believed_rows(schema).await?;
         known.changes = place.changes_applied;

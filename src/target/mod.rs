@@ -149,6 +149,12 @@ impl Target {
         Ok(statement)
     }
 
+    /// Whether [`Self::prepare`] has nothing to ask.
+    pub fn is_prepared(&self, text: &str) -> bool {
+        let is_large = self.is_large.load(Ordering::Relaxed);
+        self.prepared().of(is_large).contains_key(text)
+    }
+
     /// From here on this session goes by another name, which tells processes apart.
     pub async fn go_by(&self, name: &str) -> Result<()> {
         let text = "select set_config('application_name', $1, false)";

@@ -136,12 +136,15 @@ async fn what_comes_after_a_piece_that_met_a_row_comes_after_it() {
     pair.settle().await;
     // The mirror has rows of three pieces that the stream is yet to insert.
     pair.webui(
-        "insert into litellm_webui_sync.litellm_user (user_id) values ('b5'), ('b15000'), ('b15001'), ('b44000')",
+        "insert into litellm_webui_sync.litellm_user (user_id) values ('b5'), ('b15000'), ('b15001'), ('b35000'), ('b44000')",
     )
     .await;
     pair.litellm(
         &[
             people("b", 45_000),
+            // A table that this session has not written yet: its piece is at hand while the one before meets a row.
+            "insert into \"LiteLLM_TeamMembership\" (user_id, team_id) select 'b' || i, 't' from generate_series(1, 10500) i;"
+                .to_owned(),
             change("b5", "user_alias = 'Late'"),
             change("b15000", "user_alias = 'Later'"),
             gone("b15001"),
@@ -164,6 +167,8 @@ async fn what_comes_after_a_piece_that_met_a_row_comes_after_it() {
     assert_eq!(pair.ask(of_the_mirror).await, "45002 45002");
     assert_eq!(pair.ask("select count(*) from \"user\" where id like 'usr_%'").await, "45002");
     assert_eq!(pair.ask("select count(*) from group_member where group_id = 'grp_team_t'").await, "2");
+    let memberships = "select count(*) from litellm_webui_sync.litellm_team_membership";
+    assert_eq!(pair.ask(memberships).await, "10500");
     assert!(!daemon.log().contains("trying again"), "{}", daemon.log());
     assert_in_step(&pair).await;
 }

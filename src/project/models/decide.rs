@@ -57,7 +57,7 @@ impl Judge {
             Look::BeforeAccounts => Accounts::ToBeWritten,
         };
         let chunk = if lookup == Lookup::Together { PART } else { CHUNK };
-        // The server looks up the next of them while those before are decided: one turn more than there are parts.
+        // Where they are several chunks, the server looks up the next one while the one before is decided: one turn more than they are.
         for chunk in people.ids.chunks(chunk).map(Some).chain([None]) {
             let next = async {
                 match chunk {
