@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, watch};
 use super::Daemon;
 use super::models::Polled;
 use super::own::{Handed, Orders};
-use super::pieces::as_piece;
+use super::pieces::Next;
 use super::short::Short;
 use super::since::Since;
 use crate::copy::request;
@@ -135,9 +135,9 @@ impl Applier {
             tokio::select! {
                 handed = parts.recv() => {
                     // A batch whose end never came is rolled back with the session.
-                    let handed = match handed.map(as_piece) {
-                        Some(Ok(piece)) => Box::pin(self.apply_pieces(piece, &mut parts)).await?,
-                        Some(Err(other)) => Some(other),
+                    let handed = match handed.map(Next::from) {
+                        Some(Next::Piece(piece)) => Box::pin(self.apply_pieces(piece, &mut parts)).await?,
+                        Some(Next::Other(other)) => Some(other),
                         None => None,
                     };
                     match handed {

@@ -18,11 +18,19 @@ use crate::target::{Target, checkpoint};
 /// How many are sent and not answered: each is held here until then, for it may have to be sent once more.
 const AHEAD: usize = 2;
 
-/// A piece that may be written while another one is; the error is anything else, as it was.
-pub(super) fn as_piece(handed: Handed) -> std::result::Result<Part, Handed> {
-    match handed {
-        Handed::Part(part) if part.end.is_none() && part.requests.is_empty() => Ok(part),
-        other => Err(other),
+/// What was handed in.
+pub(super) enum Next {
+    /// May be written while another one is.
+    Piece(Part),
+    Other(Handed),
+}
+
+impl From<Handed> for Next {
+    fn from(handed: Handed) -> Self {
+        match handed {
+            Handed::Part(part) if part.end.is_none() && part.requests.is_empty() => Self::Piece(part),
+            other => Self::Other(other),
+        }
     }
 }
 
@@ -56,9 +64,9 @@ impl Applier {
                 Some((piece, written)) = sent.next(), if !sent.is_empty() => {
                     settle(target, piece, written, &mut sent).await?;
                 }
-                handed = parts.recv(), if sent.len() < AHEAD => match handed.map(as_piece) {
-                    Some(Ok(piece)) => next = Some(piece),
-                    Some(Err(other)) => break Some(other),
+                handed = parts.recv(), if sent.len() < AHEAD => match handed.map(Next::from) {
+                    Some(Next::Piece(piece)) => next = Some(piece),
+                    Some(Next::Other(other)) => break Some(other),
                     None => break None,
                 },
             }
