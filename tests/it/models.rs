@@ -403,7 +403,7 @@ async fn many_people_get_what_each_of_them_alone_would() {
     let _daemon = Daemon::start(&pair);
     pair.settle().await;
     // Everybody with something of their own, and some of the others.
-    let some = |id: &str| id[1..].parse().is_ok_and(|i: u32| i <= 12 || i.is_multiple_of(41));
+    let some = |id: &str| id[1..].parse().is_ok_and(|i: u32| i <= 12 || i.is_multiple_of(230));
     assert_eq!(differences_of(&pair, &[], some).await, Vec::<String>::new());
     let scans = "select seq_scan from pg_stat_user_tables where relname = 'litellm_key'";
     let before: i64 = pair.ask(scans).await.parse().unwrap();
