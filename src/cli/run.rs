@@ -16,7 +16,7 @@ use crate::observe::guard::Guard;
 use crate::observe::http::{self, Pages};
 use crate::observe::metrics::Metrics;
 use crate::observe::progress::Progress;
-use crate::pipeline::{Daemon, Statistics};
+use crate::pipeline::Daemon;
 
 /// Those who say less than they are asked to, whatever is asked: the clients of Postgres log statements with their parameters,
 /// which are people and keys; what went wrong there we say ourselves.
@@ -120,7 +120,6 @@ pub(super) async fn serve(config: Config, cancel: CancellationToken) -> anyhow::
         board,
         instance,
         aside,
-        statistics: Statistics::default(),
         remember_rows: std::env::var_os("LITELLM_WEBUI_SYNC_FORGET_ROWS").is_none(),
     });
     let result = daemon.run(cancel.clone()).await;

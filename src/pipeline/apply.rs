@@ -307,15 +307,8 @@ impl Applier {
         // A team's models are one row, and the tables are what they were.
         let many = u64::try_from(MANY).unwrap_or(u64::MAX);
         let is_much = end.changes > many || !noted.only_models && noted.keys.unsigned_abs() > many;
-        let statistics = &self.daemon.statistics;
-        if is_much || statistics.are_due() {
-            statistics.wait().await;
-        }
-        let is_analyzed = is_much || statistics.are_due();
-        if is_analyzed {
+        if is_much {
             target.analyze_ours(&self.daemon.config.schema).await?;
-            // Where this is rolled back, part of what was just found out is not.
-            statistics.ask();
         }
         watch.took(metrics::Stage::Mirror);
         failpoint::hit(failpoint::STAGED_NOT_PROJECTED)?;
@@ -327,15 +320,19 @@ impl Applier {
             }
             None => Outcome::default(),
         };
-        self.hold_against_brake(&outcome, end.end_lsn).await?;
+        let held = self.hold_against_brake(&outcome, end.end_lsn).await;
+        if held.is_err() && is_much {
+            // Rolled back, and part of what was just analyzed is not.
+            self.renew_statistics().await?;
+        }
+        held?;
         failpoint::hit(failpoint::PROJECTED_NOT_COMMITTED)?;
         watch.took(metrics::Stage::Project);
         checkpoint::commit(target, self.epoch, end, &self.projected_with).await?;
         watch.took(metrics::Stage::Commit);
         self.large = false;
-        if is_analyzed {
-            // Open WebUI's tables were not, and whoever was at it meanwhile found ours locked.
-            self.daemon.statistics.ask();
+        if is_much {
+            self.renew_statistics().await?;
         }
         self.count_crossed(&crossed);
         self.daemon.metrics.projected(&outcome);

@@ -26,7 +26,6 @@ mod returning;
 mod short;
 mod show;
 mod since;
-mod statistics;
 mod supervise;
 mod tend;
 
@@ -38,8 +37,6 @@ use tokio::runtime::Handle;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-
-pub use statistics::Statistics;
 
 use crate::budgets::Budgets;
 use crate::config::Config;
@@ -68,8 +65,6 @@ pub struct Daemon {
     pub instance: uuid::Uuid,
     /// Where whatever runs that the stream must not wait for.
     pub aside: Handle,
-    /// Whether the planner knows what was written.
-    pub statistics: Statistics,
     /// Drop rows that say nothing new before they cost a round trip. On unless a test says otherwise.
     pub remember_rows: bool,
 }

@@ -20,21 +20,17 @@ use crate::target::heartbeat::Glance;
 
 /// Statistics are renewed no sooner than this many times as long as it took.
 const SHARE: u32 = 20;
-/// Nor sooner than this after it failed.
-const AFTER_FAILURE: Duration = Duration::from_secs(60);
 
 pub(super) struct Tend {
     daemon: Arc<Daemon>,
     orders: mpsc::Sender<Order>,
     returning: Returning,
-    statistics: Option<Known>,
-    /// Until when they are let be, since renewing them failed.
-    pause: Instant,
+    statistics: Option<Statistics>,
 }
 
 /// What the planner knows. Plans are made for look-ups by index, and which index that is follows from how large it believes a
 /// table to be: of a table it takes for empty, it reads any index as a whole, for each of the rows it looks up.
-struct Known {
+struct Statistics {
     /// Of the checkpoint, when they were renewed.
     changes: i64,
     /// Rows of our tables, as it believes.
@@ -45,11 +41,10 @@ struct Known {
 
 impl Tend {
     pub(super) fn new(daemon: Arc<Daemon>, orders: mpsc::Sender<Order>, returning: Returning) -> Self {
-        Self { daemon, orders, returning, statistics: None, pause: Instant::now() }
+        Self { daemon, orders, returning, statistics: None }
     }
 
-    /// After much was written at once, and after the tables grew by a fifth: nothing else does it in time where people come in by the
-    /// thousand.
+    /// After the tables grew by a fifth: nothing else does it in time where people come in by the thousand.
     async fn renew_statistics(&mut self, target: &Target, glance: &Glance) -> Result<()> {
         let Some(place) = &glance.checkpoint else { return Ok(()) };
         let Config { schema, webui_schema, .. } = &self.daemon.config;
@@ -58,23 +53,16 @@ impl Tend {
             None => {
                 let rows = target.believed_rows(schema).await?;
                 let changes = place.changes_applied;
-                self.statistics.insert(Known { changes, rows, calm: Instant::now() })
+                self.statistics.insert(Statistics { changes, rows, calm: Instant::now() })
             }
         };
         let changed = place.changes_applied.saturating_sub(known.changes);
         let is_much = changed >= (known.rows / 5).max(i64::try_from(GROWTH).unwrap_or(i64::MAX));
-        let are_due = self.daemon.statistics.are_due();
-        let begun = Instant::now();
-        if self.pause > begun || !are_due && (!is_much || known.calm > begun) {
+        if !is_much || known.calm > Instant::now() {
             return Ok(());
         }
-        let renewing = self.daemon.statistics.renew().await;
-        if let Err(error) = target.analyze_all(schema, webui_schema).await {
-            self.daemon.statistics.ask();
-            self.pause = Instant::now() + AFTER_FAILURE;
-            return Err(error);
-        }
-        drop(renewing);
+        let begun = Instant::now();
+        target.analyze_all(schema, webui_schema).await?;
         known.rows = target.believed_rows(schema).await?;
         known.changes = place.changes_applied;
         known.calm = Instant::now() + begun.elapsed() * SHARE;
