@@ -1,21 +1,11 @@
 -- The ANALYZE of what a large batch wrote: our tables, and those of Open WebUI's that belong to our role; others may not be
 -- analyzed, and the server would warn of each. Runs on: target. $1 our schema, $2 Open WebUI's, or NULL for ours alone. Never an empty table: a
--- plan made for one that is known to be empty reads all of it, for ever after. Columns of arrays and JSON are left out:
--- no index of ours is on one, and they take most of the time. (Autovacuum, which counts changes until a table was analyzed as a
--- whole, comes all the same.)
-with analyzed as (
-    select c.oid, c.oid::pg_catalog.regclass::text as name,
-           string_agg(quote_ident(a.attname), ', ' order by a.attnum)
-               filter (where t.typcategory <> 'A' and t.typname not in ('json', 'jsonb')) as columns
-      from pg_catalog.pg_class c
-      join pg_catalog.pg_namespace n on n.oid = c.relnamespace
-      join pg_catalog.pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
-      join pg_catalog.pg_type t on t.oid = a.atttypid
-     where c.relkind = 'r' and c.relpersistence = 'p' and pg_catalog.pg_relation_size(c.oid) > 0
-       and pg_catalog.pg_has_role(c.relowner, 'usage')
-       and (n.nspname = $1 and (c.relname like 'litellm%' or c.relname in (
-                'team_roster', 'account', 'group_link', 'member', 'effective_access', 'access_member', 'model_grant', 'minted_key'))
-            or n.nspname = $2 and c.relname in ('user', 'auth', 'group', 'group_member', 'api_key', 'access_grant'))
-     group by c.oid
-)
-select 'analyze (skip_locked) ' || string_agg(name || coalesce(' (' || columns || ')', ''), ', ' order by oid) from analyzed
+-- plan made for one that is known to be empty reads all of it, for ever after.
+select 'analyze (skip_locked) ' || string_agg(c.oid::pg_catalog.regclass::text, ', ' order by c.oid)
+  from pg_catalog.pg_class c
+  join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+ where c.relkind = 'r' and c.relpersistence = 'p' and pg_catalog.pg_relation_size(c.oid) > 0
+   and pg_catalog.pg_has_role(c.relowner, 'usage')
+   and (n.nspname = $1 and (c.relname like 'litellm%' or c.relname in (
+            'team_roster', 'account', 'group_link', 'member', 'effective_access', 'access_member', 'model_grant', 'minted_key'))
+        or n.nspname = $2 and c.relname in ('user', 'auth', 'group', 'group_member', 'api_key', 'access_grant'))
