@@ -253,8 +253,8 @@ impl Access {
         Ok(())
     }
 
-    /// All that people share, and where it is about `everybody` what each of them may use, as far as somebody is at it already: stored part by part, since a company of any
-    /// size has to fit in little memory, and written at once.
+    /// All that people share, and where it is about `everybody` what each of them may use, from whoever is at it already (`ahead`): stored
+    /// part by part, since a company of any size has to fit in little memory, and written at once.
     async fn give_everybody(
         &self,
         target: &Target,
