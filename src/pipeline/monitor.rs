@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::Daemon;
+use crate::copy::request;
 use crate::error::{Error, Result, Side};
 use crate::observe::metrics::{Publication, WalRate};
 use crate::observe::progress::Progress;
@@ -17,6 +18,7 @@ use crate::observe::status::SlotReport;
 use crate::source::publication::columns_fingerprint;
 use crate::source::start::UPGRADED;
 use crate::source::{SlotState, Source};
+use crate::target::Target;
 
 /// How often LiteLLM's server is asked.
 const INTERVAL: Duration = Duration::from_secs(5);
@@ -67,7 +69,7 @@ pub(super) struct Monitor {
     source: Source,
     /// What the mirror was made with.
     fingerprint: String,
-    /// Of LiteLLM's tables, in order of their names, as they were when the session began.
+    /// Of LiteLLM's tables, in order of their names, as they were last noted.
     files: Vec<u32>,
     /// Changes of tables that are going on.
     burst: Option<Burst>,
@@ -179,7 +181,13 @@ impl Monitor {
             return Ok(());
         }
         if repair.is_none() && same {
-            return Err(Error::SourceChanged);
+            // The rows are others, and the stream goes on with whatever it is at: a batch that takes long is not begun again.
+            self.burst = None;
+            let target = Target::open(config).await?;
+            request::look_at_files(&target, &tables, config.policy.verify.repair, false).await?;
+            self.files = tables.values().map(|table| table.filenode).collect();
+            self.daemon.metrics.set_publication(Publication::Ok);
+            return Ok(());
         }
         // Kept with the checkpoint: from here on it is not asked again whether somebody is at it.
         let because = repair.map_or_else(|| UPGRADED.to_owned(), |repair| repair.because());

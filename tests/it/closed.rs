@@ -328,6 +328,8 @@ async fn a_table_that_is_rewritten_in_place_is_looked_at_again() {
     pair.settle().await;
     assert_in_step(&pair).await;
     daemon.ready().await;
+    // Nor an end of what the stream was at.
+    assert!(!daemon.log().contains("trying again"), "{}", daemon.log());
 }
 
 /// Statements: Open WebUI's first admin signs up: the one of [`crate::support::ADMIN`].
