@@ -127,7 +127,7 @@ impl Daemon {
 
         let generation = known.generation.id;
         let fence = copied.as_ref().map(|copied| copied.point);
-        let files = tables.values().map(|table| table.filenode).collect();
+        let files = super::monitor::files(&tables);
         let leader = Leader {
             source,
             target,

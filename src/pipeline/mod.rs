@@ -78,7 +78,7 @@ struct Leader {
     known: Checkpoint,
     epoch: i64,
     /// Of LiteLLM's tables, in order of their names.
-    files: Vec<u32>,
+    files: BTreeMap<String, u32>,
     tables: BTreeMap<String, SourceTable>,
     /// Where a copy that was just made is to be merged: this session only catches up with it.
     fence: Option<Lsn>,

@@ -4,6 +4,7 @@
 //! row in the stream, and an invalidated slot ends it like a shutdown: the catalogs tell. A link that was cut
 //! without a word looks like a slow statement: a question that costs nothing tells.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,7 +18,7 @@ use crate::observe::progress::Progress;
 use crate::observe::status::SlotReport;
 use crate::source::publication::columns_fingerprint;
 use crate::source::start::UPGRADED;
-use crate::source::{SlotState, Source};
+use crate::source::{SlotState, Source, SourceTable};
 use crate::target::Target;
 
 /// How often LiteLLM's server is asked.
@@ -69,8 +70,8 @@ pub(super) struct Monitor {
     source: Source,
     /// What the mirror was made with.
     fingerprint: String,
-    /// Of LiteLLM's tables, in order of their names, as they were last noted.
-    files: Vec<u32>,
+    /// Of LiteLLM's tables, as they were last noted.
+    files: BTreeMap<String, u32>,
     /// Changes of tables that are going on.
     burst: Option<Burst>,
     wal_rate: WalRate,
@@ -96,7 +97,12 @@ impl Burst {
 }
 
 impl Monitor {
-    pub(super) fn new(daemon: Arc<Daemon>, source: Source, fingerprint: String, files: Vec<u32>) -> Self {
+    pub(super) fn new(
+        daemon: Arc<Daemon>,
+        source: Source,
+        fingerprint: String,
+        files: BTreeMap<String, u32>,
+    ) -> Self {
         Self { daemon, source, fingerprint, files, burst: None, wal_rate: WalRate::default() }
     }
 
@@ -159,8 +165,8 @@ impl Monitor {
             .inspect_err(|_| self.daemon.metrics.set_publication(changed))?;
         let fingerprint = columns_fingerprint(&tables, &publication.unwrap_or_default());
         let same = fingerprint == self.fingerprint;
-        let files = tables.values().map(|table| table.filenode);
-        let rewritten = !files.eq(self.files.iter().copied());
+        let files = files(&tables);
+        let rewritten = files != self.files;
         if repair.is_none() && same && !rewritten {
             self.burst = None;
             self.daemon.metrics.set_publication(Publication::Ok);
@@ -181,11 +187,15 @@ impl Monitor {
             return Ok(());
         }
         if repair.is_none() && same {
+            // One more or fewer that is not published: whoever looks beside the stream has to know which there are.
+            if !files.keys().eq(self.files.keys()) {
+                return Err(Error::SourceChanged);
+            }
             // The rows are others, and the stream goes on with whatever it is at: a batch that takes long is not begun again.
-            self.burst = None;
             let target = Target::open(config).await?;
             request::look_at_files(&target, &tables, config.policy.verify.repair, false).await?;
-            self.files = tables.values().map(|table| table.filenode).collect();
+            self.files = files;
+            self.burst = None;
             self.daemon.metrics.set_publication(Publication::Ok);
             return Ok(());
         }
@@ -193,6 +203,11 @@ impl Monitor {
         let because = repair.map_or_else(|| UPGRADED.to_owned(), |repair| repair.because());
         Err(Error::Upgraded { because })
     }
+}
+
+/// The file of each of LiteLLM's tables: another one means that its rows were written anew, which the stream does not tell.
+pub(super) fn files(tables: &BTreeMap<String, SourceTable>) -> BTreeMap<String, u32> {
+    tables.iter().map(|(name, table)| (name.clone(), table.filenode)).collect()
 }
 
 /// A link that does not answer soon counts as cut.

@@ -309,6 +309,8 @@ impl Receiver {
             && !self.stage.in_transaction()
             && let Some(Holding::Until(_, still)) = self.hold.take()
         {
+            // What a look finds is mended in the mirror, and a table may have been rewritten: neither is in the stream.
+            self.stage.forget_rows();
             self.hold = Some(Holding::Reached(still));
             self.parked = Some(frame);
             return Ok(());

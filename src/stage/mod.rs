@@ -361,6 +361,13 @@ impl Stage {
         self.open.is_none() && (self.transactions > 0 || self.parts > 0 || !self.budgets.is_empty())
     }
 
+    /// From here on every row is taken in again: what the mirror holds may become something else than what the stream said last.
+    pub fn forget_rows(&mut self) {
+        if let Some(signatures) = &mut self.signatures {
+            signatures.clear();
+        }
+    }
+
     /// Nothing but a position: the end of an idle stretch.
     pub fn idle_end(&self) -> Option<Lsn> {
         if self.has_batch() || self.open.is_some() { None } else { self.end }

@@ -312,6 +312,17 @@ async fn a_table_that_is_rewritten_in_place_is_looked_at_again() {
     };
     pair.litellm(&rewrite("While it runs")).await;
     named("While it runs").await;
+    // What the stream said last is not what there is: to be called so again is a change.
+    eventually("the look to be over", || async {
+        pair.ask("select count(*) from litellm_webui_sync.resnapshot where finished_at is null").await == "0"
+    })
+    .await;
+    pair.litellm("update \"LiteLLM_UserTable\" set user_alias = 'Said before'").await;
+    named("Said before").await;
+    pair.litellm(&rewrite("Rewritten")).await;
+    named("Rewritten").await;
+    pair.litellm("update \"LiteLLM_UserTable\" set user_alias = 'Said before'").await;
+    named("Said before").await;
     daemon.terminate();
     pair.litellm(&rewrite("While it is away")).await;
     let daemon = Daemon::start(&pair);
@@ -319,7 +330,7 @@ async fn a_table_that_is_rewritten_in_place_is_looked_at_again() {
     // It costs a look where nothing changed, and no copy of everything.
     pair.litellm("vacuum full \"LiteLLM_UserTable\"").await;
     let looks = "select count(*) from litellm_webui_sync.resnapshot where because like '%rewritten: LiteLLM_UserTable' and finished_at is not null";
-    eventually("a third look", || async { pair.ask(looks).await == "3" }).await;
+    eventually("a fourth look", || async { pair.ask(looks).await == "4" }).await;
     assert_eq!(
         pair.ask("select drift::text from litellm_webui_sync.resnapshot order by id desc limit 1").await,
         "{\"webui\": {}, \"mirror\": {}}"
