@@ -127,20 +127,8 @@ impl Daemon {
 
         let generation = known.generation.id;
         let fence = copied.as_ref().map(|copied| copied.point);
-        let files = super::monitor::files(&tables);
-        let leader = Leader {
-            source,
-            target,
-            session,
-            signatures,
-            known,
-            epoch,
-            files,
-            tables,
-            fence,
-            overlap,
-            budgets,
-        };
+        let leader =
+            Leader { source, target, session, signatures, known, epoch, tables, fence, overlap, budgets };
         let mut outcome = Box::pin(self.stream(leader, &cancel)).await;
         if outcome.as_ref().is_err_and(Error::is_a_refusal_of_the_target)
             && let Ok(target) = Target::open(config).await

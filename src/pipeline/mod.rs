@@ -77,8 +77,6 @@ struct Leader {
     signatures: Option<Signatures>,
     known: Checkpoint,
     epoch: i64,
-    /// Of LiteLLM's tables, in order of their names.
-    files: BTreeMap<String, u32>,
     tables: BTreeMap<String, SourceTable>,
     /// Where a copy that was just made is to be merged: this session only catches up with it.
     fence: Option<Lsn>,
@@ -89,19 +87,8 @@ struct Leader {
 impl Daemon {
     /// Runs the tasks of a leader until the first of them ends; the error is why. Without one, all was drained.
     async fn stream(self: &Arc<Self>, leader: Leader, cancel: &CancellationToken) -> Result<()> {
-        let Leader {
-            source,
-            target,
-            session,
-            signatures,
-            known,
-            epoch,
-            files,
-            tables,
-            fence,
-            overlap,
-            budgets,
-        } = leader;
+        let Leader { source, target, session, signatures, known, epoch, tables, fence, overlap, budgets } =
+            leader;
         let config = &self.config;
         let linger = self.progress.status().state == State::Braked;
         let (parts, received) = mpsc::channel(1);
@@ -116,8 +103,9 @@ impl Daemon {
                 .fenced(fence.is_some())
                 .saying(budgets);
         let (holds, held) = mpsc::channel(1);
-        let beside =
-            beside::Beside::new(Arc::clone(self), source.endpoint.clone(), tables, orders.clone(), holds);
+        let endpoint = source.endpoint.clone();
+        let watcher = monitor::Monitor::new(Arc::clone(self), source, known.columns_fingerprint, &tables);
+        let beside = beside::Beside::new(Arc::clone(self), endpoint.clone(), tables, orders.clone(), holds);
         let active = returning::Watch::default();
         let returning = returning::Returning::new(active.clone());
         let tend = tend::Tend::new(Arc::clone(self), orders.clone(), returning);
@@ -138,8 +126,6 @@ impl Daemon {
                 .holding(held)
                 .stop_at(fence)
                 .comparing(overlap);
-        let endpoint = source.endpoint.clone();
-        let watcher = monitor::Monitor::new(Arc::clone(self), source, known.columns_fingerprint, files);
         let mut tasks = JoinSet::new();
         tasks.spawn(receiver.run(cancel.clone()));
         tasks.spawn(applier.run(received));

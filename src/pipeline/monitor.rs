@@ -101,8 +101,9 @@ impl Monitor {
         daemon: Arc<Daemon>,
         source: Source,
         fingerprint: String,
-        files: BTreeMap<String, u32>,
+        tables: &BTreeMap<String, SourceTable>,
     ) -> Self {
+        let files = files(tables);
         Self { daemon, source, fingerprint, files, burst: None, wal_rate: WalRate::default() }
     }
 
@@ -122,7 +123,7 @@ impl Monitor {
             let is_known = read.as_ref().is_some_and(|(at, then)| *then == moved && at.elapsed() < TABLES);
             if !is_known || self.burst.is_some() {
                 match self.look_at_tables().await {
-                    // Somebody has a catalog locked: put off.
+                    // Somebody has a catalog locked, or what is noted of it: put off.
                     Err(error) if error.sqlstate() == Some("55P03") => {}
                     looked => {
                         looked?;
@@ -192,8 +193,12 @@ impl Monitor {
                 return Err(Error::SourceChanged);
             }
             // The rows are others, and the stream goes on with whatever it is at: a batch that takes long is not begun again.
-            let target = Target::open(config).await?;
-            request::look_at_files(&target, &tables, config.policy.verify.repair, false).await?;
+            let note = async {
+                let target = Target::open(config).await?;
+                target.wait_for_locks_briefly().await?;
+                request::look_at_files(&target, &tables, config.policy.verify.repair, false).await
+            };
+            soon(&self.daemon.progress, Side::Target, "note the files of LiteLLM's tables", note).await?;
             self.files = files;
             self.burst = None;
             self.daemon.metrics.set_publication(Publication::Ok);
@@ -206,7 +211,7 @@ impl Monitor {
 }
 
 /// The file of each of LiteLLM's tables: another one means that its rows were written anew, which the stream does not tell.
-pub(super) fn files(tables: &BTreeMap<String, SourceTable>) -> BTreeMap<String, u32> {
+fn files(tables: &BTreeMap<String, SourceTable>) -> BTreeMap<String, u32> {
     tables.iter().map(|(name, table)| (name.clone(), table.filenode)).collect()
 }
 

@@ -262,7 +262,7 @@ async fn the_checkpoint_costs_the_same_however_many_versions_an_old_snapshot_kee
     let pages: i64 = pair.ask(size).await.parse().unwrap();
     println!("blocks read by 2,000 each: {read:?}; {pages} pages of rows");
     // Nobody looks for the row through all that it was before. (Some more are read as they become more: of the index.)
-    assert!(pages > 100 && read[4] < 2000 * pages / 3, "{read:?}, {pages}");
+    assert!(pages > 100 && read[4] < 2000 * pages / 10, "{read:?}, {pages}");
     // Somebody else moved it: where it was is no more than a hint.
     pair.webui("update litellm_webui_sync.checkpoint set epoch = epoch + 1").await;
     let stale =
