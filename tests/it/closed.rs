@@ -343,6 +343,22 @@ async fn a_table_that_is_rewritten_in_place_is_looked_at_again() {
     assert!(!daemon.log().contains("trying again"), "{}", daemon.log());
 }
 
+#[tokio::test]
+async fn a_table_that_is_read_and_not_mirrored_may_go_and_what_is_looked_at_goes_without_it() {
+    let pair = Pair::new().await;
+    pair.litellm(&people("a", 3)).await;
+    let daemon = Daemon::start(&pair);
+    pair.settle().await;
+    pair.litellm("drop table \"LiteLLM_EndUserTable\" cascade").await;
+    eventually("the session to know", || async { daemon.log().contains("trying again") }).await;
+    pair.litellm("vacuum full \"LiteLLM_UserTable\"").await;
+    let looks = "select string_agg(phase, ' ') from litellm_webui_sync.resnapshot where because like '%rewritten: LiteLLM_UserTable'";
+    eventually("the look", || async { pair.ask(looks).await == "done" }).await;
+    pair.settle().await;
+    assert_in_step(&pair).await;
+    daemon.ready().await;
+}
+
 /// Statements: Open WebUI's first admin signs up: the one of [`crate::support::ADMIN`].
 const SIGN_UP: &str = "
     insert into \"user\" (id, name, email, role, profile_image_url, created_at, updated_at, last_active_at)
