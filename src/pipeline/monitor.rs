@@ -3,6 +3,9 @@
 //! PostgreSQL 18 skips a missing publication silently, a column dropped and added again leaves no
 //! row in the stream, and an invalidated slot ends it like a shutdown: the catalogs tell. A link that was cut
 //! without a word looks like a slow statement: a question that costs nothing tells.
+//!
+//! Owns when a change of the tables is over. Ends the session where it must; a table that was only rewritten becomes a request for a look.
+//! Touches no mirror and no row of Open WebUI's. Contains no SQL.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
