@@ -253,7 +253,7 @@ async fn an_open_webui_that_could_not_be_written_exactly_is_refused_before_anyth
         let pair = Pair::new().await;
         pair.litellm(&people("a", 2)).await;
         pair.webui(spoil).await;
-        for command in [&["doctor"][..], &["plan"], &["setup"], &["run"]] {
+        for command in [&["doctor"][..], &["plan"], &["setup"], &["run", "--http", "off"]] {
             let (code, out, err) = run(&pair, command);
             let said = out + &err;
             assert!(code != 0 && said.contains(word), "{command:?}: {said}");
@@ -273,7 +273,7 @@ async fn somebody_elses_schema_is_neither_used_nor_dropped() {
     let kept =
         "select to_regclass('theirs.precious') is not null and to_regclass('public.\"user\"') is not null";
     for schema in ["theirs"] {
-        for command in [&["setup"][..], &["run"], &["teardown", "--purge"]] {
+        for command in [&["setup"][..], &["run", "--http", "off"], &["teardown", "--purge"]] {
             let (code, out, err) = run(&pair, &[command, &["--schema", schema]].concat());
             assert!(
                 code == 1 && (out.clone() + &err).contains("is not ours"),
