@@ -237,9 +237,10 @@ async fn merge_at(
             ("SYNC_ACCESS_MEMBERS", access.members_added + access.members_removed),
         ];
         if !copied.request.dry_run {
-            let people = outcome.losing();
-            brake::hold(target, &config.policy.brake, people, copied.point, false, Some(copied.request.id))
-                .await?;
+            let (limits, people) = (&config.policy.brake, outcome.losing());
+            // The stream goes on without it: the daemon is as ready as it was.
+            let held = |_: &Error| ();
+            brake::hold(target, limits, people, copied.point, false, Some(copied.request.id), held).await?;
         }
     }
     for (what, count) in webui_access {

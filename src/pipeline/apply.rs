@@ -383,6 +383,7 @@ impl Applier {
             end_lsn,
             self.was_braked,
             None,
+            |brake| self.daemon.is_held_back(brake),
         )
         .await
     }

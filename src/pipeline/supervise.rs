@@ -179,11 +179,7 @@ impl Daemon {
             }
             // Held until somebody approves; looked at again regularly.
             (Error::Brake { .. }, _) => {
-                let remedy = error.remedy().unwrap_or_default();
-                if self.progress.status().state != State::Braked {
-                    tracing::error!(error = reason, remedy, "held back");
-                }
-                self.progress.set_state(State::Braked, Some(format!("{reason}; {remedy}")));
+                self.is_held_back(error);
                 Some(Duration::from_secs(2))
             }
             (Error::ForeignLeader { .. }, _) => {
@@ -214,6 +210,16 @@ impl Daemon {
                 None
             }
         }
+    }
+
+    /// Says that `brake` holds us, in the log once. Nothing is applied from here on, whatever is still to be done before the session ends.
+    pub(super) fn is_held_back(&self, brake: &Error) {
+        let (reason, remedy) = (error_chain(brake), brake.remedy().unwrap_or_default());
+        self.board.set_trouble(brake);
+        if self.progress.status().state != State::Braked {
+            tracing::error!(error = reason, remedy, "held back");
+        }
+        self.progress.set_state(State::Braked, Some(format!("{reason}; {remedy}")));
     }
 
     /// Fails while the pause that ended the last attempt goes on.

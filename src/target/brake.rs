@@ -54,7 +54,8 @@ impl Losing {
 }
 
 /// Holds the open transaction against the limits. `end_lsn` the end of its batch. `was_open`: an older brake may be released by it.
-/// `resnapshot`: whose merge it is, if it is no batch of the stream.
+/// `resnapshot`: whose merge it is, if it is no batch of the stream. `held` is told before anybody can see the brake in the
+/// database: whoever sees it there must not find the daemon that raised it "ready".
 ///
 /// # Errors
 /// [`Error::Brake`] when it must wait for an approval; the transaction is rolled back then.
@@ -65,6 +66,7 @@ pub async fn hold(
     end_lsn: Lsn,
     was_open: bool,
     resnapshot: Option<i64>,
+    held: impl FnOnce(&Error),
 ) -> Result<()> {
     let people = losing.people();
     let client = target.client();
@@ -86,10 +88,11 @@ pub async fn hold(
     target.roll_back(ACTION).await?;
     let raise = async {
         let row = client.query_one(sql::BRAKE_RAISE, &[&end_lsn, &people, &active, &resnapshot]).await;
-        Ok(row.map_err(on(Side::Target, ACTION))?.get(0))
+        let brake = Error::Brake { id: row.map_err(on(Side::Target, ACTION))?.get(0), people, active };
+        held(&brake);
+        Ok(brake)
     };
-    let id = target.alone(ACTION, raise).await?;
-    Err(Error::Brake { id, people, active })
+    Err(target.alone(ACTION, raise).await?)
 }
 
 /// How many people may lose something at once, and of how many; the latter is only looked for where it matters. `departed` of
