@@ -164,8 +164,7 @@ impl Cell {
         let what = format!("{moment:?} says what is wrong with {side:?} in {fault:?}");
         within(TRUTH, &what, || async {
             let (code, text) = daemon.get("/readyz");
-            let (page, _) = daemon.get("/");
-            code == 503 && page == 200 && text.contains(side.name())
+            code == 503 && text.contains(side.name()) && daemon.get("/").0 == 200
         })
         .await;
         println!("{moment:?}: {}", daemon.get("/readyz").1.trim());

@@ -27,6 +27,9 @@ const ABSENCE: Duration = Duration::from_secs(20);
 /// The daemon looks for Open WebUI's tables and its first admin every second: what it says may be that old.
 const SECOND_LOOK: Duration = Duration::from_secs(3);
 
+/// How often LiteLLM's server is asked whether somebody holds the slot.
+const SLOT_LOOK: Duration = Duration::from_millis(500);
+
 /// Waits until everything committed in LiteLLM before the call is visible in Open WebUI.
 pub async fn wait_now(config: &Config, timeout: Duration) -> Result<Waited> {
     let source = Source::open(config).await?;
@@ -39,7 +42,7 @@ pub async fn wait_now(config: &Config, timeout: Duration) -> Result<Waited> {
     let timeline = source.server().await?.timeline.unwrap_or_default();
     let started = Instant::now();
     let mut last_seen = Instant::now();
-    let mut looks = 0_u32;
+    let mut looked_at_slot = None;
     let mut daemon = String::new();
     loop {
         if let Some(facts) = facts(&target, config).await? {
@@ -74,9 +77,11 @@ pub async fn wait_now(config: &Config, timeout: Duration) -> Result<Waited> {
                 return Ok(Waited::Failed { reason: held.remedy().unwrap_or_default() });
             }
         }
-        looks += 1;
-        if looks % 20 == 1 && source.slot(&config.slot).await?.is_some_and(|slot| slot.active) {
-            last_seen = Instant::now();
+        if looked_at_slot.is_none_or(|at: Instant| at.elapsed() > SLOT_LOOK) {
+            looked_at_slot = Some(Instant::now());
+            if source.slot(&config.slot).await?.is_some_and(|slot| slot.active) {
+                last_seen = Instant::now();
+            }
         }
         if last_seen.elapsed() > ABSENCE {
             return Ok(Waited::Failed {
@@ -87,6 +92,8 @@ pub async fn wait_now(config: &Config, timeout: Duration) -> Result<Waited> {
             let seconds = timeout.as_secs();
             return Ok(Waited::Failed { reason: format!("not there after {seconds} s{daemon}") });
         }
-        tokio::time::sleep(Duration::from_millis(10)).await;
+        // Whoever waits for long is in no hurry, and what they wait for needs the servers too.
+        let pause = started.elapsed() / 20;
+        tokio::time::sleep(pause.clamp(Duration::from_millis(10), Duration::from_millis(250))).await;
     }
 }

@@ -61,6 +61,9 @@ pub(crate) struct Pair {
     pub(crate) slot: String,
 }
 
+/// So many pairs of one process may stay: a server has fifty slots.
+const FEW: u32 = 10;
+
 impl Pair {
     /// Two databases on the shared server.
     pub(crate) async fn new() -> Self {
@@ -183,6 +186,12 @@ impl Pair {
 
 impl Drop for Pair {
     fn drop(&mut self) {
+        // Where each test is a process, the server goes with it. Of many pairs of one test each leaves room for the next.
+        let is_alone =
+            std::env::var_os("NEXTEST_EXECUTION_MODE").is_some_and(|mode| mode == "process-per-test");
+        if is_alone && NEXT.load(Ordering::Relaxed) <= FEW {
+            return;
+        }
         let (source, target) = (self.source.clone(), self.target.clone());
         // A test's runtime cannot wait here.
         let work = std::thread::spawn(move || {
@@ -216,31 +225,41 @@ async fn forget(source: &str, target: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A fresh database with a release's tables: copied, because a copy is quicker than the dump.
+/// A fresh database with a release's tables. From the second on it is copied, which is quicker than the dump; most tests need one only.
 pub(crate) async fn filled(cluster: &Cluster, schema: Schema, name: &str, admin: bool) -> String {
-    static COPYING: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
-    let _one_at_a_time = COPYING.lock().await;
-    let template = format!("template_{schema}").replace([' ', '.'], "_").to_lowercase();
-    let known = rows(
-        &cluster.url("postgres"),
-        &format!("select 1 from pg_database where datname = {}", quote(&template)),
-    )
-    .await;
-    if known.is_empty() {
-        let url = cluster.create_database(&template).await.unwrap();
+    static MAKING: tokio::sync::Mutex<Vec<(u16, Schema)>> = tokio::sync::Mutex::const_new(Vec::new());
+    let mut made = MAKING.lock().await;
+    let this = (cluster.port(), schema);
+    let url = if made.contains(&this) {
+        let template = format!("template_{schema}").replace([' ', '.'], "_").to_lowercase();
+        let known = rows(
+            &cluster.url("postgres"),
+            &format!("select 1 from pg_database where datname = {}", quote(&template)),
+        )
+        .await;
+        if known.is_empty() {
+            load(&cluster.create_database(&template).await.unwrap(), schema).await.unwrap();
+        }
+        let sql = format!("create database {name} template {template}");
+        execute(&cluster.url("postgres"), &sql).await.unwrap();
+        cluster.url(name)
+    } else {
+        made.push(this);
+        let url = cluster.create_database(name).await.unwrap();
         load(&url, schema).await.unwrap();
-    }
-    let sql = format!("create database {name} template {template}");
-    execute(&cluster.url("postgres"), &sql).await.unwrap();
-    let url = cluster.url(name);
+        url
+    };
+    drop(made);
     if admin {
         open_webui_admin(&url).await.unwrap();
     }
     url
 }
 
+/// Of databases and slots.
+static NEXT: AtomicU32 = AtomicU32::new(1);
+
 pub(crate) fn next_number() -> u32 {
-    static NEXT: AtomicU32 = AtomicU32::new(1);
     NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
@@ -268,7 +287,7 @@ fn first(rows: Vec<Vec<Option<String>>>) -> String {
     rows.into_iter().next().and_then(|row| row.into_iter().next().flatten()).unwrap_or_default()
 }
 
-/// Polls until `check` holds; the panic names what never came.
+/// Polls until `check` holds, less often the longer it takes; the panic names what never came.
 pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, check: impl Fn() -> F) {
     within(DEADLINE, what, check).await;
 }
@@ -277,7 +296,8 @@ pub(crate) async fn within<F: Future<Output = bool>>(limit: Duration, what: &str
     let start = Instant::now();
     while !check().await {
         assert!(start.elapsed() < limit, "not within {limit:?}: {what}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        let pause = start.elapsed() / 30;
+        tokio::time::sleep(pause.clamp(Duration::from_millis(20), Duration::from_millis(200))).await;
     }
 }
 
