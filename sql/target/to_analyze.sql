@@ -1,7 +1,7 @@
--- The ANALYZE of what a large batch wrote: our tables, and those of Open WebUI's that belong to our role; others may not be
--- analyzed, and the server would warn of each. Runs on: target. $1 our schema, $2 Open WebUI's, or NULL for ours alone. Never an empty table: a
--- plan made for one that is known to be empty reads all of it, for ever after.
-select 'analyze (skip_locked) ' || string_agg(c.oid::pg_catalog.regclass::text, ', ' order by c.oid)
+-- What is to be analyzed after a large batch, as ANALYZE takes it: our tables, and those of Open WebUI's that belong to our role; others may
+-- not be analyzed, and the server would warn of each. Runs on: target. $1 our schema, $2 Open WebUI's, or NULL for ours alone. Never an empty
+-- table: a plan made for one that is known to be empty reads all of it, for ever after. Returns one row: the tables, NULL where there are none.
+select string_agg(c.oid::pg_catalog.regclass::text, ', ' order by c.oid)
   from pg_catalog.pg_class c
   join pg_catalog.pg_namespace n on n.oid = c.relnamespace
  where c.relkind = 'r' and c.relpersistence = 'p' and pg_catalog.pg_relation_size(c.oid) > 0

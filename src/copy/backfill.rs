@@ -334,7 +334,7 @@ async fn merge(
         let text = format!("truncate stage_{}", table.mirror);
         target.execute_quick("clean up after the copy", &text).await?;
     }
-    target.analyze_ours(&config.schema).await?;
+    target.analyze_all(&config.schema, None).await?;
     Ok(drift)
 }
 

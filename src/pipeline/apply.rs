@@ -15,6 +15,8 @@ use super::own::{Handed, Orders};
 use super::pieces::Next;
 use super::short::Short;
 use super::since::Since;
+use super::statistics::Renewal;
+use crate::config::Config;
 use crate::copy::request;
 use crate::error::Result;
 use crate::failpoint;
@@ -71,6 +73,7 @@ pub(super) struct Applier {
     /// Changes of this session, and at how many the planner's statistics may be too old.
     changes: u64,
     renew_at: u64,
+    pub(super) renewal: Renewal,
 }
 
 impl Applier {
@@ -103,6 +106,7 @@ impl Applier {
             budgets: Moves::default(),
             changes: 0,
             renew_at: GROWTH,
+            renewal: Renewal::default(),
         }
     }
 
@@ -292,6 +296,7 @@ impl Applier {
     }
 
     async fn finish_large(&mut self, part: &Part, end: BatchEnd) -> Result<()> {
+        self.renewal.wait().await;
         let target = &self.target;
         let mut watch = Watch::start(&self.daemon.metrics);
         // The pieces were written by look-ups, each small beside the tables. What follows is not.
@@ -323,7 +328,8 @@ impl Applier {
         let held = self.hold_against_brake(&outcome, end.end_lsn).await;
         if held.is_err() && is_much {
             // Rolled back, and part of what was just analyzed is not.
-            self.renew_statistics().await?;
+            let Config { schema, webui_schema, .. } = &self.daemon.config;
+            target.analyze_all(schema, Some(webui_schema)).await?;
         }
         held?;
         failpoint::hit(failpoint::PROJECTED_NOT_COMMITTED)?;
@@ -332,7 +338,7 @@ impl Applier {
         watch.took(metrics::Stage::Commit);
         self.large = false;
         if is_much {
-            self.renew_statistics().await?;
+            self.renewal.begin(&self.daemon);
         }
         self.count_crossed(&crossed);
         self.daemon.metrics.projected(&outcome);

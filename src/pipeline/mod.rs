@@ -26,6 +26,7 @@ mod returning;
 mod short;
 mod show;
 mod since;
+mod statistics;
 mod supervise;
 mod tend;
 

@@ -56,7 +56,7 @@ impl Applier {
             tracing::info!(first, "projecting everything");
             progress.copies.phase(CopyPhase::Projecting);
             let outcome = self.apply_everything(&with, !first).await?;
-            self.renew_statistics().await?;
+            self.renewal.begin(&self.daemon);
             tracing::info!(
                 created = outcome.accounts_created,
                 linked = outcome.accounts_linked,
@@ -103,12 +103,6 @@ impl Applier {
             progress.copies.end(true);
         }
         self.orders.look_soon();
-    }
-
-    /// After much was written at once: whatever is planned next would otherwise be planned for what there was before.
-    pub(super) async fn renew_statistics(&self) -> Result<()> {
-        let Config { schema, webui_schema, .. } = &self.daemon.config;
-        self.target.analyze_all(schema, webui_schema).await
     }
 
     /// A session of its own that sees what we have committed, and is driven beside the stream; `None` where there is none: it may have come

@@ -62,7 +62,7 @@ impl Tend {
             return Ok(());
         }
         let begun = Instant::now();
-        target.analyze_all(schema, webui_schema).await?;
+        target.analyze_all(schema, Some(webui_schema)).await?;
         known.rows = target.believed_rows(schema).await?;
         known.changes = place.changes_applied;
         known.calm = Instant::now() + begun.elapsed() * SHARE;

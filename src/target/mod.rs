@@ -383,30 +383,51 @@ impl Target {
         self.execute_quick("plan for everything", "set local enable_nestloop = off").await
     }
 
-    /// Renews the statistics of our own tables, also within a transaction that changed much of them: what it plans next would
-    /// otherwise be planned for what there was before. One that emptied the mirror compared everybody with everybody.
+    /// Renews the statistics of our own tables within a transaction that changed much of them: what it plans next would otherwise be
+    /// planned for what there was before. One that emptied the mirror compared everybody with everybody.
+    ///
+    /// So whoever is at one of them is waited for, but not for long: it may be a VACUUM of hours.
     pub async fn analyze_ours(&self, schema: &str) -> Result<()> {
-        self.analyze(schema, None).await
+        let Some(tables) = self.to_analyze(schema, None).await? else { return Ok(()) };
+        self.execute_quick("set a savepoint", "savepoint statistics; set local lock_timeout = '3s'").await?;
+        match self.execute("analyze what was written", &format!("analyze {tables}")).await {
+            Ok(()) => {
+                let restore = "release savepoint statistics; set local lock_timeout to default";
+                self.execute_quick("release a savepoint", restore).await
+            }
+            // Nobody who waits for us is waited for by us (40P01).
+            Err(error) if matches!(error.sqlstate(), Some("55P03" | "40P01")) => {
+                let back = "rollback to savepoint statistics; release savepoint statistics";
+                self.execute_quick("go back to a savepoint", back).await?;
+                self.analyze_free(&tables).await
+            }
+            Err(error) => Err(error),
+        }
     }
 
-    /// The same of all we write, in Open WebUI's tables too where we may. Between transactions: it keeps a lock on them.
-    pub async fn analyze_all(&self, schema: &str, webui_schema: &str) -> Result<()> {
-        self.analyze(schema, Some(webui_schema)).await
+    /// Renews the statistics of our own tables, and of those of Open WebUI's (`webui_schema`) that we may analyze; what is locked is left
+    /// out. Between transactions: it keeps a lock on them.
+    pub async fn analyze_all(&self, schema: &str, webui_schema: Option<&str>) -> Result<()> {
+        match self.to_analyze(schema, webui_schema).await? {
+            Some(tables) => self.analyze_free(&tables).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn analyze_free(&self, tables: &str) -> Result<()> {
+        self.execute("analyze what was written", &format!("analyze (skip_locked) {tables}")).await
+    }
+
+    async fn to_analyze(&self, schema: &str, webui_schema: Option<&str>) -> Result<Option<String>> {
+        let statement = self.prepare(sql::TO_ANALYZE, &[Type::TEXT, Type::TEXT]).await?;
+        let rows = self.query("list what to analyze", QUICK, &statement, &[&schema, &webui_schema]).await?;
+        Ok(rows.first().and_then(|row| row.get(0)))
     }
 
     /// How many rows our tables have, as the planner believes.
     pub async fn believed_rows(&self, schema: &str) -> Result<i64> {
         let row = self.client().query_one(sql::SIZE, &[&schema]).await;
         Ok(row.map_err(on(Side::Target, "look at the statistics"))?.get(0))
-    }
-
-    async fn analyze(&self, schema: &str, webui_schema: Option<&str>) -> Result<()> {
-        let statement = self.prepare(sql::TO_ANALYZE, &[Type::TEXT, Type::TEXT]).await?;
-        let rows = self.query("list what to analyze", QUICK, &statement, &[&schema, &webui_schema]).await?;
-        match rows.first().and_then(|row| row.get::<_, Option<String>>(0)) {
-            Some(text) => self.execute("analyze what was written", &text).await,
-            None => Ok(()),
-        }
     }
 
     /// From here on, statements are planned as ever again: undoes [`Self::plan_large`].

@@ -97,6 +97,34 @@ async fn what_comes_after_many_people_in_one_transaction_is_planned_for_as_many(
     assert_eq!(pair.ask("select count(*) from group_member where group_id = 'grp_team_t'").await, "20000");
 }
 
+/// What a large batch plans after it changed much follows from what is counted then.
+#[tokio::test]
+async fn a_large_batch_waits_for_whoever_is_at_its_tables_and_then_goes_on_without() {
+    let pair = Pair::new().await;
+    pair.litellm(&people("first", 3)).await;
+    let _daemon = Daemon::start(&pair);
+    pair.settle().await;
+    // As VACUUM and ANALYZE lock it.
+    let client = connect(&pair.target).await.unwrap();
+    let lock = "begin; lock table litellm_webui_sync.litellm_user in share update exclusive mode";
+    client.batch_execute(lock).await.unwrap();
+    pair.litellm(&people("a", 6_000)).await;
+    let waiting = "select count(*) from pg_stat_activity
+                    where wait_event_type = 'Lock' and query like 'analyze %litellm_user%' and datname = current_database()";
+    eventually("it waits for the table", || async { pair.ask(waiting).await == "1" }).await;
+    pair.settle().await;
+    client.batch_execute("commit").await.unwrap();
+    assert_eq!(pair.ask("select count(*) from \"user\" where role = 'user'").await, "6003");
+    pair.litellm(&people("b", 6_000)).await;
+    pair.settle().await;
+    let believed = "select reltuples from pg_class where oid = 'litellm_webui_sync.litellm_user'::regclass";
+    assert_eq!(pair.ask(believed).await, "12003");
+    eventually("Open WebUI's people to be counted", || async {
+        pair.ask("select reltuples from pg_class where oid = 'public.user'::regclass").await == "12004"
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_verify_that_cannot_fill_its_staging_tables_is_put_off_and_the_stream_goes_on() {
     let pair = Pair::new().await;
