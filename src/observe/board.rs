@@ -39,7 +39,7 @@ pub struct Facts {
     /// People whom a used-up budget takes models from.
     pub budget_closed: i64,
     pub servers: Servers,
-    /// What ended the last attempt.
+    /// What ended the last attempt, or is about to end this one.
     pub trouble: Option<Trouble>,
 }
 
@@ -187,7 +187,7 @@ impl Board {
         lock(&self.facts).servers.layout = Some(layout.clone());
     }
 
-    /// An attempt ended with `error`.
+    /// An attempt ended with `error`, or will.
     pub fn set_trouble(&self, error: &Error) {
         let brake = match *error {
             Error::Brake { id, people, active } => {

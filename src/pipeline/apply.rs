@@ -24,8 +24,8 @@ use crate::mirror;
 use crate::mirror::budgets::Crossed;
 use crate::observe::metrics::{self, Metrics};
 use crate::observe::progress::State;
-use crate::position::BatchEnd;
-use crate::position::Lsn;
+use crate::position::{BatchEnd, Lsn};
+use crate::postgres::error_chain;
 use crate::project::{MANY, Outcome, Projection, Scope, Stamp};
 use crate::sql::TouchedFrom;
 use crate::stage::Part;
@@ -259,6 +259,9 @@ impl Applier {
         if touched.all_rights {
             self.polled.ask_again();
         }
+        if touched.all_rights || touched.shared {
+            self.renewal.wait().await;
+        }
         let outcome = match &self.projection {
             Some(projection) => Box::pin(projection.apply(target, Scope::These(&touched), stamp)).await?,
             None => Outcome::default(),
@@ -329,7 +332,10 @@ impl Applier {
         if held.is_err() && is_much {
             // Rolled back, and part of what was just analyzed is not.
             let Config { schema, webui_schema, .. } = &self.daemon.config;
-            target.analyze_all(schema, Some(webui_schema)).await?;
+            if let Err(error) = target.analyze_all(schema, Some(webui_schema)).await {
+                // What holds the batch is what has to be said.
+                tracing::debug!(error = error_chain(&error), "could not renew the statistics");
+            }
         }
         held?;
         failpoint::hit(failpoint::PROJECTED_NOT_COMMITTED)?;

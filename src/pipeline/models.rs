@@ -48,6 +48,7 @@ impl Applier {
         if changed == 0 {
             return target.roll_back("end without news").await;
         }
+        self.renewal.wait().await;
         tracing::info!(models = answer.len(), changed, "LiteLLM serves other models than before");
         let stamp = self.stamp(self.end_lsn);
         let touched = Touched { all_rights: true, ..Touched::default() };

@@ -164,6 +164,7 @@ impl Applier {
         target.begin("begin a batch for expired keys").await?;
         self.begin_own().await?;
         if touched.rights.len() > MANY {
+            self.renewal.wait().await;
             target.plan_large().await?;
         }
         let stamp = Stamp { now, ..self.stamp(self.end_lsn) };

@@ -132,6 +132,7 @@ impl Applier {
         projected_with: &str,
         audit_each: bool,
     ) -> Result<Outcome> {
+        self.renewal.wait().await;
         let Some(projection) = &self.projection else { return Ok(Outcome::default()) };
         let target = &self.target;
         let reader = self.open_reader().await;

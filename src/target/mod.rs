@@ -386,10 +386,12 @@ impl Target {
     /// Renews the statistics of our own tables within a transaction that changed much of them: what it plans next would otherwise be
     /// planned for what there was before. One that emptied the mirror compared everybody with everybody.
     ///
-    /// So whoever is at one of them is waited for, but not for long: it may be a VACUUM of hours.
+    /// So whoever is at one of them is waited for, but for less than the second after which Postgres ends an autovacuum for us; what one is at
+    /// is left out then.
     pub async fn analyze_ours(&self, schema: &str) -> Result<()> {
         let Some(tables) = self.to_analyze(schema, None).await? else { return Ok(()) };
-        self.execute_quick("set a savepoint", "savepoint statistics; set local lock_timeout = '3s'").await?;
+        self.execute_quick("set a savepoint", "savepoint statistics; set local lock_timeout = '900ms'")
+            .await?;
         match self.execute("analyze what was written", &format!("analyze {tables}")).await {
             Ok(()) => {
                 let restore = "release savepoint statistics; set local lock_timeout to default";

@@ -49,7 +49,7 @@ impl Default for PairOptions {
     }
 }
 
-/// Two databases, and what a daemon between them is called. Dropping it drops them, with their slots.
+/// Two databases, and what a daemon between them is called. Dropping it drops them, with their slots, unless the server goes anyway.
 #[derive(Debug)]
 pub(crate) struct Pair {
     /// Addresses the test itself uses.
@@ -61,7 +61,7 @@ pub(crate) struct Pair {
     pub(crate) slot: String,
 }
 
-/// So many pairs of one process may stay: a server has fifty slots.
+/// So long, in numbers, the pairs of one process may stay: a server has fifty slots.
 const FEW: u32 = 10;
 
 impl Pair {
@@ -256,7 +256,7 @@ pub(crate) async fn filled(cluster: &Cluster, schema: Schema, name: &str, admin:
     url
 }
 
-/// Of databases and slots.
+/// Of databases, slots and files.
 static NEXT: AtomicU32 = AtomicU32::new(1);
 
 pub(crate) fn next_number() -> u32 {
