@@ -56,7 +56,9 @@ impl Applier {
             tracing::info!(first, "projecting everything");
             progress.copies.phase(CopyPhase::Projecting);
             let outcome = self.apply_everything(&with, !first).await?;
-            self.renewal.begin(&self.daemon);
+            // Here and not beside the stream: nobody is told that all is well before, and then the next one need not wait for it.
+            let Config { schema, webui_schema, .. } = &self.daemon.config;
+            self.target.analyze_all(schema, Some(webui_schema)).await?;
             tracing::info!(
                 created = outcome.accounts_created,
                 linked = outcome.accounts_linked,

@@ -124,16 +124,22 @@ async fn a_large_batch_waits_for_whoever_is_at_its_tables_and_then_goes_on_witho
     assert_eq!(pair.ask("select count(*) from \"user\" where role = 'user'").await, "6003");
 }
 
-/// Nothing else counts them that soon: the tables do not grow any more.
+/// One row of LiteLLM's, so nothing else counts them that soon.
 #[tokio::test]
-async fn whoever_a_first_copy_made_is_counted_beside_the_stream() {
+async fn whoever_a_large_batch_put_into_a_group_is_counted_beside_the_stream() {
     let pair = Pair::new().await;
-    pair.litellm(&people("a", 30)).await;
+    pair.litellm(&people("a", 6_000)).await;
     let _daemon = Daemon::start(&pair);
     pair.settle().await;
-    let believed = "select reltuples from pg_class where oid = 'public.user'::regclass";
-    // With the admin.
-    eventually("Open WebUI's people to be counted", || async { pair.ask(believed).await == "31" }).await;
+    pair.litellm(
+        "insert into \"LiteLLM_TeamTable\" (team_id, team_alias, members_with_roles, models)
+         select 't', 'T', jsonb_agg(jsonb_build_object('user_id', 'a' || i, 'role', 'user')), '{}'
+           from generate_series(1, 6000) i",
+    )
+    .await;
+    pair.settle().await;
+    let believed = "select reltuples from pg_class where oid = 'public.group_member'::regclass";
+    eventually("its members to be counted", || async { pair.ask(believed).await == "6000" }).await;
 }
 
 #[tokio::test]
