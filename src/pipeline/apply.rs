@@ -16,7 +16,6 @@ use super::pieces::Next;
 use super::short::Short;
 use super::since::Since;
 use super::statistics::Renewal;
-use crate::config::Config;
 use crate::copy::request;
 use crate::error::Result;
 use crate::failpoint;
@@ -331,8 +330,7 @@ impl Applier {
         let held = self.hold_against_brake(&outcome, end.end_lsn).await;
         if held.is_err() && is_much {
             // Rolled back, and part of what was just analyzed is not.
-            let Config { schema, webui_schema, .. } = &self.daemon.config;
-            if let Err(error) = target.analyze_all(schema, Some(webui_schema)).await {
+            if let Err(error) = self.renew_statistics().await {
                 // What holds the batch is what has to be said.
                 tracing::debug!(error = error_chain(&error), "could not renew the statistics");
             }
@@ -395,7 +393,7 @@ impl Applier {
             end_lsn,
             self.was_braked,
             None,
-            |brake| self.daemon.is_held_back(brake),
+            |brake| self.daemon.say_held_back(brake),
         )
         .await
     }

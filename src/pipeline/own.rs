@@ -161,10 +161,13 @@ impl Applier {
         if !touched.has_rights() {
             return Ok(());
         }
+        let is_much = touched.rights.len() > MANY;
+        if is_much {
+            self.renewal.wait().await;
+        }
         target.begin("begin a batch for expired keys").await?;
         self.begin_own().await?;
-        if touched.rights.len() > MANY {
-            self.renewal.wait().await;
+        if is_much {
             target.plan_large().await?;
         }
         let stamp = Stamp { now, ..self.stamp(self.end_lsn) };

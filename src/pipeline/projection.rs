@@ -57,8 +57,7 @@ impl Applier {
             progress.copies.phase(CopyPhase::Projecting);
             let outcome = self.apply_everything(&with, !first).await?;
             // Here and not beside the stream: nobody is told that all is well before, and then the next one need not wait for it.
-            let Config { schema, webui_schema, .. } = &self.daemon.config;
-            self.target.analyze_all(schema, Some(webui_schema)).await?;
+            self.renew_statistics().await?;
             tracing::info!(
                 created = outcome.accounts_created,
                 linked = outcome.accounts_linked,
@@ -105,6 +104,12 @@ impl Applier {
             progress.copies.end(true);
         }
         self.orders.look_soon();
+    }
+
+    /// Where the stream stands still anyway: otherwise [`super::statistics::Renewal`] does it beside.
+    pub(super) async fn renew_statistics(&self) -> Result<()> {
+        let Config { schema, webui_schema, .. } = &self.daemon.config;
+        self.target.analyze_all(schema, Some(webui_schema)).await
     }
 
     /// A session of its own that sees what we have committed, and is driven beside the stream; `None` where there is none: it may have come

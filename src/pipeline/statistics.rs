@@ -35,6 +35,8 @@ struct Running {
 impl Renewal {
     pub(super) fn begin(&mut self, daemon: &Arc<Daemon>) {
         let (before, daemon) = (self.0.take(), Arc::clone(daemon));
+        // One that is still there was waited for in vain: it is not waited for once more by each that comes after it.
+        let until = before.as_ref().map_or_else(|| Instant::now() + PATIENCE, |before| before.until);
         let aside = daemon.aside.clone();
         let task = aside.spawn(async move {
             // One after the other: each would skip the table that the one before is at.
@@ -46,7 +48,7 @@ impl Renewal {
                 tokio::spawn(try_again(daemon));
             }
         });
-        self.0 = Some(Running { task, until: Instant::now() + PATIENCE });
+        self.0 = Some(Running { task, until });
     }
 
     /// Returns once it is over, or nobody waits for it any longer.

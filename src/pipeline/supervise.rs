@@ -179,7 +179,7 @@ impl Daemon {
             }
             // Held until somebody approves; looked at again regularly.
             (Error::Brake { .. }, _) => {
-                self.is_held_back(error);
+                self.say_held_back(error);
                 Some(Duration::from_secs(2))
             }
             (Error::ForeignLeader { .. }, _) => {
@@ -213,7 +213,7 @@ impl Daemon {
     }
 
     /// Says that `brake` holds us, in the log once. Nothing is applied from here on, whatever is still to be done before the session ends.
-    pub(super) fn is_held_back(&self, brake: &Error) {
+    pub(super) fn say_held_back(&self, brake: &Error) {
         let (reason, remedy) = (error_chain(brake), brake.remedy().unwrap_or_default());
         self.board.set_trouble(brake);
         if self.progress.status().state != State::Braked {

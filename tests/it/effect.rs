@@ -19,6 +19,15 @@ const ACTIVE: &str =
 /// As many as are no small batch's affair; a few seconds in a test.
 const MANY: u32 = 20_000;
 
+/// Statement: a team of the first `count` of [`people`].
+fn team_of(count: u32) -> String {
+    format!(
+        "insert into \"LiteLLM_TeamTable\" (team_id, team_alias, members_with_roles, models)
+         select 't', 'T', jsonb_agg(jsonb_build_object('user_id', 'a' || i, 'role', 'user')), '{{}}'
+           from generate_series(1, {count}) i"
+    )
+}
+
 #[tokio::test]
 async fn a_truncate_of_twenty_thousand_people_reaches_the_brake() {
     let pair = Pair::new().await;
@@ -86,12 +95,7 @@ async fn what_comes_after_many_people_in_one_transaction_is_planned_for_as_many(
                   where nspname = 'litellm_webui_sync' and relname in ('litellm_user', 'account') and reltuples < 20000";
     eventually("statistics of what was written", || async { pair.ask(stale).await.is_empty() }).await;
     let start = Instant::now();
-    pair.litellm(&format!(
-        "insert into \"LiteLLM_TeamTable\" (team_id, team_alias, members_with_roles, models)
-         select 't', 'T', jsonb_agg(jsonb_build_object('user_id', 'a' || i, 'role', 'user')), '{{}}'
-           from generate_series(1, {MANY}) i"
-    ))
-    .await;
+    pair.litellm(&team_of(MANY)).await;
     pair.settle().await;
     println!("a team of all of them: {:?}", start.elapsed());
     assert_eq!(pair.ask("select count(*) from group_member where group_id = 'grp_team_t'").await, "20000");
@@ -131,12 +135,7 @@ async fn whoever_a_large_batch_put_into_a_group_is_counted_beside_the_stream() {
     pair.litellm(&people("a", 6_000)).await;
     let _daemon = Daemon::start(&pair);
     pair.settle().await;
-    pair.litellm(
-        "insert into \"LiteLLM_TeamTable\" (team_id, team_alias, members_with_roles, models)
-         select 't', 'T', jsonb_agg(jsonb_build_object('user_id', 'a' || i, 'role', 'user')), '{}'
-           from generate_series(1, 6000) i",
-    )
-    .await;
+    pair.litellm(&team_of(6_000)).await;
     pair.settle().await;
     let believed = "select reltuples from pg_class where oid = 'public.group_member'::regclass";
     eventually("its members to be counted", || async { pair.ask(believed).await == "6000" }).await;

@@ -61,7 +61,7 @@ pub(crate) struct Pair {
     pub(crate) slot: String,
 }
 
-/// So long, in numbers, the pairs of one process may stay: a server has fifty slots.
+/// While no more numbers than this were given out, the pairs of one process may stay: a server has fifty slots.
 const FEW: u32 = 10;
 
 impl Pair {
