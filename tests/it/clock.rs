@@ -94,6 +94,10 @@ async fn under_a_load_that_never_pauses_everything_by_the_clock_has_its_turn() {
         daemon.get("/readyz").1.contains("paused")
     })
     .await;
+    // It let go of the slot, and its last word to others may be that it streams.
+    let (_, status, _) = run(&pair, &["status", "--json"]);
+    let status: serde_json::Value = serde_json::from_str(&status).unwrap();
+    assert_eq!(status["state"], "paused", "{status}");
     assert_eq!(run(&pair, &["resume"]).0, 0);
     for one in load {
         one.end().await;
