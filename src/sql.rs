@@ -324,25 +324,30 @@ pub enum TouchedFrom {
 
 /// The kinds of touched keys, and where everything of a kind is found.
 const KINDS: &[(&str, &str, &str)] = &[
-    ("users", "user", "(select user_id as id from litellm_user union select user_id from account)"),
+    ("users", "'user'", "(select user_id as id from litellm_user union select user_id from account)"),
+    (
+        "group_people",
+        "'user', 'member'",
+        "(select user_id as id from litellm_user union select user_id from account)",
+    ),
     (
         "teams",
-        "team",
+        "'team'",
         "(select team_id as id from litellm_team union select litellm_id from group_link where kind = 'team')",
     ),
     (
         "organizations",
-        "organization",
+        "'organization'",
         "(select organization_id as id from litellm_organization
           union select litellm_id from group_link where kind = 'organization')",
     ),
-    ("emails", "email", "(select email as id from account where not in_step)"),
-    ("rosters", "roster", "(select team_id as id from litellm_team)"),
-    ("team_people", "team_people", "(select team_id as id from litellm_team)"),
-    ("team_rights", "team_rights", "(select team_id as id from litellm_team)"),
+    ("emails", "'email'", "(select email as id from account where not in_step)"),
+    ("rosters", "'roster'", "(select team_id as id from litellm_team)"),
+    ("team_people", "'team_people'", "(select team_id as id from litellm_team)"),
+    ("team_rights", "'team_rights'", "(select team_id as id from litellm_team)"),
     (
         "organization_rights",
-        "organization_rights",
+        "'organization_rights'",
         "(select organization_id as id from litellm_organization)",
     ),
 ];
@@ -360,7 +365,7 @@ pub fn with_keys(text: &str, keys: TouchedFrom, first_parameter: usize) -> Strin
         }
         let from = match keys {
             TouchedFrom::Arrays => format!("unnest(${parameter}::text[])"),
-            TouchedFrom::Table => format!("(select distinct id from touched where kind = '{kind}')"),
+            TouchedFrom::Table => format!("(select distinct id from touched where kind in ({kind}))"),
             TouchedFrom::Everything => (*everything).to_owned(),
             TouchedFrom::Remaining => "(select id from remaining)".to_owned(),
         };

@@ -1,5 +1,6 @@
 -- Brings team_roster in line with members_with_roles. Runs on: target, after litellm_team was written.
--- :rosters gives the team ids. Returns who joined or left: (kind 'user', id).
+-- :rosters gives the team ids. Returns who joined or left: (kind, id): 'user' where their name may begin with the team's,
+-- or their account could not be written, else 'member'.
 with team as materialized (
     select id as team_id from :rosters as given(id)
 ), entry as materialized (
@@ -19,8 +20,15 @@ with team as materialized (
 ), added as (
     insert into team_roster (team_id, user_id, email) select team_id, user_id, email from came
 ), moved as (
-    select user_id, email from gone union all select user_id, email from came
+    select * from gone union all select * from came
+), mover as (
+    select m.team_id, m.user_id, u.user_alias, u.team_id as own_team, u.teams
+      from moved m left join litellm_user u on u.user_id = m.user_id
+     where m.user_id is not null
+    union all
+    select m.team_id, u.user_id, u.user_alias, u.team_id, u.teams from moved m join litellm_user u on u.email = m.email
 )
-select 'user' as kind, user_id as id from moved where user_id is not null
-union
-select 'user', u.user_id from moved join litellm_user u using (email)
+select distinct case when user_alias is not null and (team_id = own_team or team_id = any (teams))
+                       or exists (select from dead_letter l where l.kind = 'account' and l.key = p.user_id) then 'user' else 'member' end as kind,
+       user_id as id
+  from mover p

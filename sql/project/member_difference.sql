@@ -1,9 +1,9 @@
 -- Who joins and who leaves which group: the CTEs shared by the layouts. Our members only.
--- :users, :teams, :organizations give the touched LiteLLM ids. "missing" and "gone" hold Open WebUI ids.
+-- :group_people, :teams, :organizations give the touched LiteLLM ids. "missing" and "gone" hold Open WebUI ids.
 -- "in_group" says who is in which group now and comes from the layout.
 touched_account as materialized (
     select coalesce(a.webui_id, 'usr_' || a.user_id) as id, a.user_id
-      from (select id as user_id from :users as given(id)) t join account a on a.user_id = t.user_id
+      from (select id as user_id from :group_people as given(id)) t join account a on a.user_id = t.user_id
 ), touched_group as materialized (
     select l.webui_id as id, l.kind, l.litellm_id
       from (select 'team' as kind, id as litellm_id from :teams as given(id)

@@ -195,7 +195,7 @@ impl Projection {
             .execute("go back to a savepoint", "rollback to savepoint project; release savepoint project")
             .await?;
         let touched = match scope {
-            Scope::These(touched) => touched.clone(),
+            Scope::These(touched) => touched.clone().with_accounts(),
             Scope::Touched | Scope::Models | Scope::Everything => self.keys_of(target, scope).await?,
         };
         let mut outcome = Outcome { accounts_created: created, ..Outcome::default() };
@@ -306,9 +306,9 @@ impl Projection {
     async fn attempt(&self, target: &Target, scope: Scope<'_>, stamp: Stamp, whole: bool) -> Result<Outcome> {
         let texts = self.texts(scope);
         let run = Run { texts, keys: texts.keys.as_ref().filter(|_| whole), whole, scope, stamp };
-        let (users, groups) = match scope {
-            Scope::These(touched) => (!touched.users.is_empty(), touched.has_groups()),
-            Scope::Touched | Scope::Models | Scope::Everything => (true, true),
+        let (users, members, groups) = match scope {
+            Scope::These(touched) => (!touched.users.is_empty(), !touched.is_empty(), touched.has_groups()),
+            Scope::Touched | Scope::Models | Scope::Everything => (true, true, true),
         };
         // Before anything is sent together: a statement that still had to be prepared would be overtaken
         // by the ones after it, and members would be written before their accounts.
@@ -321,7 +321,7 @@ impl Projection {
         let mut outcome = Outcome::default();
         if !users {
             let groups = async {
-                if groups {
+                if members {
                     self.groups_and_members(target, &run, groups, &mut outcome).await
                 } else {
                     Ok(())
@@ -428,7 +428,7 @@ impl Projection {
 
     /// The keys of a scope that is not in memory, for the search of an entity that fails.
     async fn keys_of(&self, target: &Target, scope: Scope<'_>) -> Result<Touched> {
-        let text = "select 'user', id from :users u union all select 'team', id from :teams t
+        let text = "select 'user', id from :group_people u union all select 'team', id from :teams t
                     union all select 'organization', id from :organizations o";
         let text = with_keys(text, scope.keys(), 1);
         let rows = target.client().query(&text, &[]).await.map_err(on(Side::Target, "list touched keys"))?;

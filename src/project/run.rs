@@ -216,7 +216,7 @@ impl Run<'_> {
         }
         let (users, teams, organizations);
         if let Scope::These(touched) = self.scope {
-            users = touched.users.iter().collect::<Vec<_>>();
+            users = touched.group_people().collect::<Vec<_>>();
             teams = touched.teams.iter().collect::<Vec<_>>();
             organizations = touched.organizations.iter().collect::<Vec<_>>();
             if kinds == KeyKinds::All {

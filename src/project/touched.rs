@@ -4,7 +4,7 @@
 //! |---|---|
 //! | a user | the user; and whoever may now get the e-mail it freed (`emails`) |
 //! | a team's name or organization | its group; everybody in it (`team_people`) |
-//! | a team's roster | whoever joined or left (`rosters`) |
+//! | a team's roster | groups and models of whoever joined or left (`rosters`, `members`), and where it may be part of it their name |
 //! | an organization's name | its group |
 //! | an organization membership | the user |
 //! | a key | its owner's API key and models (`rights`) |
@@ -37,6 +37,8 @@ pub struct Touched {
     pub rosters: BTreeSet<String>,
     /// Teams that matter to everybody in them.
     pub team_people: BTreeSet<String>,
+    /// LiteLLM users whose groups and models may have changed, although account, name and API key have not.
+    pub members: BTreeSet<String>,
     /// LiteLLM users whose API key or model access may have changed, although account, name and membership have not.
     pub rights: BTreeSet<String>,
     /// LiteLLM users whose models may have changed, and nothing else.
@@ -58,6 +60,7 @@ impl Touched {
     pub fn add(&mut self, table: usize, kind: &str, id: String) -> Result<()> {
         match kind {
             "user" => self.users.insert(id),
+            "member" => self.members.insert(id),
             "team" => self.teams.insert(id),
             "organization" => self.organizations.insert(id),
             "email" => self.emails.insert(id),
@@ -100,7 +103,7 @@ impl Touched {
 
     /// Whether no account, group or membership is touched. Access may be all the same.
     pub fn is_empty(&self) -> bool {
-        self.users.is_empty() && self.teams.is_empty() && self.organizations.is_empty()
+        self.users.is_empty() && self.members.is_empty() && !self.has_groups()
     }
 
     pub fn has_groups(&self) -> bool {
@@ -109,17 +112,23 @@ impl Touched {
 
     /// Whether anybody's API key or models may have changed.
     pub fn has_rights(&self) -> bool {
-        let people = [&self.users, &self.rights, &self.models];
+        let people = [&self.users, &self.members, &self.rights, &self.models];
         self.all_rights || self.shared || people.iter().any(|keys| !keys.is_empty())
     }
 
     /// Everybody whose API key or models may have changed, each once, in order: those touched in their access and
     /// those touched at all. With `all_rights` set it is everybody there is, and this is not the whole list.
     pub fn rights_people(&self) -> impl Iterator<Item = &String> {
-        let mut people: Vec<&String> = self.users.iter().chain(&self.rights).chain(&self.models).collect();
+        let people = [&self.users, &self.members, &self.rights, &self.models];
+        let mut people: Vec<&String> = people.into_iter().flatten().collect();
         people.sort_unstable();
         people.dedup();
         people.into_iter()
+    }
+
+    /// Everybody whose groups may have changed, as [`Self::rights_people`].
+    pub fn group_people(&self) -> impl Iterator<Item = &String> {
+        self.users.union(&self.members)
     }
 
     /// Everybody whose API key may have changed, as [`Self::rights_people`].
@@ -129,20 +138,19 @@ impl Touched {
 
     /// Whether nothing but models may have changed, and not everybody's.
     pub fn is_only_models(&self) -> bool {
-        let others = [&self.users, &self.emails, &self.rosters, &self.team_people, &self.rights];
-        !self.has_groups() && !self.all_rights && !self.shared && others.iter().all(|keys| keys.is_empty())
+        let others = [&self.emails, &self.rosters, &self.team_people, &self.rights];
+        self.is_empty() && !self.all_rights && !self.shared && others.iter().all(|keys| keys.is_empty())
     }
 
     /// How many accounts and groups the projection has to look at.
     pub fn len(&self) -> usize {
-        self.users.len() + self.teams.len() + self.organizations.len()
+        self.group_people().count() + self.teams.len() + self.organizations.len()
     }
 
     /// How many there are whose account, group, key or models may change: by it statements are planned, and waited for.
     /// (Everybody, where `all_rights` says so, is the models' own affair.)
     pub fn reach(&self) -> usize {
-        let others = self.rights.union(&self.models);
-        self.len() + others.filter(|user| !self.users.contains(*user)).count()
+        self.rights_people().count() + self.teams.len() + self.organizations.len()
     }
 
     /// Whether what is noted here leads on to people who are not noted yet.
@@ -151,7 +159,13 @@ impl Touched {
         leading.iter().any(|ids| !ids.is_empty())
     }
 
-    /// Splits into two halves, or `None` for a single entity: to find the one that cannot be written.
+    /// The same, where nobody's account is known to be what it was: whoever cannot be written is found among the accounts.
+    pub fn with_accounts(mut self) -> Self {
+        self.users.append(&mut self.members);
+        self
+    }
+
+    /// Splits into two halves, or `None` for a single entity: to find the one that cannot be written. Of [`Self::with_accounts`].
     pub fn split(&self) -> Option<(Self, Self)> {
         if self.len() < 2 {
             return None;
@@ -201,11 +215,16 @@ mod tests {
             (touched.key_people().count(), touched.rights_people().count(), touched.reach()),
             (0, 2, 2)
         );
+        touched.add(0, "member", "d".to_owned()).unwrap();
+        assert!(!touched.is_only_models() && !touched.is_empty());
+        assert_eq!((touched.key_people().count(), touched.len(), touched.reach()), (0, 1, 3));
         touched.add(0, "rights", "b".to_owned()).unwrap();
         touched.add(0, "user", "c".to_owned()).unwrap();
         assert!(!touched.is_only_models());
-        assert!(touched.rights_people().eq(["a", "b", "c"]) && touched.key_people().eq(["b", "c"]));
-        assert_eq!(touched.reach(), 3);
+        assert!(touched.rights_people().eq(["a", "b", "c", "d"]) && touched.key_people().eq(["b", "c"]));
+        assert!(touched.group_people().eq(["c", "d"]));
+        assert_eq!(touched.reach(), 4);
+        assert!(touched.with_accounts().users.iter().eq(["c", "d"]));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use regex::Regex;
 
 use crate::support::compare::assert_in_step;
 use crate::support::daemon::{DaemonOptions, run};
-use crate::support::{Daemon, Pair, change, eventually, organization, people, person, team};
+use crate::support::{Daemon, Pair, change, eventually, organization, people, person, rostered, team};
 
 const RETRY: &str = "update litellm_webui_sync.dead_letter set last_seen = now() - interval '2 hours'";
 
@@ -87,6 +87,23 @@ async fn a_group_open_webui_refuses_is_a_dead_letter_and_heals() {
     pair.litellm("update \"LiteLLM_TeamTable\" set team_alias = 'Better' where team_id = 'b'").await;
     assert_eq!(pair.settle().await, 0);
     assert_eq!(pair.members("grp_team_b").await, "usr_a");
+    assert_in_step(&pair).await;
+}
+
+#[tokio::test]
+async fn whoever_a_group_refuses_is_a_dead_letter_and_heals_when_they_leave_it() {
+    let pair = Pair::new().await;
+    pair.litellm(&(people("a", 5) + &team("t", "T", None, &["a1"]))).await;
+    let _daemon = Daemon::start(&pair);
+    pair.settle().await;
+    pair.webui("alter table group_member add constraint refused check (user_id <> 'usr_a3')").await;
+    pair.litellm(&rostered("t", &["a2", "a3", "a4"])).await;
+    assert_eq!(pair.settle().await, 1);
+    assert_eq!(pair.dead_letters().await, "account:a3");
+    assert_eq!(pair.members("grp_team_t").await, "usr_a2 usr_a4");
+    pair.litellm(&rostered("t", &["a2", "a5"])).await;
+    assert_eq!(pair.settle().await, 0);
+    assert_eq!(pair.members("grp_team_t").await, "usr_a2 usr_a5");
     assert_in_step(&pair).await;
 }
 

@@ -72,7 +72,7 @@ pub(super) async fn next_of_all(target: &Target, look: Look, last: &str) -> Resu
 pub(super) async fn next_touched(target: &Target, last: &str) -> Result<Vec<String>> {
     let text = "select coalesce(array_agg(id order by id), '{}')
                   from (select distinct t.id from touched t
-                         where t.kind in ('user', 'rights', 'models') and t.id > $1
+                         where t.kind in ('user', 'member', 'rights', 'models') and t.id > $1
                            and (exists (select from account a where a.user_id = t.id)
                                 or exists (select from effective_access e where e.user_id = t.id))
                          order by t.id limit $2) next";
