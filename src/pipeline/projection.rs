@@ -56,8 +56,8 @@ impl Applier {
             tracing::info!(first, "projecting everything");
             progress.copies.phase(CopyPhase::Projecting);
             let outcome = self.apply_everything(&with, !first).await?;
-            // Here and not beside the stream: nobody is told that all is well before, and then the next one need not wait for it.
-            self.renew_statistics().await?;
+            // What is planned for many rows next waits for it; everything else need not.
+            self.renewal.begin(&self.daemon);
             tracing::info!(
                 created = outcome.accounts_created,
                 linked = outcome.accounts_linked,

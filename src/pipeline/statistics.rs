@@ -1,4 +1,4 @@
-//! The planner's statistics, after a large batch.
+//! The planner's statistics, after a large batch and after everything was projected.
 //!
 //! Owns the session beside the stream that renews them, for which nothing waits but what is planned for many rows next: it would be planned for
 //! what there was before. What grows little by little is [`super::tend`]'s. Contains no SQL.

@@ -6,14 +6,15 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 use testbed::lists::{BIG_TEAM, PEOPLE, many_with_lists};
 use testbed::{connect, execute};
+use tokio_postgres::Client;
 
 use crate::Options;
 use crate::report::{Figures, Goal, Report};
-use crate::rig::{Rig, copy_database};
+use crate::rig::{PATIENCE, Rig, copy_database};
 
 const STEPS: &[(&str, &str, u32)] = &[
     (
@@ -74,9 +75,10 @@ async fn daemon(rig: &Rig, peak: &mut Figures) -> Result<Vec<Duration>> {
     execute(&pair.source, "vacuum analyze").await?;
     let mut daemon = pair.start_daemon()?;
     let meter = pair.meter().await?;
-    let client = connect(&pair.source).await?;
+    let (client, target) = (connect(&pair.source).await?, connect(&pair.target).await?);
     let mut times = Vec::new();
     for (_, sql, _) in STEPS {
+        wait_for_statistics(&target).await?;
         rig.settle().await?;
         let before = meter.applied().await?;
         client.batch_execute(sql).await?;
@@ -87,6 +89,20 @@ async fn daemon(rig: &Rig, peak: &mut Figures) -> Result<Vec<Duration>> {
     daemon.stop()?;
     pair.drop_slot().await?;
     Ok(times)
+}
+
+/// Waits until the planner's statistics are renewed after what was written before, which the daemon does beside the stream: what is measured
+/// is a change that comes when nothing else goes on.
+async fn wait_for_statistics(target: &Client) -> Result<()> {
+    let is_over =
+        "select bool_and(last_analyze is not null) and not exists (select from pg_stat_progress_analyze)
+                     from pg_stat_user_tables where relname in ('group_member', 'effective_access')";
+    let started = Instant::now();
+    while !target.query_one(is_over, &[]).await?.get::<_, bool>(0) {
+        ensure!(started.elapsed() < PATIENCE, "nobody renews the statistics");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    Ok(())
 }
 
 /// Moves `people` from one group to another, in Open WebUI's own tables.
