@@ -7,6 +7,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
+use tokio::sync::Notify;
+
 use crate::copy::register::{Copies, Copy};
 use crate::error::Side;
 use crate::position::Lsn;
@@ -85,6 +87,8 @@ pub struct Progress {
     heard: [Mutex<Instant>; 2],
     /// When the leader of this process last told others how it is.
     told: Mutex<Instant>,
+    /// The state is another.
+    news: Notify,
     /// When the checkpoint last moved.
     moved: Mutex<Instant>,
     critical: AtomicU64,
@@ -149,6 +153,7 @@ impl Default for Progress {
             last_frame: Mutex::new(Instant::now()),
             heard: [Mutex::new(Instant::now()), Mutex::new(Instant::now())],
             told: Mutex::new(Instant::now()),
+            news: Notify::new(),
             moved: Mutex::new(Instant::now()),
             critical: AtomicU64::new(0),
             owns_slot: AtomicBool::new(false),
@@ -358,6 +363,12 @@ impl Progress {
             tracing::info!(from = status.state.name(), to = state.name(), reason = why, "state");
         }
         *status = Status { state, reason, since: SystemTime::now() };
+        self.news.notify_one();
+    }
+
+    /// Returns as soon as the state is another than when this last returned. For one who asks.
+    pub async fn news(&self) {
+        self.news.notified().await;
     }
 
     pub fn critical(&self) -> u64 {
