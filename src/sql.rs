@@ -117,6 +117,7 @@ files! {
     HAS_ADMIN = "project/has_admin.sql";
     MERGE_AUDIT = "project/merge_audit.sql";
     GROUPS = "project/groups.sql";
+    MEMBERS_WITH_ACCOUNTS = "project/members_with_accounts.sql";
     MEMBER_DIFFERENCE = "project/member_difference.sql";
     MEMBER_AUDIT = "project/member_audit.sql";
     DESIRED_MEMBERS_OF_KEYS = "project/desired_members_of_keys.sql";
@@ -330,6 +331,7 @@ const KINDS: &[(&str, &str, &str)] = &[
         "'user', 'member'",
         "(select user_id as id from litellm_user union select user_id from account)",
     ),
+    ("members", "'member'", "(select user_id as id from litellm_user)"),
     (
         "teams",
         "'team'",

@@ -1,6 +1,5 @@
 -- Brings team_roster in line with members_with_roles. Runs on: target, after litellm_team was written.
--- :rosters gives the team ids. Returns who joined or left: (kind, id): 'user' where their name may begin with the team's,
--- or their account could not be written, else 'member'.
+-- :rosters gives the team ids. Returns who joined or left: (kind, id): 'user' where their name may begin with the team's, else 'member'.
 with team as materialized (
     select id as team_id from :rosters as given(id)
 ), entry as materialized (
@@ -28,7 +27,5 @@ with team as materialized (
     union all
     select m.team_id, u.user_id, u.user_alias, u.team_id, u.teams from moved m join litellm_user u on u.email = m.email
 )
-select distinct case when user_alias is not null and (team_id = own_team or team_id = any (teams))
-                       or exists (select from dead_letter l where l.kind = 'account' and l.key = p.user_id) then 'user' else 'member' end as kind,
-       user_id as id
-  from mover p
+select distinct case when user_alias is not null and (team_id = own_team or team_id = any (teams)) then 'user' else 'member' end as kind, user_id as id
+  from mover

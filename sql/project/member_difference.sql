@@ -27,12 +27,13 @@ touched_account as materialized (
 ), gone as materialized (
     select group_id, user_id from owned except select group_id, user_id from wanted
 ), stripped as materialized (
-    -- Active people who are in no group of ours after this.
+    -- Active people who are in no group of ours after this. (Whom somebody deleted in Open WebUI has nothing to lose.)
     select distinct g.user_id
       from gone g
       left join account by_id on by_id.webui_id = g.user_id
       left join account by_user on by_user.webui_id is null and by_user.user_id = substr(g.user_id, 5)
       join person p on p.user_id = coalesce(by_id.user_id, by_user.user_id) and p.unusable_because is null
+      join "user" w on w.id = g.user_id collate "default"
      where g.user_id not in (select w.user_id from wanted w)
        and not exists (select from member m
                         where m.user_id = g.user_id

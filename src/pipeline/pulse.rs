@@ -27,15 +27,17 @@ const LAST: Duration = Duration::from_secs(1);
 /// Beats until ended.
 pub(super) async fn run(daemon: Arc<Daemon>, ended: CancellationToken) {
     let mut session = None;
+    // The state is another, and nobody was told yet.
+    let mut is_news = false;
     loop {
         let progress = &daemon.progress;
-        let is_news = tokio::select! {
+        tokio::select! {
             () = ended.cancelled() => return,
-            () = tokio::time::sleep(INTERVAL) => false,
-            () = progress.news() => true,
-        };
+            () = tokio::time::sleep(INTERVAL - SHORTEST) => {}
+            () = progress.news() => is_news = true,
+        }
         if !is_due(progress.status().state, progress.beat_age(), is_news) {
-            session = None;
+            (session, is_news) = (None, false);
             continue;
         }
         let beat = tokio::time::timeout(PATIENCE, beat(&daemon, &mut session));
@@ -44,7 +46,10 @@ pub(super) async fn run(daemon: Arc<Daemon>, ended: CancellationToken) {
             beat = beat => beat,
         };
         match beat {
-            Ok(Ok(())) => progress.heard(Side::Target),
+            Ok(Ok(told)) => {
+                progress.heard(Side::Target);
+                is_news &= !told;
+            }
             Ok(Err(error)) => {
                 tracing::debug!(error = error_chain(&error), "could not tell `status` how we are");
                 session = None;
@@ -72,7 +77,8 @@ fn is_due(state: State, beat_age: Duration, is_news: bool) -> bool {
     }
 }
 
-async fn beat(daemon: &Daemon, session: &mut Option<Target>) -> Result<()> {
+/// Whether it was said: another daemon may lead.
+async fn beat(daemon: &Daemon, session: &mut Option<Target>) -> Result<bool> {
     let target = match session {
         Some(target) => target,
         None => session.insert(Target::open(&daemon.config).await?),

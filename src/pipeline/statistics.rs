@@ -17,8 +17,8 @@ use crate::target::Target;
 
 /// How long after its begin it is waited for: a connection may have been cut silently, and whoever waits holds the stream.
 const PATIENCE: Duration = Duration::from_secs(6);
-/// How often it is tried again, and how long nothing is done before: there may be no connection left.
-const TRIES: u32 = 2;
+/// How often it is tried again, and how long nothing is done before, twice as long each time: there may be no connection left.
+const TRIES: u32 = 6;
 const PAUSE: Duration = Duration::from_secs(10);
 
 /// The last one, while it may be going on. Dropping it leaves it going on: what was written stays, whichever session reads it.
@@ -62,8 +62,8 @@ impl Renewal {
 }
 
 async fn try_again(daemon: Arc<Daemon>) {
-    for _ in 0..TRIES {
-        sleep(PAUSE).await;
+    for time in 0..TRIES {
+        sleep(PAUSE * 2_u32.pow(time)).await;
         if renew(&daemon.config).await {
             return;
         }

@@ -176,6 +176,8 @@ impl Projection {
             self.give_models(target, scope, stamp, &mut outcome).await?;
             return Ok(outcome);
         }
+        let widened = self.members_with_accounts(target, scope).await?;
+        let scope = widened.as_ref().map_or(scope, Scope::These);
         let created = self.create_new(target, scope, stamp).await?;
         // Sent together; a batch whose attempt succeeds is committed without releasing the savepoint.
         let savepoint = target.execute("set a savepoint", "savepoint project");
@@ -213,6 +215,32 @@ impl Projection {
         }
         self.give_models(target, scope, stamp, &mut outcome).await?;
         Ok(outcome)
+    }
+
+    /// Has the accounts of some members looked at too: in the temporary table, or in what is given where there is one.
+    async fn members_with_accounts(&self, target: &Target, scope: Scope<'_>) -> Result<Option<Touched>> {
+        const ACTION: &str = "look for accounts that are not there";
+        let text = with_keys(sql::MEMBERS_WITH_ACCOUNTS, scope.keys(), 1);
+        match scope {
+            Scope::These(touched) if !touched.members.is_empty() => {
+                let members: Vec<&String> = touched.members.iter().collect();
+                let statement = target.prepare(&text, &[]).await?;
+                let patience = if members.len() > MANY { SLOW } else { QUICK };
+                let rows = target.query(ACTION, patience, &statement, &[&members]).await?;
+                let ids: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+                Ok((!ids.is_empty()).then(|| touched.clone().with_accounts_of(ids)))
+            }
+            Scope::Touched => {
+                let text = format!(
+                    "insert into touched (kind, id) select 'user', id from ({text}) whole
+                      where exists (select from touched where kind = 'member')"
+                );
+                let statement = target.prepare(&text, &[]).await?;
+                target.query(ACTION, SLOW, &statement, &[]).await?;
+                Ok(None)
+            }
+            Scope::These(_) | Scope::Models | Scope::Everything => Ok(None),
+        }
     }
 
     /// What people may use, once their accounts are there.

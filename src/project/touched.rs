@@ -159,6 +159,12 @@ impl Touched {
         leading.iter().any(|ids| !ids.is_empty())
     }
 
+    /// The same, where the accounts of these members are looked at too.
+    pub fn with_accounts_of(mut self, members: Vec<String>) -> Self {
+        self.users.extend(members);
+        self
+    }
+
     /// The same, where nobody's account is known to be what it was: whoever cannot be written is found among the accounts.
     pub fn with_accounts(mut self) -> Self {
         self.users.append(&mut self.members);

@@ -13,12 +13,11 @@ use crate::position::Lsn;
 use crate::sql;
 use crate::target::{QUICK, Target};
 
-/// Says how we are, as somebody who does not lead at the moment: what a leader says of itself stays.
-pub async fn write(target: &Target, instance: uuid::Uuid, state: &str, reason: Option<&str>) -> Result<()> {
+/// Says how we are, as somebody who does not lead at the moment: what a leader says of itself stays, and then it was not said (`false`).
+pub async fn write(target: &Target, instance: uuid::Uuid, state: &str, reason: Option<&str>) -> Result<bool> {
     let instance = instance.to_string();
     let done = target.client().execute(sql::HEARTBEAT, &[&instance, &state, &reason]).await;
-    done.map_err(on(Side::Target, "write the heartbeat"))?;
-    Ok(())
+    Ok(done.map_err(on(Side::Target, "write the heartbeat"))? > 0)
 }
 
 /// The daemon of this process, as it tells others.
@@ -43,11 +42,18 @@ pub struct Said {
 
 /// A daemon beats every few seconds, whatever it does.
 const FRESH_SECONDS: f64 = 15.0;
+/// A leader beats every two to three, and says at once that it is none any more.
+const LEADER_SECONDS: f64 = 8.0;
 
 impl Said {
     /// Whether it is there, as far as its own word goes: it may hold no slot while it copies or waits.
     pub fn is_alive(&self) -> bool {
         self.age < FRESH_SECONDS && self.state != "stopped"
+    }
+
+    /// The same where nobody holds the slot: whoever says that they stream has just let go of it, or died.
+    pub fn is_there(&self) -> bool {
+        self.is_alive() && (!self.streams() || self.age < LEADER_SECONDS)
     }
 
     /// Whether it says that it streams: then it holds the slot.

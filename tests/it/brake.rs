@@ -4,7 +4,7 @@ use litellm_webui_sync::observe::status::Waited;
 
 use crate::support::compare::assert_in_step;
 use crate::support::daemon::run;
-use crate::support::{Daemon, Pair, eventually, people};
+use crate::support::{Daemon, Pair, eventually, organization, people, rostered, team};
 
 const ACTIVE: &str =
     "select count(*) from \"user\" u join auth a using (id) where u.role = 'user' and a.active";
@@ -53,6 +53,40 @@ async fn thirty_percent_leaving_at_once_are_held_until_approved() {
     pair.litellm("delete from \"LiteLLM_UserTable\" where substr(user_id, 2)::int <= 120").await;
     assert!(matches!(pair.wait().await, Waited::Failed { .. }));
     assert_eq!(pair.ask(ACTIVE).await, "140");
+}
+
+#[tokio::test]
+async fn whom_an_admin_deleted_in_open_webui_loses_nothing_and_comes_back_with_the_next_change_of_theirs() {
+    let pair = Pair::new().await;
+    let all: Vec<String> = (1..=100).map(|i| format!("a{i}")).collect();
+    let all: Vec<&str> = all.iter().map(String::as_str).collect();
+    let of_organization = "update \"LiteLLM_UserTable\" set organization_id = 'o' where substr(user_id, 2)::int between 61 and 90;";
+    pair.litellm(&[people("a", 100), organization("o", "O"), of_organization.to_owned()].concat()).await;
+    pair.litellm(&[team("t1", "T1", None, &all[..60]), team("t2", "T2", None, &["a100"])].concat()).await;
+    let daemon = Daemon::start(&pair);
+    pair.settle().await;
+    let delete = |from: u32, to: u32| {
+        let ids = format!("select 'usr_a' || i from generate_series({from}, {to}) i");
+        format!("delete from auth where id in ({ids}); delete from \"user\" where id in ({ids})")
+    };
+    // Whatever a group of theirs is called.
+    pair.webui(&delete(61, 90)).await;
+    pair.litellm(
+        "update \"LiteLLM_OrganizationTable\" set organization_alias = 'Other' where organization_id = 'o'",
+    )
+    .await;
+    assert_eq!(pair.settle().await, 0);
+    // And whichever they join or leave.
+    pair.webui(&delete(11, 40)).await;
+    pair.litellm(&[rostered("t1", &all[20..60]), rostered("t2", &all[10..40])].concat()).await;
+    assert_eq!(pair.settle().await, 0);
+    assert_eq!(pair.members("grp_team_t2").await.split(' ').count(), 30);
+    assert_eq!(pair.ask(ACTIVE).await, "70");
+    assert_eq!(pair.ask("select count(*) from litellm_webui_sync.brake").await, "0");
+    daemon.ready().await;
+    // The others are back with the next look at everything.
+    assert_eq!(run(&pair, &["verify", "--repair"]).0, 3);
+    assert_in_step(&pair).await;
 }
 
 #[tokio::test]

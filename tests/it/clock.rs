@@ -107,6 +107,24 @@ async fn under_a_load_that_never_pauses_everything_by_the_clock_has_its_turn() {
 }
 
 #[tokio::test]
+async fn a_daemon_that_begins_while_paused_says_so_although_another_had_the_last_word() {
+    let pair = Pair::new().await;
+    let mut daemon = Daemon::start(&pair);
+    pair.settle().await;
+    assert_eq!(run(&pair, &["pause"]).0, 0);
+    daemon.terminate();
+    let last = "select state || ' ' || extract(epoch from heartbeat_at) from litellm_webui_sync.daemon";
+    let stopped = pair.ask(last).await;
+    let _daemon = Daemon::start(&pair);
+    eventually("it to say that it is paused", || async { pair.ask(last).await.starts_with("paused ") }).await;
+    let paused = pair.ask(last).await;
+    let at = |said: &str| said.split(' ').nth(1).unwrap().parse::<f64>().unwrap();
+    assert!(stopped.starts_with("stopped "), "{stopped}");
+    // What another said otherwise stands for ten seconds.
+    assert!(at(&paused) - at(&stopped) < 9.0, "{stopped}, {paused}");
+}
+
+#[tokio::test]
 async fn a_daemon_without_the_slot_is_not_taken_for_none() {
     let pair = Pair::new().await;
     pair.litellm(&person("a", "a@x.test")).await;

@@ -229,7 +229,7 @@ pub async fn report(config: &Config) -> Result<StatusReport> {
         return Ok(report);
     };
     report.state = "not running".to_owned();
-    let is_alive = report.leader.is_some() || facts.daemon.as_ref().is_some_and(Said::is_alive);
+    let is_there = report.leader.is_some() || facts.daemon.as_ref().is_some_and(Said::is_there);
     if let Some(daemon) = facts.daemon {
         report.layout.clone_from(&daemon.layout);
         if daemon.is_alive() && (report.leader.is_some() || !daemon.streams()) {
@@ -245,7 +245,7 @@ pub async fn report(config: &Config) -> Result<StatusReport> {
     match pause::check(&target).await {
         // True as soon as somebody asked for it, whatever is still on its way. Whoever lets go of the slot for it says so only with their
         // next word.
-        Err(paused @ Error::Paused { .. }) if is_alive => {
+        Err(paused @ Error::Paused { .. }) if is_there => {
             report.state = "paused".to_owned();
             report.reason = Some(paused.to_string());
         }
