@@ -27,5 +27,6 @@ with team as materialized (
     union all
     select m.team_id, u.user_id, u.user_alias, u.team_id, u.teams from moved m join litellm_user u on u.email = m.email
 )
+-- Whose name follows from what: desired/2_account.sql.
 select distinct case when user_alias is not null and (team_id = own_team or team_id = any (teams)) then 'user' else 'member' end as kind, user_id as id
   from mover

@@ -33,7 +33,7 @@ touched_account as materialized (
       left join account by_id on by_id.webui_id = g.user_id
       left join account by_user on by_user.webui_id is null and by_user.user_id = substr(g.user_id, 5)
       join person p on p.user_id = coalesce(by_id.user_id, by_user.user_id) and p.unusable_because is null
-      join "user" w on w.id = g.user_id collate "default"
+      join "user" u on u.id = g.user_id collate "default"
      where g.user_id not in (select w.user_id from wanted w)
        and not exists (select from member m
                         where m.user_id = g.user_id

@@ -16,6 +16,7 @@ use super::pieces::Next;
 use super::short::Short;
 use super::since::Since;
 use super::statistics::Renewal;
+use crate::config::Config;
 use crate::copy::request;
 use crate::error::Result;
 use crate::failpoint;
@@ -330,7 +331,8 @@ impl Applier {
         let held = self.hold_against_brake(&outcome, end.end_lsn).await;
         if held.is_err() && is_much {
             // Rolled back, and part of what was just analyzed is not.
-            if let Err(error) = self.renew_statistics().await {
+            let Config { schema, webui_schema, .. } = &self.daemon.config;
+            if let Err(error) = target.analyze_all(schema, Some(webui_schema)).await {
                 // What holds the batch is what has to be said.
                 tracing::debug!(error = error_chain(&error), "could not renew the statistics");
             }

@@ -106,12 +106,6 @@ impl Applier {
         self.orders.look_soon();
     }
 
-    /// Where the stream stands still anyway: otherwise [`super::statistics::Renewal`] does it beside.
-    pub(super) async fn renew_statistics(&self) -> Result<()> {
-        let Config { schema, webui_schema, .. } = &self.daemon.config;
-        self.target.analyze_all(schema, Some(webui_schema)).await
-    }
-
     /// A session of its own that sees what we have committed, and is driven beside the stream; `None` where there is none: it may have come
     /// to a standby that is behind.
     async fn open_reader(&self) -> Option<Target> {

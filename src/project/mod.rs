@@ -220,22 +220,21 @@ impl Projection {
     /// Has the accounts of some members looked at too: in the temporary table, or in what is given where there is one.
     async fn members_with_accounts(&self, target: &Target, scope: Scope<'_>) -> Result<Option<Touched>> {
         const ACTION: &str = "look for accounts that are not there";
-        let text = with_keys(sql::MEMBERS_WITH_ACCOUNTS, scope.keys(), 1);
+        let text = &self.texts(scope).members_with_accounts;
         match scope {
             Scope::These(touched) if !touched.members.is_empty() => {
                 let members: Vec<&String> = touched.members.iter().collect();
-                let statement = target.prepare(&text, &[]).await?;
+                let statement = target.prepare(text, &[]).await?;
                 let patience = if members.len() > MANY { SLOW } else { QUICK };
                 let rows = target.query(ACTION, patience, &statement, &[&members]).await?;
-                let ids: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
-                Ok((!ids.is_empty()).then(|| touched.clone().with_accounts_of(ids)))
+                Ok((!rows.is_empty()).then(|| {
+                    let mut widened = touched.clone();
+                    widened.users.extend(rows.iter().map(|row| row.get::<_, String>(0)));
+                    widened
+                }))
             }
             Scope::Touched => {
-                let text = format!(
-                    "insert into touched (kind, id) select 'user', id from ({text}) whole
-                      where exists (select from touched where kind = 'member')"
-                );
-                let statement = target.prepare(&text, &[]).await?;
+                let statement = target.prepare(text, &[]).await?;
                 target.query(ACTION, SLOW, &statement, &[]).await?;
                 Ok(None)
             }

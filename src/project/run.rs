@@ -15,6 +15,7 @@ use crate::target::{QUICK, SLOW, Target};
 
 #[derive(Debug)]
 pub(super) struct Texts {
+    pub(super) members_with_accounts: String,
     pub(super) new: String,
     pub(super) all_remain: String,
     pub(super) create: String,
@@ -30,6 +31,7 @@ pub(super) struct Texts {
 
 impl Texts {
     pub(super) fn new(layout: &Layout, api_keys: ApiKeys, keys: TouchedFrom) -> Self {
+        let with_accounts = with_keys(sql::MEMBERS_WITH_ACCOUNTS, keys, 1);
         let difference = fill(sql::ACCOUNT_DIFFERENCE, ":email_holder", layout.email.holder);
         // Where there are many, people who are simply new are dealt with before.
         let rest = if keys == TouchedFrom::Arrays { keys } else { TouchedFrom::Remaining };
@@ -51,6 +53,15 @@ impl Texts {
         let groups = fill(&groups, ":extra_values", kept.group_values);
         let remove = fill(sql::REMOVE_GROUPS, ":references", &layout.group_references());
         Self {
+            // Noted where the others are, and nothing is read where there are none.
+            members_with_accounts: if keys == TouchedFrom::Table {
+                format!(
+                    "insert into touched (kind, id) select 'user', id from ({with_accounts}) whole
+                      where exists (select from touched where kind = 'member')"
+                )
+            } else {
+                with_accounts
+            },
             new: with_keys(&new, keys, 4),
             all_remain: with_keys("insert into remaining select id from :users as given(id)", keys, 1),
             create: account(&create, 6),

@@ -150,19 +150,15 @@ impl Touched {
     /// How many there are whose account, group, key or models may change: by it statements are planned, and waited for.
     /// (Everybody, where `all_rights` says so, is the models' own affair.)
     pub fn reach(&self) -> usize {
-        self.rights_people().count() + self.teams.len() + self.organizations.len()
+        let others = self.rights.union(&self.models);
+        let is_counted = |user: &String| self.users.contains(user) || self.members.contains(user);
+        self.len() + others.filter(|user| !is_counted(user)).count()
     }
 
     /// Whether what is noted here leads on to people who are not noted yet.
     pub fn leads_on(&self) -> bool {
         let leading = [&self.rosters, &self.team_people, &self.team_rights, &self.organization_rights];
         leading.iter().any(|ids| !ids.is_empty())
-    }
-
-    /// The same, where the accounts of these members are looked at too.
-    pub fn with_accounts_of(mut self, members: Vec<String>) -> Self {
-        self.users.extend(members);
-        self
     }
 
     /// The same, where nobody's account is known to be what it was: whoever cannot be written is found among the accounts.

@@ -138,6 +138,18 @@ async fn a_large_batch_waits_for_whoever_is_at_its_tables_and_then_goes_on_witho
     assert_eq!(pair.ask("select count(*) from \"user\" where role = 'user'").await, "6003");
 }
 
+/// Nothing else counts them that soon: the tables do not grow any more.
+#[tokio::test]
+async fn whoever_a_first_copy_made_is_counted_beside_the_stream() {
+    let pair = Pair::new().await;
+    pair.litellm(&people("a", 30)).await;
+    let _daemon = Daemon::start(&pair);
+    pair.settle().await;
+    let believed = "select reltuples from pg_class where oid = 'public.user'::regclass";
+    // With the admin.
+    eventually("Open WebUI's people to be counted", || async { pair.ask(believed).await == "31" }).await;
+}
+
 /// One row of LiteLLM's, so nothing else counts them that soon.
 #[tokio::test]
 async fn whoever_a_large_batch_put_into_a_group_is_counted_beside_the_stream() {
